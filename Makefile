@@ -1,0 +1,100 @@
+# DreamState. `make help` lists the targets; README.md tells the rest.
+PROFILE ?= release
+B       := build/$(PROFILE)
+CC      ?= gcc
+AR      ?= gcc-ar
+V       ?= 0
+Q       := $(if $(filter 1,$(V)),,@)
+JOBS    ?= $(shell nproc)
+
+PKGS     := libmicrohttpd jansson libuv sqlite3 openblas zlib nettle
+CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
+CFLAGS   += -std=c11 -g -fno-math-errno -fno-omit-frame-pointer -fstack-protector-strong \
+            -ffile-prefix-map=$(CURDIR)=. -pthread -fPIE
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
+            -Wformat=2 -Wpointer-arith -Wwrite-strings $(if $(WERROR),-Werror)
+LDFLAGS  += -pthread -pie -Wl,-z,relro,-z,now
+LDLIBS   = $(shell pkg-config --libs $(PKGS)) -lm
+CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+
+OPT_release := -O2 -D_FORTIFY_SOURCE=2
+OPT_debug   := -O0 -DDEBUG
+OPT_asan    := -O1 -DDEBUG -fsanitize=address,undefined -fno-sanitize-recover=all
+OPT_tsan    := -O1 -DDEBUG -fsanitize=thread
+OPT_cov     := -O0 --coverage
+OPT_fuzz    := -O1 -DDEBUG -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+ifeq ($(OPT_$(PROFILE)),)
+$(error PROFILE is one of release debug asan tsan cov fuzz)
+endif
+ifeq ($(PROFILE),fuzz)
+CC := clang
+endif
+CFLAGS  += $(OPT_$(PROFILE))
+LDFLAGS += $(filter -fsanitize=% --coverage,$(OPT_$(PROFILE)))
+
+SRC := $(sort $(filter-out %_tmpl.c,$(wildcard daemon/*.c daemon/base/*.c engine/*/*.c api/*.c api/*/*.c store/*.c)))
+OBJ := $(SRC:%.c=$(B)/%.o)
+LIB := $(B)/libdreamstate.a
+BIN := $(B)/dreamstated
+
+.DEFAULT_GOAL := all
+all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
+
+# The numbers are built -O3; a product may be fused into a sum (never reassociated). Files named
+# *_avx2.c and *_avx512.c hold the code that is chosen at run time for such CPUs.
+ifeq ($(filter debug cov,$(PROFILE)),)
+$(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
+endif
+$(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
+$(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -c $< -o $@
+
+$(LIB): $(filter-out $(B)/daemon/main.o,$(OBJ))
+	$(if $(Q),@echo "  AR    $@")
+	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+
+$(BIN): $(B)/daemon/main.o $(LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) $< $(LIB) $(LDLIBS) -o $@
+
+# Rewritten only when the command line changes, so that new flags rebuild and same flags do not.
+FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) $(LDFLAGS)
+$(B)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(FLAGS_NOW)' | cmp -s - $@ || echo '$(FLAGS_NOW)' > $@
+
+# One program a test file, linked with the whole library.
+TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/golden/test_*.c tests/property/test_*.c))
+TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
+TEST_LIB := $(sort $(wildcard tests/lib/*.c))
+tests: $(BIN) $(TEST_BIN) ## build the test programs
+$(B)/tests/%: $(B)/tests/%.o $(TEST_LIB:%.c=$(B)/%.o) $(LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB:%.c=$(B)/%.o) $(LIB) $(LDLIBS) -lcmocka -o $@
+
+test-unit: tests ## run the C tests (unit, golden, property) of this profile
+	$(Q)tests/run.sh $(B) $(TEST_BIN)
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+force:
+.PHONY: all tests test-unit clean help force
+.SECONDARY:
+
+-include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:%.c=$(B)/%.d)
+
+# The version: from git where there is one, rewritten only when it changes.
+VERSION_NOW := $(shell git describe --always --dirty --match 'v*' 2>/dev/null)
+build/version.h: force
+	@mkdir -p build
+	@echo '#define DREAMSTATE_VERSION "0.1.0$(VERSION_NOW:%=+%)"' | cmp -s - $@ || \
+	  echo '#define DREAMSTATE_VERSION "0.1.0$(VERSION_NOW:%=+%)"' > $@
+$(B)/daemon/cmd_version.o: build/version.h

@@ -1,0 +1,36 @@
+/* dreamstated: finds the subcommand and runs it. No subcommand, or an option first, means `serve`. */
+#include "daemon/cmd.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *usage, *help;
+} commands[] = {
+    {"version", cmd_version, "", "the version of this program"},
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static int usage(FILE *to)
+{
+    fputs("usage: dreamstated COMMAND [OPTION ...]\n\n", to);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(to, "  %-11s %-44s %s\n", commands[i].name, commands[i].usage, commands[i].help);
+    return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 && argv[1][0] != '-' ? argv[1] : "serve";
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))
+        return usage(stdout);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(name, commands[i].name)) {
+            int skip = argc > 1 && argv[1][0] != '-';
+            return commands[i].run(argc - skip, argv + skip);
+        }
+    fprintf(stderr, "dreamstated: no command '%s'\n", name);
+    return usage(stderr);
+}
