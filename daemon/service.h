@@ -1,0 +1,178 @@
+/* What the daemon does, as the API layer sees it: models, completions, named states, health, numbers.
+ *
+ * A request in flight is a `struct call` inside a typed request. The HTTP thread fills the request,
+ * submits it and reads its stream; the loop, the RWKV worker and the store fill in the result and end
+ * the stream. Results may be read after STREAM_END.
+ *
+ *     struct completion *c = completion_new();
+ *     c->model = ..., c->prompt = ...;                       (malloc'd; owned by the completion)
+ *     if (service_complete(svc, c, &e) < 0) ...;             (refused at once: 404, 429, 503)
+ *     ... stream_take(&c->call.stream, &batch) ... token_event records ... STREAM_END
+ *     c->call.err.code, c->finish, c->usage, c->timings
+ *     call_unref(&c->call);
+ *
+ * A state that is unknown, of another model, or damaged is an error (404, 409, 422), never another
+ * state. A completion never changes a named state unless save_state asks for it.
+ *
+ * Threads: all functions from any thread unless marked. Ownership: a call is reference-counted; the
+ * maker holds one, the daemon takes one of its own while it works. Limits: queues are bounded
+ * (ERR_BUSY); while draining every submit is ERR_UNAVAILABLE. */
+#ifndef DAEMON_SERVICE_H
+#define DAEMON_SERVICE_H
+
+#include "daemon/base/err.h"
+#include "daemon/stream.h"
+#include "engine/sampling/sampling.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct service;
+
+/* ---- calls ---- */
+
+struct call {
+    atomic_int refs;
+    atomic_bool cancel;     /* set by call_cancel; the worker looks at it once a token */
+    struct stream stream;
+    struct err err;         /* result: why it failed; code 0 if it did not */
+    uint64_t received_ns;   /* monotonic; set by the maker */
+    void (*free)(struct call *c);
+};
+
+void call_ref(struct call *c);
+void call_unref(struct call *c); /* NULL is fine */
+/* The client has gone or the deadline passed: work on it ends within a token, and its stream ends with
+ * ERR_CANCELLED. */
+void call_cancel(struct call *c);
+
+/* ---- models: fixed while the daemon runs ---- */
+
+struct model_info {
+    const char *name;
+    int64_t created;         /* Unix seconds, of the file */
+    const char *fingerprint; /* hex */
+    const char *weights_type;
+    const char *tokenizer;   /* "bytes", "world" or "none" */
+    uint64_t n_params, weight_bytes, state_bytes;
+    uint32_t n_layer, n_embd, head_size, n_vocab;
+};
+
+size_t service_models(const struct service *s, const struct model_info **out);
+/* The model of a request: NULL or "" = the default one. NULL: no such model. */
+const struct model_info *service_find_model(const struct service *s, const char *name);
+
+/* Text to ids ([*n], malloc'd, the caller's) and back. ERR_INVALID naming --vocab if the model has no
+ * vocabulary; ERR_MODEL_NOT_FOUND. Runs on the calling thread. */
+int service_tokenize(const struct service *s, const struct model_info *m, const char *text, size_t bytes,
+                     uint32_t **ids, size_t *n, struct err *e);
+int service_detokenize(const struct service *s, const struct model_info *m, const uint32_t *ids,
+                       size_t n, struct buf *out, struct err *e);
+/* The bytes of one token as shown in logprobs: its text, or "<id>" where there is none. */
+int service_token_text(const struct service *s, const struct model_info *m, uint32_t id,
+                       struct buf *out);
+
+/* ---- completions ---- */
+
+/* One record in the stream of a completion: a token, sampled or (with echo) of the prompt. Behind the
+ * struct stand n_top struct token_logprob, then piece_bytes bytes of the token itself, then text_bytes
+ * bytes of text that may be shown now (whole UTF-8 characters, valid, past no stop string). */
+struct token_event {
+    uint32_t id;
+    float logprob;          /* NAN where not asked or, for the first prompt token, not defined */
+    bool prompt;            /* an echoed prompt token */
+    uint16_t n_top;
+    uint32_t piece_bytes, text_bytes;
+};
+
+enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
+
+struct timings { /* llama-server's words */
+    uint64_t cache_n;      /* tokens that the named state had read already */
+    uint64_t prompt_n;     /* tokens evaluated before the first sampled one */
+    double prompt_ms;
+    uint64_t predicted_n;
+    double predicted_ms;
+};
+
+struct state_info; /* below */
+
+struct completion {
+    struct call call;
+    /* the request; malloc'd parts are the completion's */
+    const struct model_info *model;
+    uint32_t *prompt;       /* token ids */
+    size_t n_prompt;
+    bool text;              /* the model has a vocabulary: emit text */
+    char *state;            /* "name" or "name@version"; NULL: from the zero state */
+    char *save_state;       /* name for the state after the last token; NULL: keep none */
+    bool save_new_version;  /* if it exists: add a version (else 409) */
+    uint32_t max_tokens;    /* 0: only read the prompt */
+    struct sampling_params sampling;
+    char **stops;           /* [n_stops] */
+    size_t *stop_lens;
+    size_t n_stops;
+    bool echo;
+    int n_logprobs;         /* -1: none; else 0..20 alternatives a token */
+    /* the result */
+    enum finish finish;
+    struct timings timings;
+    struct state_info *saved; /* the record, with save_state */
+};
+
+struct completion *completion_new(void); /* zeroed, one reference; NULL: no memory */
+/* Queues it. ERR_BUSY (429), ERR_UNAVAILABLE, ERR_INVALID. Everything later comes by the stream. */
+int service_complete(struct service *s, struct completion *c, struct err *e);
+
+/* ---- named states ---- */
+
+struct state_info { /* a record, as the store has it; strings malloc'd */
+    char *name, *model, *fingerprint, *weights_type, *sha256;
+    char *parents, *origin, *tags, *norms; /* JSON texts */
+    uint64_t version, n_tokens, bytes;
+    uint32_t n_layer, n_embd, head_size;
+    bool has_logits;
+    int64_t created_ms;
+};
+
+enum state_op { STATE_BAKE, STATE_GET, STATE_DELETE, STATE_LIST };
+
+struct state_call {
+    struct call call;
+    enum state_op op;
+    /* the request */
+    char *ref;              /* BAKE: the new name; GET, DELETE: "name" or "name@version" */
+    const struct model_info *model; /* BAKE */
+    uint32_t *prompt;       /* BAKE: token ids to read, no token is sampled */
+    size_t n_prompt;
+    char *base_state;       /* BAKE: start from this one; NULL: the zero state */
+    bool new_version;       /* BAKE: if the name exists, add a version (else 409) */
+    char *tags;             /* BAKE: JSON array of strings, or NULL */
+    char *after, *prefix;   /* LIST; NULL = "" */
+    size_t limit;           /* LIST: 1..1000 */
+    /* the result */
+    struct state_info *states; /* [n_states]: one, or the page */
+    size_t n_states;
+    bool has_more;
+    struct timings timings; /* BAKE */
+};
+
+struct state_call *state_call_new(enum state_op op);
+int service_state(struct service *s, struct state_call *c, struct err *e);
+
+/* Parses "name" or "name@version" (version 0 where it has none). ERR_INVALID with what is wrong. */
+int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct err *e);
+
+/* ---- the daemon itself ---- */
+
+/* False while draining: /health/ready answers 503. */
+bool service_ready(const struct service *s);
+/* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */
+int service_every(struct service *s, unsigned ms, void (*fn)(void *arg), void *arg);
+/* All numbers as Prometheus text (metric names start with dreamstate_). */
+int service_metrics(struct service *s, struct buf *out);
+/* Counts a finished HTTP request: route pattern (a static string), status, seconds. */
+void service_count_http(struct service *s, const char *route, int status, double seconds);
+
+#endif
