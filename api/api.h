@@ -1,0 +1,30 @@
+/* HTTP: the listening socket, its threads, the routes. The only layer that knows libmicrohttpd.
+ *
+ * Order of the end (SIGTERM): api_quiesce (no new connections; requests in flight go on), then the
+ * service drains, then api_stop (waits for the last request, ends the threads). */
+#ifndef API_H
+#define API_H
+
+#include "daemon/base/err.h"
+
+#include <stddef.h>
+
+struct api;
+struct service;
+
+struct api_options {
+    const char *host;      /* an address to bind, "127.0.0.1" */
+    int port;              /* 0: any free one */
+    int threads;           /* HTTP threads; 0 = 2 */
+    size_t max_body;       /* bytes of a request body; 0 = 16 MiB */
+    unsigned timeout_s;    /* idle connections; 0 = 60 */
+    unsigned connections;  /* at most; 0 = 1000 */
+};
+
+int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)
+    __attribute__((warn_unused_result));
+int api_port(const struct api *a);
+void api_quiesce(struct api *a);
+void api_stop(struct api *a);
+
+#endif
