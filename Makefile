@@ -21,10 +21,11 @@ OPT_release := -O2 -D_FORTIFY_SOURCE=2
 OPT_debug   := -O0 -DDEBUG
 OPT_asan    := -O1 -DDEBUG -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan    := -O1 -DDEBUG -fsanitize=thread
+OPT_clang   := -O2
 OPT_cov     := -O0 --coverage
 OPT_fuzz    := -O1 -DDEBUG -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ifeq ($(OPT_$(PROFILE)),)
-$(error PROFILE is one of release debug asan tsan cov fuzz)
+$(error PROFILE is one of release debug asan tsan clang cov fuzz)
 endif
 ifeq ($(PROFILE),fuzz)
 CC := clang
@@ -79,6 +80,37 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB:%.c=$(B)/%.o) $(LIB)
 test-unit: tests ## run the C tests (unit, golden, property) of this profile
 	$(Q)tests/run.sh $(B) $(TEST_BIN)
 
+test-asan: ## the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(Q)$(MAKE) --no-print-directory PROFILE=asan test-unit
+
+test-tsan: ## the C tests that use threads, under ThreadSanitizer
+	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
+
+# Tests with more than one thread in them.
+THREAD_TESTS := $(foreach t,pool determinism stream mailbox store service,$(filter %/test_$(t),$(TEST_BIN)))
+test-threads: tests
+	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
+
+test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, which it does not know)
+	$(Q)DREAMSTATE_CPU=c TEST_TIMEOUT=3000 TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full" \
+	  tests/run.sh $(B) $(filter $(B)/tests/unit/%,$(TEST_BIN))
+
+check-rules: ## layers, headers, banned calls
+	$(Q)tests/check_layers.sh && tests/check_headers.sh && tests/check_banned.sh
+
+demo: ## install what it needs, build, and show the main job end to end
+	$(Q)deploy/setup.sh demo
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)deploy/demo.sh
+
+check: ## install what it needs, build and run every test (the gate)
+	$(Q)deploy/setup.sh check
+	$(Q)tests/check.sh gate
+
+check-full: ## check, and the long runs: fuzzers, valgrind, clang, soak
+	$(Q)deploy/setup.sh check-full
+	$(Q)tests/check.sh full
+
 clean: ## remove build/
 	rm -rf build
 
@@ -86,7 +118,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit clean help force
+.PHONY: all tests test-unit test-asan test-tsan test-threads test-valgrind check-rules demo check \
+        check-full clean help force
 .SECONDARY:
 
 -include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:%.c=$(B)/%.d)

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The main job, end to end: start the daemon on the bundled model, read a text into a named state,
+# continue from it, kill the daemon with SIGKILL, start it again, continue from the stored state.
+# Leaves nothing running; the database stays in build/demo until the next run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${DREAMSTATED:-build/release/dreamstated}
+dir=build/demo
+quiet=${DEMO_QUIET:-}
+pid=
+
+say() { [ -n "$quiet" ] || printf '\n\033[1m%s\033[0m\n' "$*"; }
+show() { [ -n "$quiet" ] || printf '%s\n' "$*"; }
+die() { echo "demo: $*" >&2; exit 1; }
+stop() { [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; }
+trap stop EXIT
+
+# Starts the daemon on a free port and waits for its one line on stdout; sets pid and url.
+start() {
+    coproc DAEMON { exec "$bin" serve --listen 127.0.0.1:0 --data "$dir/data" 2>>"$dir/log"; }
+    pid=$DAEMON_PID
+    local line=
+    read -r -u "${DAEMON[0]}" line || die "the daemon did not start: $(tail -1 "$dir/log")"
+    url=${line#listening on }
+    show "$line (process $pid)"
+}
+post() { curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$url$1"; }
+complete() { # complete STATE PROMPT: greedy, 160 bytes
+    post /v1/completions "$(jq -nc --arg s "$1" --arg p "$2" \
+        '{state: $s, prompt: $p, max_tokens: 160, temperature: 0.7, top_p: 0.9, seed: 7}')"
+}
+
+rm -rf "$dir" && mkdir -p "$dir"
+say "1. Start the daemon on the bundled model"
+start
+curl -sS "$url/v1/models" | jq -r '.data[] | "model \(.id): \(.meta.n_params) parameters, state of \(.meta.state_bytes) bytes"' \
+    | { [ -n "$quiet" ] && cat >/dev/null || cat; }
+
+say "2. Read a text into the named state 'genesis' (no token is sampled)"
+text='In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be light: and there was light.
+'
+record=$(post /v1/states "$(jq -nc --arg t "$text" '{name: "genesis", text: $t}')") || die "no state: $record"
+show "$(jq -r '"\(.id): \(.n_tokens) tokens read, \(.bytes) bytes, sha256 \(.sha256[0:16])..."' <<<"$record")"
+read_tokens=$(jq .n_tokens <<<"$record")
+
+say "3. Continue from it"
+before=$(complete genesis 'And God ')
+show "And God $(jq -r '.choices[0].text' <<<"$before")"
+show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' <<<"$before")"
+
+say "4. Kill the daemon with SIGKILL and start it again"
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null || true
+start
+
+say "5. Continue from the stored state: the text is not read again"
+after=$(complete genesis 'And God ')
+show "And God $(jq -r '.choices[0].text' <<<"$after")"
+show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' <<<"$after")"
+
+[ "$(jq .timings.cache_n <<<"$after")" = "$read_tokens" ] || die "the state was not used"
+[ "$(jq .timings.prompt_n <<<"$after")" = "$(jq .timings.prompt_n <<<"$before")" ] || die "the text was read again"
+[ "$(jq .choices[0].text <<<"$after")" = "$(jq .choices[0].text <<<"$before")" ] || die "the text differs after the restart"
+
+say "6. Stop it"
+kill -TERM "$pid"
+wait "$pid" || die "the daemon did not end cleanly"
+pid=
+echo "demo: ok: the same continuation before and after kill -9, $read_tokens tokens taken from the stored state"
