@@ -1,8 +1,12 @@
 # DreamState. `make help` lists the targets; README.md tells the rest.
 PROFILE ?= release
 B       := build/$(PROFILE)
-CC      ?= gcc
-AR      ?= gcc-ar
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+ifeq ($(origin AR),default)
+AR      := gcc-ar
+endif
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 JOBS    ?= $(shell nproc)
