@@ -1,0 +1,173 @@
+/* Threads wait on two words, both "a number that changes": `epoch`, bumped by pool_run to start the
+ * helpers, and `phase`, bumped by the last thread to reach a barrier. A waiter spins, then parks in
+ * futex(2) on the word; the one who changes it calls the kernel only if somebody said, before parking,
+ * that he would. All of these are sequentially consistent, which makes "said so, then looked again"
+ * against "changed it, then asked who sleeps" safe in every order. */
+#include "engine/kernels/pool.h"
+
+#include "daemon/base/err.h"
+#include "daemon/base/mem.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAX_THREADS 256
+#define SPINS       400 /* pauses of about 20 ns: some 8 us, then the core is given away */
+
+struct gate {
+    _Alignas(64) atomic_uint value; /* the futex */
+    atomic_uint sleepers;           /* who parked or is about to */
+};
+
+struct worker {
+    struct pool *pool;
+    int part;
+    pthread_t thread;
+};
+
+struct pool {
+    struct gate epoch, phase;
+    _Alignas(64) atomic_uint arrived; /* threads that reached the present barrier */
+    void (*fn)(void *ctx, int part, int parts); /* guard: written before epoch moves */
+    void *ctx;                                  /* the same */
+    bool stop;                                  /* the same */
+    int threads, started;                       /* set once in pool_new */
+    int nice;
+    char name[16];
+    struct worker *workers; /* [threads - 1] */
+};
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void gate_wait(struct gate *g, unsigned old)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load(&g->value) != old)
+            return;
+        cpu_relax();
+    }
+    atomic_fetch_add(&g->sleepers, 1);
+    while (atomic_load(&g->value) == old)
+        syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&g->sleepers, 1);
+}
+
+static void gate_open(struct gate *g)
+{
+    atomic_fetch_add(&g->value, 1);
+    if (atomic_load(&g->sleepers))
+        syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void pool_barrier(struct pool *p)
+{
+    if (p->started == 1)
+        return;
+    unsigned phase = atomic_load(&p->phase.value);
+    if (atomic_fetch_add(&p->arrived, 1) + 1 < (unsigned)p->started) {
+        gate_wait(&p->phase, phase);
+        return;
+    }
+    atomic_store(&p->arrived, 0); /* all others wait for phase: nobody counts now */
+    gate_open(&p->phase);
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    if (p->nice)
+        setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), p->nice);
+    for (unsigned epoch = 0;; epoch++) {
+        gate_wait(&p->epoch, epoch);
+        if (p->stop)
+            return NULL;
+        p->fn(p->ctx, w->part, p->started);
+        pool_barrier(p);
+    }
+}
+
+void pool_run(struct pool *p, void (*fn)(void *ctx, int part, int parts), void *ctx)
+{
+    if (p->started == 1) {
+        fn(ctx, 0, 1);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    gate_open(&p->epoch);
+    fn(ctx, 0, p->started);
+    pool_barrier(p);
+}
+
+static int start_workers(struct pool *p, struct err *e)
+{
+    for (int i = 0; i + 1 < p->threads; i++) {
+        struct worker *w = &p->workers[i];
+        *w = (struct worker){.pool = p, .part = i + 1};
+        int rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc)
+            return err_set(e, ERR_NOMEM, "start thread %d of pool %s: %s", i + 1, p->name,
+                           strerror(rc));
+        p->started++;
+        pthread_setname_np(w->thread, p->name);
+    }
+    return 0;
+}
+
+struct pool *pool_new(int threads, const char *name, int nice, struct err *e)
+{
+    if (threads < 1 || threads > MAX_THREADS) {
+        err_set(e, ERR_INVALID, "a pool of %d threads: want 1 to %d", threads, MAX_THREADS);
+        return NULL;
+    }
+    struct pool *p = mem_calloc_aligned(1, sizeof *p);
+    struct worker *workers = calloc((size_t)threads, sizeof *workers);
+    if (!p || !workers) {
+        free(p);
+        free(workers);
+        err_set(e, ERR_NOMEM, "no memory for a pool of %d threads", threads);
+        return NULL;
+    }
+    p->threads = threads;
+    p->nice = nice;
+    p->workers = workers;
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->started = 1;
+    if (start_workers(p, e) < 0) {
+        pool_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void pool_free(struct pool *p)
+{
+    if (!p)
+        return;
+    p->stop = true;
+    gate_open(&p->epoch);
+    for (int i = 0; i + 1 < p->started; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    free(p->workers);
+    free(p);
+}
+
+int pool_threads(const struct pool *p)
+{
+    return p->threads;
+}
