@@ -1,12 +1,16 @@
 /* From logits to the next token, reproducibly, and stop strings over the growing text.
  *
  *     struct sampler *s = sampler_new(&params, n_vocab, &e);
- *     uint32_t id = sampler_pick(s, logits, &choice);
+ *     uint32_t id = sampler_pick(s, logits);
  *     sampler_accept(s, id);
  *
- * Order of the operations: penalties, logit bias, temperature (0: the largest logit, ties to the lowest
- * id), top-k, top-p, min-p, then one draw. The draw of token i uses Philox4x32-10 keyed by the seed with
- * counter i, so that a request's text depends on its seed and logits alone, not on the other requests.
+ * Order of the operations: penalties, logit bias, temperature (0: the largest logit, ties to the
+ * lowest id), top-k, top-p, min-p, then one draw among what is left, in the order of the ids. Equal
+ * probabilities rank by id, lowest first; top-p keeps the fewest tokens that hold top_p of what
+ * top-k left; min-p keeps those at least min_p times as likely as the best. A NaN logit counts as
+ * -inf; with no finite logit at all the pick is id 0. The draw of token i uses Philox4x32-10 keyed
+ * by the seed with counter i, so that a request's text depends on its seed and logits alone, not on
+ * the other requests.
  *
  * Threads: a sampler belongs to one thread at a time. Ownership: the caller frees. */
 #ifndef ENGINE_SAMPLING_H
@@ -20,8 +24,8 @@
 
 struct sampling_params {
     float temperature;       /* 0 to 2 and above; 0 = greedy */
-    float top_p;             /* (0, 1]; 1 = off */
-    float min_p;             /* [0, 1); 0 = off */
+    float top_p;             /* [0, 1]; 1 = off, 0 = only the most likely token */
+    float min_p;             /* [0, 1]; 0 = off */
     uint32_t top_k;          /* 0 = off */
     float presence_penalty;  /* subtracted once from the logit of a token that was sampled before */
     float frequency_penalty; /* subtracted for each of its (decayed) occurrences */
@@ -30,15 +34,23 @@ struct sampling_params {
     uint64_t seed;
 };
 #define SAMPLING_DEFAULT                                                                           \
-    ((struct sampling_params){.temperature = 1, .top_p = 1, .penalty_decay = 1, .repeat_penalty = 1})
+    ((struct sampling_params){                                                                     \
+        .temperature = 1, .top_p = 1, .penalty_decay = 1, .repeat_penalty = 1})
 
 /* 0, or ERR_INVALID with the field's name in e->param. */
 int sampling_check(const struct sampling_params *p, struct err *e);
 
 struct sampler;
-/* NULL: no memory. Memory is O(vocabulary). */
+/* NULL: params are invalid or there is no memory (e says which). Memory is O(vocabulary). */
 struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, struct err *e);
-void sampler_free(struct sampler *s);
+void sampler_free(struct sampler *s); /* NULL is fine */
+struct logit_bias {
+    uint32_t id;
+    float bias; /* added to the logit; -INFINITY bans the token */
+};
+/* Copies the biases, in the place of earlier ones. ERR_INVALID with param "logit_bias" for an id
+ * outside the vocabulary or a bias that is NaN or +inf; ERR_NOMEM. */
+int sampler_set_bias(struct sampler *s, const struct logit_bias *bias, size_t n, struct err *e);
 /* Picks from logits [n_vocab], which stay as they are. */
 uint32_t sampler_pick(struct sampler *s, const float *logits);
 /* Tells it which token was taken: counts for the penalties, and the next draw. */
@@ -49,19 +61,23 @@ struct token_logprob {
     uint32_t id;
     float logprob; /* natural logarithm */
 };
-/* The logprob of id, and the n most likely tokens, best first, into top [n]. */
+/* The logprob of id, and the n <= n_vocab most likely tokens, best first (ties: lowest id), into
+ * top [n]. Probability zero reads -9999, as with OpenAI: JSON has no infinity. */
 float logprobs_of(const float *logits, size_t n_vocab, uint32_t id, struct token_logprob *top,
                   size_t n);
 
 /* Stop strings: feed bytes as they come; text that may still become a stop string is held back.
- * Exact for overlaps (a naive search over the whole text gives the same). */
+ * Exact for overlaps (a naive search over the whole text gives the same). When the text ends
+ * otherwise, what is held back may be shown. One thread at a time. */
 struct stop_matcher;
 /* stops [n], lengths lens [n], each at least one byte; copied. NULL: no memory. */
 struct stop_matcher *stop_new(const char *const *stops, const size_t *lens, size_t n);
 void stop_free(struct stop_matcher *m); /* NULL is fine */
-/* Feeds n bytes; *release = how many bytes of everything fed so far and not yet released may be shown
- * now. Returns the index of the stop string that was completed (the earliest ending; nothing from its
- * first byte on is ever released), or -1. After a match the matcher takes no more. */
+/* Feeds n bytes; *release = how many bytes of everything fed so far and not yet released may be
+ * shown now. Returns the index of the stop string that was completed (the earliest ending; of
+ * several that end together the longest, of equal ones the first; nothing from its first byte on is
+ * ever released), or -1. After a match the matcher takes no more: the same index again, nothing
+ * released. */
 int stop_feed(struct stop_matcher *m, const char *p, size_t n, size_t *release);
 
 #endif

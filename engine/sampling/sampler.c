@@ -1,0 +1,239 @@
+#include "daemon/base/mem.h"
+#include "engine/kernels/rng.h"
+#include "engine/sampling/sampling.h"
+#include "engine/sampling/select.h"
+
+#include <float.h>
+#include <math.h>
+
+struct sampler {
+    struct sampling_params params;
+    size_t n_vocab;
+    uint64_t accepted; /* tokens so far: the counter of the next draw */
+
+    struct logit_bias *bias;
+    size_t n_bias;
+
+    /* Tokens sampled before, each once, and by id their decayed occurrences; NULL without
+     * penalties. */
+    uint32_t *seen;
+    size_t n_seen;
+    float *occurrences; /* [n_vocab] */
+    bool *is_seen;      /* [n_vocab] */
+
+    /* Scratch: the candidates, ids ascending. */
+    uint32_t *id; /* [n_vocab] */
+    float *x;     /* [n_vocab]: logits, then weights exp((logit - max) / temperature) */
+    size_t n;
+    struct select_bins bins;
+};
+
+static int check_range(const char *name, float x, float lo, float hi, struct err *e)
+{
+    if (x >= lo && x <= hi)
+        return 0;
+    return err_set_param(e, ERR_INVALID, name, "%s is %g, want %g to %g", name, (double)x,
+                         (double)lo, (double)hi);
+}
+
+int sampling_check(const struct sampling_params *p, struct err *e)
+{
+    const struct {
+        const char *name;
+        float x, lo, hi;
+    } fields[] = {
+        {"temperature", p->temperature, 0, 100},
+        {"top_p", p->top_p, 0, 1},
+        {"min_p", p->min_p, 0, 1},
+        {"presence_penalty", p->presence_penalty, -100, 100},
+        {"frequency_penalty", p->frequency_penalty, -100, 100},
+        {"penalty_decay", p->penalty_decay, 0, 1},
+        {"repeat_penalty", p->repeat_penalty, 0.01f, 100},
+    };
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof fields / sizeof fields[0]; i++)
+        rc = check_range(fields[i].name, fields[i].x, fields[i].lo, fields[i].hi, e);
+    return rc;
+}
+
+static bool has_penalties(const struct sampling_params *p)
+{
+    return p->presence_penalty != 0 || p->frequency_penalty != 0 || p->repeat_penalty != 1;
+}
+
+struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, struct err *e)
+{
+    if (sampling_check(p, e) < 0)
+        return NULL;
+    if (n_vocab < 1 || n_vocab > UINT32_MAX) {
+        err_set(e, ERR_INVALID, "a vocabulary of %zu ids", n_vocab);
+        return NULL;
+    }
+    struct sampler *s = calloc(1, sizeof *s);
+    if (!s)
+        goto nomem;
+    s->params = *p;
+    s->n_vocab = n_vocab;
+    s->id = calloc(n_vocab, sizeof *s->id);
+    s->x = calloc(n_vocab, sizeof *s->x);
+    if (!s->id || !s->x)
+        goto nomem;
+    if (has_penalties(p)) {
+        s->seen = calloc(n_vocab, sizeof *s->seen);
+        s->occurrences = calloc(n_vocab, sizeof *s->occurrences);
+        s->is_seen = calloc(n_vocab, sizeof *s->is_seen);
+        if (!s->seen || !s->occurrences || !s->is_seen)
+            goto nomem;
+    }
+    return s;
+nomem:
+    sampler_free(s);
+    err_set(e, ERR_NOMEM, "no memory for a sampler over %zu ids", n_vocab);
+    return NULL;
+}
+
+void sampler_free(struct sampler *s)
+{
+    if (!s)
+        return;
+    free(s->bias);
+    free(s->seen);
+    free(s->occurrences);
+    free(s->is_seen);
+    free(s->id);
+    free(s->x);
+    free(s);
+}
+
+int sampler_set_bias(struct sampler *s, const struct logit_bias *bias, size_t n, struct err *e)
+{
+    struct logit_bias *copy = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (bias[i].id >= s->n_vocab)
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "logit_bias names id %u, want less than %zu", bias[i].id,
+                                 s->n_vocab);
+        if (!(bias[i].bias <= FLT_MAX))
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "logit_bias of id %u is %g, want a number", bias[i].id,
+                                 (double)bias[i].bias);
+    }
+    if (n && !(copy = calloc(n, sizeof *copy)))
+        return err_set(e, ERR_NOMEM, "no memory for %zu logit biases", n);
+    if (n)
+        memcpy(copy, bias, n * sizeof *copy);
+    free(s->bias);
+    s->bias = copy;
+    s->n_bias = n;
+    return 0;
+}
+
+/* x = logits with penalties and biases, NaN as -inf and at most FLT_MAX; returns the largest. */
+static float adjust_logits(struct sampler *s, const float *logits)
+{
+    const struct sampling_params *p = &s->params;
+    float max = -INFINITY;
+    memcpy(s->x, logits, s->n_vocab * sizeof *s->x);
+    for (size_t i = 0; i < s->n_seen; i++) {
+        uint32_t id = s->seen[i];
+        float l = s->x[id];
+        l = l > 0 ? l / p->repeat_penalty : l * p->repeat_penalty;
+        s->x[id] = l - p->presence_penalty - p->frequency_penalty * s->occurrences[id];
+    }
+    for (size_t i = 0; i < s->n_bias; i++)
+        s->x[s->bias[i].id] += s->bias[i].bias;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        float l = s->x[i];
+        l = isnan(l) ? -INFINITY : l < FLT_MAX ? l : FLT_MAX;
+        s->x[i] = l;
+        max = l > max ? l : max;
+    }
+    return max;
+}
+
+/* Leaves the candidates that belong to the selection, in their order. */
+static void keep_selected(struct sampler *s, struct selection sel)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        uint32_t key = select_key(s->x[i]);
+        if (key < sel.key || (key == sel.key && sel.ties == 0))
+            continue;
+        sel.ties -= key == sel.key;
+        s->id[n] = s->id[i];
+        s->x[n++] = s->x[i];
+    }
+    s->n = n;
+}
+
+static double weight_sum(const struct sampler *s)
+{
+    double sum = 0;
+    for (size_t i = 0; i < s->n; i++)
+        sum += (double)s->x[i];
+    return sum;
+}
+
+/* The filters, from logits whose largest is max to the weights of the candidates. */
+static void filter(struct sampler *s, float max)
+{
+    const struct sampling_params *p = &s->params;
+    s->n = s->n_vocab;
+    for (size_t i = 0; i < s->n; i++)
+        s->id[i] = (uint32_t)i;
+    if (p->top_k > 0 && p->top_k < s->n)
+        keep_selected(s, select_count(s->x, s->n, p->top_k, &s->bins));
+    for (size_t i = 0; i < s->n; i++)
+        s->x[i] = expf((s->x[i] - max) / p->temperature);
+    if (p->top_p < 1)
+        keep_selected(s, select_weight(s->x, s->n, (double)p->top_p * weight_sum(s), &s->bins));
+    if (p->min_p > 0) /* the largest weight is 1 */
+        keep_selected(s, (struct selection){select_key(p->min_p), s->n});
+}
+
+/* Uniform in [0, 1), 53 bits: a function of the seed and the number of tokens accepted. */
+static double draw(const struct sampler *s)
+{
+    uint32_t word[4];
+    philox4x32(s->params.seed, 0, s->accepted, word);
+    return (double)((uint64_t)word[0] << 21 | word[1] >> 11) * 0x1p-53;
+}
+
+uint32_t sampler_pick(struct sampler *s, const float *logits)
+{
+    float max = adjust_logits(s, logits);
+    if (max == -INFINITY)
+        return 0;
+    if (s->params.temperature == 0) {
+        size_t best = 0;
+        while (s->x[best] < max)
+            best++;
+        return (uint32_t)best;
+    }
+    filter(s, max);
+    double left = draw(s) * weight_sum(s);
+    size_t pick = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->x[i] == 0)
+            continue;
+        pick = i; /* the last one stands when rounding leaves a rest */
+        left -= (double)s->x[i];
+        if (left < 0)
+            break;
+    }
+    return s->id[pick];
+}
+
+void sampler_accept(struct sampler *s, uint32_t id)
+{
+    s->accepted++;
+    if (!s->seen || id >= s->n_vocab)
+        return;
+    for (size_t i = 0; i < s->n_seen; i++)
+        s->occurrences[s->seen[i]] *= s->params.penalty_decay;
+    s->occurrences[id] += 1;
+    if (!s->is_seen[id]) {
+        s->is_seen[id] = true;
+        s->seen[s->n_seen++] = id;
+    }
+}
