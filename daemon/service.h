@@ -37,14 +37,16 @@ struct call {
     atomic_bool cancel;     /* set by call_cancel; the worker looks at it once a token */
     struct stream stream;
     struct err err;         /* result: why it failed; code 0 if it did not */
-    uint64_t received_ns;   /* monotonic; set by the maker */
+    uint64_t received_ns;   /* monotonic; set by call_init */
+    uint64_t deadline_ns;   /* monotonic; after it the work ends with ERR_TIMEOUT; 0: none */
     void (*free)(struct call *c);
 };
 
+/* For the makers of calls: one reference, a stream of the usual size. */
+int call_init(struct call *c, void (*free)(struct call *c));
 void call_ref(struct call *c);
 void call_unref(struct call *c); /* NULL is fine */
-/* The client has gone or the deadline passed: work on it ends within a token, and its stream ends with
- * ERR_CANCELLED. */
+/* The client has gone: work on it ends within a token, and its stream ends with ERR_CANCELLED. */
 void call_cancel(struct call *c);
 
 /* ---- models: fixed while the daemon runs ---- */
@@ -77,7 +79,14 @@ int service_token_text(const struct service *s, const struct model_info *m, uint
 
 /* One record in the stream of a completion: a token, sampled or (with echo) of the prompt. Behind the
  * struct stand n_top struct token_logprob, then piece_bytes bytes of the token itself, then text_bytes
- * bytes of text that may be shown now (whole UTF-8 characters, valid, past no stop string). */
+ * bytes of text that may be shown now (whole UTF-8 characters, valid, past no stop string). All texts
+ * in their order are the answer. A model without a vocabulary shows a token as "<id>". Text that was
+ * held back for a stop string or a half character that never came is in a last record with id
+ * TOKEN_NONE and no piece. The token that ends an answer (the model's end of text, or the one that
+ * completes a stop string) has a record too: no text, or the part before the stop string.
+ * Records are not aligned: memcpy them out. */
+#define TOKEN_NONE UINT32_MAX
+
 struct token_event {
     uint32_t id;
     float logprob;          /* NAN where not asked or, for the first prompt token, not defined */
@@ -104,7 +113,6 @@ struct completion {
     const struct model_info *model;
     uint32_t *prompt;       /* token ids */
     size_t n_prompt;
-    bool text;              /* the model has a vocabulary: emit text */
     char *state;            /* "name" or "name@version"; NULL: from the zero state */
     char *save_state;       /* name for the state after the last token; NULL: keep none */
     bool save_new_version;  /* if it exists: add a version (else 409) */
@@ -118,10 +126,21 @@ struct completion {
     /* the result */
     enum finish finish;
     struct timings timings;
+    char state_used[160];     /* "name@version" that was started from; "" */
+    bool other_weights_type;  /* that state was made with another weights type of this model */
     struct state_info *saved; /* the record, with save_state */
 };
 
-struct completion *completion_new(void); /* zeroed, one reference; NULL: no memory */
+/* What a saved state has read: the state it started from, the prompt, and the tokens whose text was
+ * shown; never an end token, never a token of which a stop string took a part. So continuing it means
+ * the same whatever ended the answer: the next prompt goes on from the shown text. Its logits are those
+ * after its last token, so it may be continued with an empty prompt too.
+ *
+ * An empty prompt: a state with logits is continued from them (nothing is evaluated: prompt_n 0); a
+ * state without, or the zero state, is fed the separator first (prompt_n 1; not echoed). */
+
+/* Zeroed but for sampling = SAMPLING_DEFAULT and n_logprobs = -1; one reference. NULL: no memory. */
+struct completion *completion_new(void);
 /* Queues it. ERR_BUSY (429), ERR_UNAVAILABLE, ERR_INVALID. Everything later comes by the stream. */
 int service_complete(struct service *s, struct completion *c, struct err *e);
 
@@ -166,6 +185,10 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
 
 /* ---- the daemon itself ---- */
 
+/* A seed for a request that brought none: 53 random bits (exact in a JSON number). */
+uint64_t service_random_seed(void);
+/* Where the daemon logs (daemon/log.h). */
+struct log *service_log(const struct service *s);
 /* False while draining: /health/ready answers 503. */
 bool service_ready(const struct service *s);
 /* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */

@@ -40,18 +40,21 @@ void stream_fini(struct stream *s);
 void stream_set_wake(struct stream *s, const struct stream_wake *wake);
 
 /* Appends one record whole. ERR_BUSY: it does not fit now (the producer keeps it and parks the
- * sequence; stream_room tells when to try again). */
+ * sequence; stream_room tells when to try again). ERR_TOO_LARGE: it would not fit an empty stream;
+ * ERR_NOMEM. */
 int stream_push(struct stream *s, const void *record, size_t bytes);
 bool stream_room(struct stream *s, size_t bytes);
 /* Nothing more will come. Everything the producer wrote before is visible to the consumer that sees
  * STREAM_END. */
 void stream_end(struct stream *s);
 /* Moves all queued records to the end of *batch (STREAM_DATA), or tells that the end was reached and
- * all was taken (STREAM_END), or suspends (STREAM_WAIT). */
+ * all was taken (STREAM_END), or suspends (STREAM_WAIT). An empty batch (buf_init, buf_reset) exchanges
+ * memory with the queue and cannot fail; appending to one that is not may leave batch->failed. */
 enum stream_take stream_take(struct stream *s, struct buf *batch);
 /* Wakes a waiting consumer with no data (shutdown, a client that has gone). */
 void stream_poke(struct stream *s);
-/* Walks the records of a batch: *at is the place, 0 at first. NULL at the end. */
+/* Walks the records of a batch: *at is the place, 0 at first. NULL at the end. A record starts at any
+ * address: memcpy its struct out. */
 const void *stream_next_record(const struct buf *batch, size_t *at, size_t *bytes);
 
 #endif
