@@ -62,9 +62,13 @@ bool tensor_file_meta_str_array(const struct tensor_file *f, const char *key, si
 const char *tensor_file_meta_str_at(const struct tensor_file *f, const char *key, size_t i,
                                     size_t *len);
 
+/* All keys, of any type, sorted. */
+size_t tensor_file_meta_count(const struct tensor_file *f);
+const char *tensor_file_meta_key(const struct tensor_file *f, size_t i);
+
 /* Converts all elements to F32 into dst [t->count]. */
 void tensor_to_f32(const struct tensor *t, float *dst);
-/* SHA-256 over the values as little-endian F32. ERR_NOMEM. */
+/* SHA-256 over the values as little-endian F32. Cannot fail (always 0). */
 int tensor_sha256_f32(const struct tensor *t, uint8_t digest[32], struct err *e);
 
 #endif

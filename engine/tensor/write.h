@@ -17,7 +17,9 @@ struct tensor_meta {
     size_t n;
 };
 
-/* `data`, `bytes` and `shape` of each tensor are used as they are. ERR_IO, ERR_NOMEM, ERR_INVALID. */
+/* `name`, `dtype`, `shape`, `bytes` and `data` of each tensor are written as they are (`count` is not used).
+ * ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM; ERR_INVALID: bytes that do not match the shape, a type that
+ * safetensors cannot hold, a name that is taken. */
 int safetensors_write(const char *path, const struct tensor *tensors, size_t n,
                       const struct tensor_meta *meta, size_t n_meta, struct err *e);
 /* The same bytes into a buffer. */

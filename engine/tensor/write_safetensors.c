@@ -1,0 +1,148 @@
+/* Writer of .safetensors. The header lists the tensors in the caller's order; the data has those of
+ * the widest elements first, so that all are aligned, and the header is padded to 8 bytes. */
+#include "engine/tensor/file.h"
+#include "engine/tensor/write.h"
+#include "engine/tensor/write_file.h"
+
+#include <jansson.h>
+
+struct layout {
+    char *header; /* JSON, malloc'd */
+    size_t header_len, pad;
+    size_t *order; /* [n] of the data; malloc'd */
+};
+
+/* Stable: by element size, descending (8, 4, 2, 1 bytes). */
+static void order_by_width(const struct tensor *t, size_t n, size_t *order)
+{
+    size_t at = 0;
+    for (size_t width = 8; width; width /= 2)
+        for (size_t i = 0; i < n; i++)
+            if (dtype_block_bytes(t[i].dtype) == width)
+                order[at++] = i;
+}
+
+static int put_metadata(json_t *root, const struct tensor_meta *meta, size_t n, struct err *e)
+{
+    json_t *o = n ? json_object() : NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (meta[i].type != TENSOR_META_STR || json_object_get(o, meta[i].key) ||
+            json_object_set_new(o, meta[i].key, json_string(meta[i].str)) < 0) {
+            json_decref(o);
+            return err_set(e, ERR_INVALID,
+                           "safetensors metadata %zu: want a key of its own and a UTF-8 string", i);
+        }
+    }
+    if (o && json_object_set_new(root, "__metadata__", o) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a safetensors header");
+    return 0;
+}
+
+static int check_one(const struct tensor *t, struct err *e)
+{
+    char shown[TENSOR_SHOWN];
+    int rc = tensor__check_output(t, e);
+    if (rc == 0 && dtype_block_len(t->dtype) != 1)
+        rc = err_set(e, ERR_INVALID, "tensor %s: a safetensors file cannot hold %s",
+                     tensor__show(shown, t->name, strlen(t->name)), dtype_name(t->dtype));
+    return rc;
+}
+
+static int put_entry(json_t *root, const struct tensor *t, size_t begin, struct err *e)
+{
+    char shown[TENSOR_SHOWN];
+    int rc = 0;
+    if (!strcmp(t->name, "__metadata__") || json_object_get(root, t->name))
+        return err_set(e, ERR_INVALID, "tensor %s: its name is taken",
+                       tensor__show(shown, t->name, strlen(t->name)));
+    json_t *shape = json_array();
+    for (int i = 0; i < t->n_dims; i++)
+        if (json_array_append_new(shape, json_integer((json_int_t)t->shape[i])) < 0)
+            rc = ERR_NOMEM;
+    json_t *v = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(t->dtype), "shape", shape,
+                          "data_offsets", (json_int_t)begin, (json_int_t)(begin + t->bytes));
+    if (rc < 0 || !v || json_object_set(root, t->name, v) < 0)
+        rc = err_set(e, ERR_NOMEM, "no memory for a safetensors header");
+    json_decref(v);
+    return rc;
+}
+
+static int lay_out(struct layout *l, const struct tensor *t, size_t n, const struct tensor_meta *meta,
+                   size_t n_meta, struct err *e)
+{
+    *l = (struct layout){.order = calloc(n ? n : 1, sizeof *l->order)};
+    size_t *begin = calloc(n ? n : 1, sizeof *begin), at = 0;
+    json_t *root = json_object();
+    int rc = 0;
+    if (!l->order || !begin || !root)
+        rc = err_set(e, ERR_NOMEM, "no memory for a safetensors header");
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = check_one(&t[i], e);
+    if (rc == 0) {
+        order_by_width(t, n, l->order);
+        rc = put_metadata(root, meta, n_meta, e);
+    }
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        begin[l->order[i]] = at;
+        at += t[l->order[i]].bytes;
+    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = put_entry(root, &t[i], begin[i], e);
+    if (rc == 0 && !(l->header = json_dumps(root, JSON_COMPACT)))
+        rc = err_set(e, ERR_NOMEM, "no memory for a safetensors header");
+    if (rc == 0) {
+        l->header_len = strlen(l->header);
+        l->pad = -l->header_len & 7;
+    }
+    json_decref(root);
+    free(begin);
+    return rc;
+}
+
+static void layout_free(struct layout *l)
+{
+    free(l->header);
+    free(l->order);
+}
+
+int safetensors_pack(struct buf *out, const struct tensor *tensors, size_t n,
+                     const struct tensor_meta *meta, size_t n_meta, struct err *e)
+{
+    struct layout l;
+    int rc = lay_out(&l, tensors, n, meta, n_meta, e);
+    if (rc == 0) {
+        uint64_t len = l.header_len + l.pad;
+        buf_append(out, &len, sizeof len);
+        buf_append(out, l.header, l.header_len);
+        buf_append(out, "        ", l.pad);
+        for (size_t i = 0; i < n; i++)
+            buf_append(out, tensors[l.order[i]].data, tensors[l.order[i]].bytes);
+        if (out->failed)
+            rc = err_set(e, ERR_NOMEM, "no room for a safetensors file in memory");
+    }
+    layout_free(&l);
+    return rc;
+}
+
+int safetensors_write(const char *path, const struct tensor *tensors, size_t n,
+                      const struct tensor_meta *meta, size_t n_meta, struct err *e)
+{
+    struct new_file w;
+    struct layout l;
+    int rc = lay_out(&l, tensors, n, meta, n_meta, e);
+    if (rc == 0) {
+        uint64_t len = l.header_len + l.pad;
+        rc = new_file_open(&w, path, e);
+        if (rc == 0)
+            rc = new_file_put(&w, &len, sizeof len, e);
+        if (rc == 0)
+            rc = new_file_put(&w, l.header, l.header_len, e);
+        if (rc == 0)
+            rc = new_file_put(&w, "        ", l.pad, e);
+        for (size_t i = 0; rc == 0 && i < n; i++)
+            rc = new_file_put(&w, tensors[l.order[i]].data, tensors[l.order[i]].bytes, e);
+        rc = new_file_close(&w, rc, e);
+    }
+    layout_free(&l);
+    return rc;
+}
