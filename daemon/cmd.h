@@ -5,6 +5,7 @@
 #ifndef DAEMON_CMD_H
 #define DAEMON_CMD_H
 
+int cmd_bench(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif
