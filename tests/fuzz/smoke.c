@@ -13,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define MAX_INPUT (1u << 20)
+#define INPUT_MAX_BYTES (1u << 20)
 
 static uint64_t next(uint64_t *s)
 {
@@ -67,12 +67,12 @@ static void run(const uint8_t *p, size_t n)
 static size_t run_file(const char *path, unsigned mutations)
 {
     FILE *f = fopen(path, "rb");
-    uint8_t *whole = malloc(MAX_INPUT), *work = malloc(MAX_INPUT);
+    uint8_t *whole = malloc(INPUT_MAX_BYTES), *work = malloc(INPUT_MAX_BYTES);
     if (!f || !whole || !work) {
         fprintf(stderr, "cannot read %s\n", path);
         exit(1);
     }
-    size_t n = fread(whole, 1, MAX_INPUT, f);
+    size_t n = fread(whole, 1, INPUT_MAX_BYTES, f);
     fclose(f);
     uint64_t seed = 0x9e3779b97f4a7c15u ^ n;
     run(whole, n);
