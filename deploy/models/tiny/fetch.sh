@@ -18,6 +18,7 @@ if [ -n "$missing" ]; then
     sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing:$missing"
     # shellcheck disable=SC2086
+    $sudo apt-get update -qq
     $sudo apt-get install -y --no-install-recommends $missing
 fi
 
