@@ -52,6 +52,7 @@ static void completion_free(struct call *call)
         free(c->stops[i]);
     free(c->stops);
     free(c->stop_lens);
+    free(c->bias);
     free(c->prompt);
     free(c->state);
     free(c->save_state);

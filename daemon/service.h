@@ -118,6 +118,8 @@ struct completion {
     bool save_new_version;  /* if it exists: add a version (else 409) */
     uint32_t max_tokens;    /* 0: only read the prompt */
     struct sampling_params sampling;
+    struct logit_bias *bias; /* [n_bias] */
+    size_t n_bias;
     char **stops;           /* [n_stops] */
     size_t *stop_lens;
     size_t n_stops;

@@ -91,12 +91,13 @@ struct rwkv_seq {
     float *state;           /* in and out; distinct for each sequence of a call */
     float *logits;          /* out: [V] after the last token, or [n_tokens, V] with all_logits; or NULL */
     bool all_logits;
+    bool not_finite;        /* out: its state or logits are no longer finite numbers (ERR_NUMERIC) */
 };
 
 /* Feeds every sequence its tokens. On ERR_INVALID (a token outside the vocabulary) nothing was
- * changed; on ERR_NUMERIC (a state or logits not finite: sequence and layer are named) the states are
- * undefined. */
-int rwkv_eval(struct rwkv_session *s, const struct rwkv_seq *seqs, size_t n_seqs, struct err *e)
+ * changed. On ERR_NUMERIC (a state or logits not finite: the first sequence is named) those with
+ * not_finite are undefined, the others are whole: they share no arithmetic. */
+int rwkv_eval(struct rwkv_session *s, struct rwkv_seq *seqs, size_t n_seqs, struct err *e)
     __attribute__((warn_unused_result));
 
 #endif

@@ -67,6 +67,9 @@ int tensor__read_safetensors(struct tensor_file *f, struct err *e);
 int tensor__read_gguf(struct tensor_file *f, struct err *e);
 int tensor__read_pth(struct tensor_file *f, struct err *e);
 
+/* ggml's number of a type; false if GGUF has none. */
+bool gguf__type_id(enum dtype t, uint32_t *id);
+
 static inline uint16_t load_u16(const void *p)
 {
     uint16_t v;

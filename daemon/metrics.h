@@ -1,0 +1,78 @@
+/* What the daemon counts, as Prometheus text (exposition format 0.0.4).
+ *
+ * Counters and histograms are relaxed atomics: adding costs a few nanoseconds from any thread. HTTP
+ * requests are counted by route and status in a small table under a lock.
+ *
+ *     metrics_add(m, METRIC_PREDICTED_TOKENS, 1);
+ *     metrics_observe_ns(m, METRIC_FIRST_TOKEN, clock_ns() - received_ns);
+ */
+#ifndef DAEMON_METRICS_H
+#define DAEMON_METRICS_H
+
+#include "daemon/base/buf.h"
+
+#include <stdint.h>
+
+/* name, metric, help */
+#define METRIC_COUNTERS(XX)                                                                        \
+    XX(COMPLETIONS, "completions_total", "Completions admitted")                                   \
+    XX(BAKES, "bakes_total", "Bakes admitted")                                                     \
+    XX(REFUSED, "refused_total", "Requests refused because the queue was full")                    \
+    XX(CANCELLED, "cancelled_total", "Requests ended because the client had gone")                 \
+    XX(PARKED, "parked_total", "Times a sequence was parked because its client read too slowly")   \
+    XX(PROMPT_TOKENS, "prompt_tokens_total", "Tokens evaluated for prompts")                       \
+    XX(CACHED_TOKENS, "cached_tokens_total", "Tokens that named states had read already")          \
+    XX(PREDICTED_TOKENS, "predicted_tokens_total", "Tokens sampled")                               \
+    XX(STATES_LOADED, "states_loaded_total", "Named states loaded and checked")                    \
+    XX(STATES_SAVED, "states_saved_total", "Named states saved")                                   \
+    XX(STEPS, "steps_total", "Batch steps of all models")
+
+/* name, metric, help, buckets: see metrics.c */
+#define METRIC_HISTOGRAMS(XX)                                                                      \
+    XX(BATCH_SEQUENCES, "batch_sequences", "Sequences in a batch step", sizes)                     \
+    XX(BATCH_ROWS, "batch_rows", "Tokens in a batch step", sizes)                                  \
+    XX(STEP, "step_seconds", "Time of a batch step", seconds)                                      \
+    XX(QUEUE, "queue_seconds", "From arrival to the first step", seconds)                          \
+    XX(FIRST_TOKEN, "first_token_seconds", "From arrival to the first sampled token", seconds)     \
+    XX(INTER_TOKEN, "inter_token_seconds", "Between sampled tokens of one sequence", seconds)      \
+    XX(STATE_LOAD, "state_load_seconds", "Reading, checking and unpacking a state", seconds)       \
+    XX(STATE_SAVE, "state_save_seconds", "Packing, hashing and committing a state", seconds)       \
+    XX(STORE, "store_seconds", "Answer time of the store", seconds)
+
+enum metric_counter {
+#define XX(name, metric, help) METRIC_##name,
+    METRIC_COUNTERS(XX)
+#undef XX
+        METRIC_COUNTER_END
+};
+enum metric_histogram {
+#define XX(name, metric, help, buckets) METRIC_##name,
+    METRIC_HISTOGRAMS(XX)
+#undef XX
+        METRIC_HISTOGRAM_END
+};
+
+struct metrics;
+
+struct metrics *metrics_new(void); /* NULL: no memory */
+void metrics_free(struct metrics *m);
+
+void metrics_add(struct metrics *m, enum metric_counter c, uint64_t n);
+uint64_t metrics_get(const struct metrics *m, enum metric_counter c);
+/* A duration, for the histograms in seconds; a size, for the others. */
+void metrics_observe_ns(struct metrics *m, enum metric_histogram h, uint64_t ns);
+void metrics_observe(struct metrics *m, enum metric_histogram h, uint64_t n);
+/* A request that failed, by its ERR_* code. */
+void metrics_count_error(struct metrics *m, int code);
+/* route: a string that lives as long as m. */
+void metrics_count_http(struct metrics *m, const char *route, int status, double seconds);
+
+/* Appends all of it; 0 or buf's error. */
+int metrics_write(struct metrics *m, struct buf *out);
+/* One gauge; labels ("model=\"tiny\"") may be NULL; help NULL: the HELP and TYPE lines were written. */
+void metrics_write_gauge(struct buf *out, const char *metric, const char *help, const char *labels,
+                         double value);
+/* Appends name="value" with the value escaped. */
+void metrics_write_label(struct buf *out, const char *name, const char *value);
+
+#endif
