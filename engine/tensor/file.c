@@ -14,10 +14,15 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are read in pl
 
 #define BLOCK_BYTES 65536u
 
-/* align is a power of two, at most 64. */
-static void *take(struct tensor_file *f, size_t n, size_t align)
+struct tensor_block {
+    struct tensor_block *next;
+    size_t used, cap; /* bytes of data */
+    _Alignas(64) uint8_t data[];
+};
+
+void *tensor_mem_take(struct tensor_mem *m, size_t n, size_t align)
 {
-    struct tensor_block *b = f->blocks;
+    struct tensor_block *b = m->blocks;
     size_t at = b ? (b->used + align - 1) & ~(align - 1) : 0;
     if (n > SIZE_MAX / 2)
         return NULL;
@@ -32,20 +37,29 @@ static void *take(struct tensor_file *f, size_t n, size_t align)
         return NULL;
     *fresh = (struct tensor_block){.used = n, .cap = cap};
     /* A large piece has its block for itself, behind the one that is still being filled. */
-    struct tensor_block **link = large && b ? &b->next : &f->blocks;
+    struct tensor_block **link = large && b ? &b->next : &m->blocks;
     fresh->next = *link;
     *link = fresh;
     return fresh->data;
 }
 
+void tensor_mem_free(struct tensor_mem *m)
+{
+    while (m->blocks) {
+        struct tensor_block *next = m->blocks->next;
+        free(m->blocks);
+        m->blocks = next;
+    }
+}
+
 void *tensor__alloc(struct tensor_file *f, size_t n)
 {
-    return take(f, n, 64);
+    return tensor_mem_take(&f->mem, n, 64);
 }
 
 char *tensor__strndup(struct tensor_file *f, const char *s, size_t len)
 {
-    char *p = len < SIZE_MAX ? take(f, len + 1, 1) : NULL;
+    char *p = len < SIZE_MAX ? tensor_mem_take(&f->mem, len + 1, 1) : NULL;
     if (!p)
         return NULL;
     if (len)
@@ -278,11 +292,7 @@ void tensor_file_close(struct tensor_file *f)
 {
     if (!f)
         return;
-    while (f->blocks) {
-        struct tensor_block *next = f->blocks->next;
-        free(f->blocks);
-        f->blocks = next;
-    }
+    tensor_mem_free(&f->mem);
     if (f->map)
         munmap(f->map, f->n);
     free(f->tensors);

@@ -23,19 +23,20 @@ struct tensor_file_meta {
     size_t n_strs;
 };
 
-/* Memory that lives as long as the file; released block by block at the close. */
-struct tensor_block {
-    struct tensor_block *next;
-    size_t used, cap; /* bytes of data */
-    _Alignas(64) uint8_t data[];
+/* Memory taken in small pieces and given back all at once. */
+struct tensor_mem {
+    struct tensor_block *blocks;
 };
+/* n bytes, not zeroed; align is a power of two up to 64. NULL without memory. */
+void *tensor_mem_take(struct tensor_mem *m, size_t n, size_t align);
+void tensor_mem_free(struct tensor_mem *m);
 
 struct tensor_file {
     enum tensor_file_kind kind;
     const uint8_t *bytes; /* the whole file, [n] */
     size_t n;
     void *map; /* to be unmapped, or NULL */
-    struct tensor_block *blocks;
+    struct tensor_mem mem; /* ends with the file */
     struct tensor *tensors; /* in the file's order */
     size_t n_tensors, cap_tensors;
     const struct tensor **by_name; /* the same, sorted by name */
