@@ -50,6 +50,8 @@ all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 ifeq ($(filter debug cov,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
 endif
+# Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
+$(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 
