@@ -5,7 +5,7 @@
  * callers zero them first. Every operation is written once, as engine/nn/<op>_tmpl.c, and compiled as
  *
  *     nn_f64           double, baseline CPU: gradient checks
- *     nn_f32_for(cpu)  float, for the instruction sets found at run time (C, AVX2+FMA, AVX-512)
+ *     nn_f32_for(...)  float, for the instruction sets found at run time (C, AVX2+FMA, AVX-512)
  *
  * Sums run in a fixed order for a given shape and variant: results are reproducible on one machine,
  * and differ between variants by rounding. Products of matrices go through kernels/gemm.h.
@@ -18,12 +18,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/kernels/cpu.h"
 #include "engine/nn/nn_ops.h"
 
 #define NN_WKV7_CHUNK 16 /* steps between kept states */
 /* Sizes of wkv7's arrays, in elements. */
 #define NN_WKV7_CACHE(T, H, N) (((T) + NN_WKV7_CHUNK - 1) / NN_WKV7_CHUNK * (H) * (N) * (N))
 #define NN_WKV7_SCRATCH(N) ((NN_WKV7_CHUNK + 1) * (N) * (N) + 8 * (N))
+
+/* One AdamW step of a group of parameters, bias corrections worked in. */
+struct nn_adamw {
+    double scale;        /* of the gradient: clipping */
+    double beta1, beta2;
+    double step_size;    /* lr / (1 - beta1^t) */
+    double v_scale;      /* 1 / sqrt(1 - beta2^t) */
+    double eps;
+    double keep;         /* 1 - lr * weight_decay */
+};
 
 #define XX(name, args) void(*name) args;
 #define NN_REAL float
@@ -38,14 +49,9 @@ struct nn_f64 {
 #undef NN_REAL
 #undef XX
 
-enum nn_isa { NN_ISA_C, NN_ISA_AVX2, NN_ISA_AVX512 };
-
-/* Whether this CPU runs a variant, and the variant (the caller asks first). */
-int nn_isa_supported(enum nn_isa isa);
-const char *nn_isa_name(enum nn_isa isa);
-const struct nn_f32 *nn_f32_get(enum nn_isa isa);
-/* The widest that this CPU runs. */
-enum nn_isa nn_isa_best(void);
+/* The variant for a CPU level, or for the best level that this CPU runs where that is lower
+ * (CPU_AUTO: the best). */
+const struct nn_f32 *nn_f32_for(enum cpu_level level);
 
 extern const struct nn_f64 nn_f64;
 

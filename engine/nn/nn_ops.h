@@ -69,5 +69,9 @@
      * Backward takes the weight of each row in the loss: dlogits += weight[t] * dce/dlogits. */   \
     XX(xent_forward, (NN_REAL *ce, NN_REAL *probs, const NN_REAL *logits, const uint32_t *targets, size_t T, size_t V)) \
     XX(xent_backward, (NN_REAL *dlogits, const NN_REAL *probs, const uint32_t *targets, const NN_REAL *weight, \
-                       size_t T, size_t V))
+                       size_t T, size_t V))                                                        \
+    /* *sum += sum of x^2, summed in blocks; [n]. */                                               \
+    XX(sumsq_add, (double *sum, const NN_REAL *x, size_t n))                                       \
+    /* AdamW on [n] numbers: see optim_tmpl.c. */                                                  \
+    XX(adamw_update, (NN_REAL *p, NN_REAL *m, NN_REAL *v, const NN_REAL *g, size_t n, const struct nn_adamw *o))
 /* clang-format on */

@@ -44,6 +44,12 @@ static inline real vsum(vec x)
 }
 
 #if NN_IS_F32
+#define NN_SQRT sqrtf
+#else
+#define NN_SQRT sqrt
+#endif
+
+#if NN_IS_F32
 /* e^x, relative error below 2e-7; results past the ends of float stop at 2^-126 and 2^127. */
 static inline float nn_exp(float x)
 {

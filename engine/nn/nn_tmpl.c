@@ -11,6 +11,7 @@
 #include "engine/nn/timemix_tmpl.c"
 #include "engine/nn/wkv7_tmpl.c"
 #include "engine/nn/loss_tmpl.c"
+#include "engine/nn/optim_tmpl.c"
 
 #define XX(name, args) .name = name,
 const NN_TABLE_TYPE NN_TABLE = {NN_OPS(XX)};

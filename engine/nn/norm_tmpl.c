@@ -16,7 +16,7 @@ static void norm_forward(real *out, real *mean, real *rstd, const real *x, const
         SIMD_SUM(v)
         for (size_t n = 0; n < N; n++)
             v += (xi[n] - m) * (xi[n] - m);
-        real s = 1 / (real)sqrt(v / (real)N + eps);
+        real s = 1 / NN_SQRT(v / (real)N + eps);
         SIMD
         for (size_t n = 0; n < N; n++)
             o[n] = (xi[n] - m) * s * w[n] + b[n];

@@ -72,7 +72,7 @@ static void kk_forward(real *out, real *rnorm, const real *k, const real *k_k, s
         SIMD_SUM(ss)
         for (size_t n = 0; n < N; n++)
             ss += ki[n] * m[n] * (ki[n] * m[n]);
-        real norm = (real)sqrt(ss);
+        real norm = NN_SQRT(ss);
         real inv = 1 / (norm > (real)1e-12 ? norm : (real)1e-12);
         SIMD
         for (size_t n = 0; n < N; n++)

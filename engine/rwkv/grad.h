@@ -1,6 +1,6 @@
 /* RWKV-7 for training: one sequence forward with everything kept, then backward through time.
  *
- *     struct rwkv_work_f32 *w = rwkv_work_new_f32(&layout, nn_f32_get(nn_isa_best()), T);
+ *     struct rwkv_work_f32 *w = rwkv_work_new_f32(&layout, nn_f32_for(CPU_AUTO), T);
  *     loss = rwkv_forward_f32(w, params, tokens, targets, weight, T, NULL, NULL, NULL);
  *     rwkv_backward_f32(w, params, dparams, true, NULL, NULL);
  *
