@@ -6,6 +6,7 @@
 #define DAEMON_CMD_H
 
 int cmd_bench(int argc, char **argv);
+int cmd_train(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

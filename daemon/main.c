@@ -9,6 +9,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *usage, *help;
 } commands[] = {
+    {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
     {"version", cmd_version, "", "the version of this program"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
