@@ -48,8 +48,13 @@ struct corpus {
     size_t recorded[2], measured[2]; /* bytes under xz -9 and zstd -19; 0: unknown */
 };
 
+/* Where in its document a byte lies: before byte 512, 2048, 8192, or further on. */
+#define N_PLACES 4
+static const size_t places[N_PLACES] = {512, 2048, 8192, SIZE_MAX};
+
 struct figures {
     size_t bytes;
+    double place[N_PLACES];   /* bits/byte there, the mean over the corpora; 0: no text there */
     double average;           /* bits/byte, the mean over the corpora */
     double corpus[MAX_CORPORA];
     size_t corpus_bytes[MAX_CORPORA];
@@ -167,28 +172,45 @@ static int open_corpora(struct bench *b, struct err *e)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
-/* The bits of the first `limit` bytes a corpus, all tokens counted whose text begins there. Exact for
- * byte models; with `limit` 0 for all. */
+/* Adds the bits and bytes of a document's first `most` bytes, by place. A token counts where it begins. */
+static void add_doc(const struct bench *b, const struct doc *d, size_t most, double bits[N_PLACES],
+                    size_t bytes[N_PLACES])
+{
+    size_t at = 0, p = 0;
+    for (size_t t = 0; t + 1 < d->n_tokens && at < most; t++) {
+        size_t n;
+        tokenizer_token(b->tokenizer, d->tokens[t + 1], &n);
+        while (at >= places[p])
+            p++;
+        bits[p] += (double)d->bits[t];
+        bytes[p] += n;
+        at += n;
+    }
+}
+
+/* The figures of the first `limit` bytes a corpus, of what was scored; `limit` 0: of all. */
 static struct figures sum_figures(const struct bench *b, size_t limit)
 {
     struct figures f = {0};
+    size_t have[N_PLACES] = {0};
     for (size_t k = 0; k < b->n_corpora; k++) {
         const struct corpus *c = &b->corpora[k];
-        double bits = 0;
-        for (size_t i = 0; i < c->text.n_docs; i++) {
-            size_t most = doc_limit(c, limit), bytes = 0;
-            for (size_t t = 0; t + 1 < c->docs[i].n_tokens && bytes < most; t++) {
-                size_t n;
-                tokenizer_token(b->tokenizer, c->docs[i].tokens[t + 1], &n);
-                bits += (double)c->docs[i].bits[t];
-                bytes += n;
-            }
-            f.corpus_bytes[k] += bytes;
+        double bits[N_PLACES] = {0}, sum = 0;
+        size_t bytes[N_PLACES] = {0};
+        for (size_t i = 0; i < c->text.n_docs; i++)
+            add_doc(b, &c->docs[i], doc_limit(c, limit), bits, bytes);
+        for (size_t p = 0; p < N_PLACES; p++) {
+            sum += bits[p];
+            f.corpus_bytes[k] += bytes[p];
+            have[p] += bytes[p] > 0;
+            f.place[p] += bytes[p] ? bits[p] / (double)bytes[p] : 0;
         }
-        f.corpus[k] = bits / (double)f.corpus_bytes[k];
+        f.corpus[k] = sum / (double)f.corpus_bytes[k];
         f.bytes += f.corpus_bytes[k];
         f.average += f.corpus[k] / (double)b->n_corpora;
     }
+    for (size_t p = 0; p < N_PLACES; p++)
+        f.place[p] = have[p] ? f.place[p] / (double)have[p] : 0;
     return f;
 }
 
@@ -328,6 +350,9 @@ static void print_text(const struct bench *b)
     }
     printf("%-10s %9s %9s %8.4f %8.3f %9.3f\n", "average", "", "", b->own.average,
            compressed_average(b, 0), compressed_average(b, 1));
+    printf("by place in the document, average: first 512 bytes %.3f, to 2,048 %.3f, to 8,192 %.3f, "
+           "beyond %.3f\n",
+           b->own.place[0], b->own.place[1], b->own.place[2], b->own.place[3]);
     printf("target: at most %.2f on average: %s\n", TARGET,
            b->own.average <= TARGET ? "met" : "not met");
     printf("compressors: the whole held-out text, %s\n",
@@ -374,13 +399,14 @@ static json_t *types_json(const struct bench *b)
 static int print_json(const struct bench *b)
 {
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:s, s:b, s:I, s:f, s:o, s:{s:f, s:f, s:f}, s:o, s:[{s:s, s:f, s:f, s:b}],"
-        " s:[]}",
+        "{s:s, s:s, s:I, s:s, s:b, s:I, s:f, s:o, s:{s:f, s:f, s:f}, s:[f, f, f, f], s:o,"
+        " s:[{s:s, s:f, s:f, s:b}], s:[]}",
         "bench", "quality", "model", b->o.model, "parameters", (json_int_t)b->n_params,
         "weights_type", b->weights_type, "whole", b->o.limit == 0, "bytes",
         (json_int_t)b->own.bytes, "seconds", b->seconds, "corpora", corpora_json(b), "average",
         "bits_per_byte", b->own.average, "xz_9", compressed_average(b, 0), "zstd_19",
-        compressed_average(b, 1), "weights_types", types_json(b), "targets", "name",
+        compressed_average(b, 1), "by_place", b->own.place[0], b->own.place[1], b->own.place[2],
+        b->own.place[3], "weights_types", types_json(b), "targets", "name",
         "held-out bits/byte, average of the corpora", "value", b->own.average, "target", TARGET,
         "met", b->own.average <= TARGET, "skipped");
     int rc = root ? json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : -1;
