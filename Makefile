@@ -109,6 +109,9 @@ demo: ## install what it needs, build, and show the main job end to end
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)deploy/demo.sh
 
+models: all ## train the bundled model by its recipe (hours; stopped and started again, it goes on)
+	$(Q)deploy/models/tiny/train.sh
+
 check: ## install what it needs, build and run every test (the gate)
 	$(Q)deploy/setup.sh check
 	$(Q)tests/check.sh gate
@@ -124,7 +127,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-asan test-tsan test-threads test-valgrind check-rules demo check \
+.PHONY: all tests test-unit test-asan test-tsan test-threads test-valgrind check-rules demo models check \
         check-full clean help force
 .SECONDARY:
 

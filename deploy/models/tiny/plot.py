@@ -3,8 +3,9 @@
 
     plot.py LOG > loss.svg
 
-Takes `step` and `bits_per_byte` of each line (where a step occurs twice, after a resume, the later one
-counts): the light dots are windows of 20 steps, the line a mean over 2 % of the run.
+Takes `bits` (training) and `eval_bits` (held out, the mean over the corpora of a few beginnings) of
+each line by its `step`; where a step occurs twice, after a resume, the later one counts. The light
+dots are means of 20 training steps, the line one of 2 % of the run.
 """
 import json
 import math
@@ -13,13 +14,13 @@ import sys
 W, H, LEFT, RIGHT, TOP, BOTTOM = 760, 400, 62, 16, 34, 50
 
 
-def read(path):
+def read(path, key):
     points = {}
     with open(path, encoding='utf-8') as f:
         for line in f:
             record = json.loads(line)
-            if 'step' in record and 'bits_per_byte' in record:
-                points[record['step']] = record['bits_per_byte']
+            if key in record:
+                points[record['step']] = record[key]
     return sorted(points.items())
 
 
@@ -41,13 +42,13 @@ def ticks(lo, hi, count):
 def main():
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    points = read(sys.argv[1])
+    points, held = read(sys.argv[1], 'bits'), read(sys.argv[1], 'eval_bits')
     if len(points) < 2:
         raise SystemExit('plot.py: %s has no curve yet' % sys.argv[1])
     dots = list(windows(points, max(1, 20 * len(points) // (points[-1][0] + 1))))
     line = list(windows(points, max(1, len(points) // 50)))
     last = points[-1][0]
-    floor = min(v for _, v in dots)
+    floor = min(v for _, v in dots + held)
     lo, hi = math.floor(floor * 10 - 1) / 10, min(4.0, max(v for _, v in dots))
 
     def x(step):
@@ -75,6 +76,13 @@ def main():
         '<circle cx="%.1f" cy="%.1f" r="1.6"/>' % (x(s), y(v)) for s, v in dots if v <= hi))
     out.append('<polyline fill="none" stroke="#1f4e79" stroke-width="1.8" points="%s"/>' % ' '.join(
         '%.1f,%.1f' % (x(s), y(v)) for s, v in line if v <= hi))
+    ring = '<circle cx="%.1f" cy="%.1f" r="3.5" fill="none" stroke="#c0504d" stroke-width="1.8"/>'
+    out += [ring % (x(s), y(v)) for s, v in held if v <= hi]
+    for k, (mark, text) in enumerate((
+            ('<path d="M%d %dh22" stroke="#1f4e79" stroke-width="1.8"/>' % (W - 230, TOP + 16),
+             'training (dots: 20 steps)'),
+            (ring % (W - 219, TOP + 36), 'held out, mean of six'))):
+        out.append('%s<text x="%d" y="%d">%s</text>' % (mark, W - 200, TOP + 20 + 20 * k, text))
     out.append('</svg>')
     print('\n'.join(out))
 
