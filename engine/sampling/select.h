@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SELECT_BINS 2048
+#define SELECT_BINS 256
 
 struct select_bins {
     double weight[SELECT_BINS];
