@@ -38,6 +38,7 @@ static int open_tokenizer(int argc, char **argv, struct tokenizer **t)
     const char *vocab = NULL;
     bool bytes = false;
     struct err e;
+    optind = 1;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'v')
             vocab = optarg;
@@ -156,10 +157,9 @@ int cmd_tokenize(int argc, char **argv)
 
 struct decoding {
     const struct tokenizer *t;
-    uint64_t id;  /* the digits so far */
-    bool in_id;   /* there are some */
-    uint64_t at;  /* bytes of input read */
-    uint64_t ids; /* finished */
+    uint64_t id; /* the digits so far */
+    bool in_id;  /* there are some */
+    uint64_t at; /* bytes of input read */
 };
 
 static int finish_id(struct decoding *d, struct err *e)
@@ -168,13 +168,11 @@ static int finish_id(struct decoding *d, struct err *e)
     if (!d->in_id)
         return 0;
     if (d->id >= tokenizer_vocab(d->t))
-        return err_set(e, ERR_INVALID, "id %llu (the %lluth, before byte %llu), want less than %zu",
-                       (unsigned long long)d->id, (unsigned long long)d->ids + 1,
+        return err_set(e, ERR_INVALID, "the id before byte %llu is too large, want less than %zu",
                        (unsigned long long)d->at, tokenizer_vocab(d->t));
     const char *p = tokenizer_token(d->t, (uint32_t)d->id, &n);
     d->in_id = false;
     d->id = 0;
-    d->ids++;
     return write_all(p, n, e);
 }
 

@@ -10,6 +10,8 @@ static const struct command {
     const char *usage, *help;
 } commands[] = {
     {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
+    {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
+    {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
     {"version", cmd_version, "", "the version of this program"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
