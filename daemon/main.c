@@ -12,6 +12,7 @@ static const struct command {
     {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
     {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
     {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
+    {"inspect", cmd_inspect, "FILE [--json]", "what a model, state or tensor file holds"},
     {"version", cmd_version, "", "the version of this program"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
