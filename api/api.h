@@ -7,6 +7,7 @@
 
 #include "daemon/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct api;
@@ -19,6 +20,7 @@ struct api_options {
     size_t max_body;       /* bytes of a request body; 0 = 16 MiB */
     unsigned timeout_s;    /* idle connections; 0 = 60 */
     unsigned connections;  /* at most; 0 = 1000 */
+    bool keep_half_open;   /* a waiting client that has shut down its sending side is not gone */
 };
 
 int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)

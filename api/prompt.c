@@ -1,0 +1,128 @@
+#include "api/prompt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const struct model_info *prompt_model(struct req *r, const json_t *o, struct err *e)
+{
+    const char *name = NULL;
+    if (decode_word(o, "model", &name, e) < 0)
+        return NULL;
+    const struct model_info *m = service_find_model(r->svc, name);
+    if (!m)
+        err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'",
+                      name && *name ? name : "(default)");
+    return m;
+}
+
+int prompt_ids(struct req *r, const struct model_info *m, const json_t *v, const char *param,
+               uint32_t **ids, size_t *n, struct err *e)
+{
+    if (!json_is_string(v))
+        return decode_tokens(v, param, m->n_vocab, ids, n, e);
+    int rc = service_tokenize(r->svc, m, json_string_value(v), json_string_length(v), ids, n, e);
+    if (rc < 0 && !e->param[0])
+        snprintf(e->param, sizeof e->param, "%s", param);
+    return rc;
+}
+
+int prompt_state_ref(const json_t *o, const char *key, bool versioned, char **ref, struct err *e)
+{
+    const char *s = NULL;
+    char name[129];
+    uint64_t version;
+    if (decode_word(o, key, &s, e) < 0)
+        return e->code;
+    if (!s)
+        return 0;
+    if (state_ref_parse(s, name, &version, e) < 0) {
+        snprintf(e->param, sizeof e->param, "%s", key);
+        return e->code;
+    }
+    if (version && !versioned)
+        return err_set_param(e, ERR_INVALID, key,
+                             "%s names a state without a version: versions are given by the daemon", key);
+    *ref = strdup(s);
+    return *ref ? 0 : err_set(e, ERR_NOMEM, "no memory for a name");
+}
+
+int prompt_if_exists(const json_t *o, bool *new_version, struct err *e)
+{
+    const char *s = NULL;
+    if (decode_word(o, "if_exists", &s, e) < 0)
+        return e->code;
+    if (!s)
+        return 0;
+    *new_version = strcmp(s, "new_version") == 0;
+    if (!*new_version && strcmp(s, "error") != 0)
+        return err_set_param(e, ERR_INVALID, "if_exists",
+                             "if_exists is neither \"error\" nor \"new_version\"");
+    return 0;
+}
+
+/* Text that the store kept for us: written only if it still is JSON. */
+static void write_kept(struct jw *w, const char *key, const char *text)
+{
+    json_t *v = text ? json_loads(text, 0, NULL) : NULL;
+    if (v)
+        jw_raw(w, key, text, strlen(text));
+    else
+        jw_null(w, key);
+    json_decref(v);
+}
+
+void write_state_fields(struct jw *w, const struct state_info *s)
+{
+    char ref[160];
+    snprintf(ref, sizeof ref, "%s@%llu", s->name, (unsigned long long)s->version);
+    jw_string(w, "id", ref);
+    jw_string(w, "object", "state");
+    jw_string(w, "ref", ref);
+    jw_string(w, "name", s->name);
+    jw_uint(w, "version", s->version);
+    jw_string(w, "model", s->model);
+    jw_string(w, "fingerprint", s->fingerprint);
+    jw_string(w, "weights_type", s->weights_type);
+    jw_uint(w, "n_layer", s->n_layer);
+    jw_uint(w, "n_embd", s->n_embd);
+    jw_uint(w, "head_size", s->head_size);
+    jw_uint(w, "bytes", s->bytes);
+    jw_string(w, "sha256", s->sha256);
+    jw_uint(w, "n_tokens", s->n_tokens);
+    jw_bool(w, "has_logits", s->has_logits);
+    write_kept(w, "parents", s->parents);
+    write_kept(w, "origin", s->origin);
+    write_kept(w, "tags", s->tags);
+    write_kept(w, "norms", s->norms);
+    jw_int(w, "created", s->created_ms / 1000);
+}
+
+void write_state(struct jw *w, const char *key, const struct state_info *s)
+{
+    jw_object(w, key);
+    write_state_fields(w, s);
+    jw_end_object(w);
+}
+
+/* llama-server's names; rates of nothing are zero. */
+static void write_rates(struct jw *w, const char *part, uint64_t n, double ms)
+{
+    char key[40];
+    snprintf(key, sizeof key, "%s_n", part);
+    jw_uint(w, key, n);
+    snprintf(key, sizeof key, "%s_ms", part);
+    jw_number(w, key, ms);
+    snprintf(key, sizeof key, "%s_per_token_ms", part);
+    jw_number(w, key, n ? ms / (double)n : 0);
+    snprintf(key, sizeof key, "%s_per_second", part);
+    jw_number(w, key, ms > 0 ? 1e3 * (double)n / ms : 0);
+}
+
+void write_timings(struct jw *w, const char *key, const struct timings *t)
+{
+    jw_object(w, key);
+    jw_uint(w, "cache_n", t->cache_n);
+    write_rates(w, "prompt", t->prompt_n, t->prompt_ms);
+    write_rates(w, "predicted", t->predicted_n, t->predicted_ms);
+    jw_end_object(w);
+}

@@ -1,0 +1,24 @@
+/* What several resources read the same way: the model of a request, tokens or text to read, the text
+ * of a token, a state's record. */
+#ifndef API_PROMPT_H
+#define API_PROMPT_H
+
+#include "api/json.h"
+#include "api/req.h"
+
+/* The model named by the field "model" (absent or "": the default one). NULL and e. */
+const struct model_info *prompt_model(struct req *r, const json_t *o, struct err *e);
+/* One prompt: a string, or an array of token ids, into ids [*n] (malloc'd). param names the field. */
+int prompt_ids(struct req *r, const struct model_info *m, const json_t *v, const char *param,
+               uint32_t **ids, size_t *n, struct err *e);
+/* The field `key` as a state reference, copied into *ref (left alone where it is absent). */
+int prompt_state_ref(const json_t *o, const char *key, bool versioned, char **ref, struct err *e);
+/* "if_exists": "error" (false) or "new_version" (true). */
+int prompt_if_exists(const json_t *o, bool *new_version, struct err *e);
+
+void write_state(struct jw *w, const char *key, const struct state_info *s);
+/* The same inside an object that the caller opens and ends. */
+void write_state_fields(struct jw *w, const struct state_info *s);
+void write_timings(struct jw *w, const char *key, const struct timings *t);
+
+#endif

@@ -1,0 +1,82 @@
+#include "api/route.h"
+
+#include <string.h>
+
+#define MIB ((size_t)1 << 20)
+
+static const struct route routes[] = {
+    {"GET", "/health", health_get, 0},
+    {"GET", "/health/live", health_live, 0},
+    {"GET", "/health/ready", health_get, 0},
+    {"GET", "/metrics", metrics_get, 0},
+    {"GET", "/openapi.yaml", openapi_get, 0},
+    {"GET", "/v1/models", models_list, 0},
+    {"GET", "/v1/models/{id}", models_get, 0},
+    {"POST", "/v1/completions", completions_create, 8 * MIB},
+    {"POST", "/tokenize", tokenize_post, 8 * MIB},
+    {"POST", "/detokenize", detokenize_post, 8 * MIB},
+    {"POST", "/v1/states", states_create, 16 * MIB},
+    {"GET", "/v1/states", states_list, 0},
+    {"GET", "/v1/states/{ref}", states_get, 0},
+    {"DELETE", "/v1/states/{ref}", states_delete, 0},
+};
+#define N_ROUTES (sizeof routes / sizeof routes[0])
+
+const struct route *route_table(size_t *n)
+{
+    *n = N_ROUTES;
+    return routes;
+}
+
+static size_t segment(const char *p)
+{
+    return strcspn(p, "/");
+}
+
+/* Walks pattern and path segment by segment; both begin with '/'. Without r nothing is decoded. */
+static bool matches(const char *pattern, const char *path, struct req *r, struct err *e)
+{
+    size_t n_params = 0;
+    while (*pattern == '/' && *path == '/') {
+        size_t want = segment(++pattern), have = segment(++path);
+        bool param = *pattern == '{';
+        if (param ? !have : want != have || memcmp(pattern, path, want) != 0)
+            return false;
+        if (param && r && n_params < REQ_PARAMS) {
+            char *out = r->params[n_params++];
+            if (!req_unescape(path, have, out, sizeof r->params[0]))
+                err_set(e, ERR_INVALID, "the path is badly escaped or too long");
+        }
+        pattern += want;
+        path += have;
+    }
+    return !*pattern && !*path;
+}
+
+static void allow(struct req *r, const char *method)
+{
+    char *a = r->reply.allow;
+    size_t used = strlen(a);
+    snprintf(a + used, sizeof r->reply.allow - used, "%s%s%s", used ? ", " : "", method,
+             strcmp(method, "GET") == 0 ? ", HEAD" : "");
+}
+
+const struct route *route_find(struct req *r, const char *method, const char *path, struct err *e)
+{
+    const char *as = strcmp(method, "HEAD") == 0 ? "GET" : method;
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        if (!matches(routes[i].pattern, path, NULL, NULL))
+            continue;
+        if (strcmp(routes[i].method, as) == 0) {
+            matches(routes[i].pattern, path, r, e);
+            r->reply.allow[0] = 0;
+            return &routes[i];
+        }
+        allow(r, routes[i].method);
+    }
+    if (r->reply.allow[0])
+        err_set(e, ERR_METHOD, "this path takes %s", r->reply.allow);
+    else
+        err_set(e, ERR_ROUTE_NOT_FOUND, "there is nothing at this path");
+    return NULL;
+}
