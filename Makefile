@@ -60,6 +60,9 @@ $(B)/%.o: %.c $(B)/flags
 	$(if $(Q),@echo "  CC    $<")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -c $< -o $@
 
+# The contract is part of the binary (.incbin).
+$(B)/api/openapi.o: openapi.yaml
+
 $(LIB): $(filter-out $(B)/daemon/main.o,$(OBJ))
 	$(if $(Q),@echo "  AR    $@")
 	$(Q)rm -f $@ && $(AR) rcsD $@ $^

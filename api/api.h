@@ -14,13 +14,13 @@ struct api;
 struct service;
 
 struct api_options {
-    const char *host;      /* an address to bind, "127.0.0.1" */
-    int port;              /* 0: any free one */
-    int threads;           /* HTTP threads; 0 = 2 */
-    size_t max_body;       /* bytes of a request body; 0 = 16 MiB */
-    unsigned timeout_s;    /* idle connections; 0 = 60 */
-    unsigned connections;  /* at most; 0 = 1000 */
-    bool keep_half_open;   /* a waiting client that has shut down its sending side is not gone */
+    const char *host;     /* an address to bind, "127.0.0.1" */
+    int port;             /* 0: any free one */
+    int threads;          /* HTTP threads; 0 = 2 */
+    size_t max_body;      /* bytes of a request body; 0 = 16 MiB */
+    unsigned timeout_s;   /* idle connections; 0 = 60 */
+    unsigned connections; /* at most; 0 = 1000 */
+    bool keep_half_open;  /* a waiting client that has shut down its sending side is not gone */
 };
 
 int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)

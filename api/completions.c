@@ -4,15 +4,18 @@
 #include "api/route.h"
 #include "daemon/base/clock.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#define MAX_TOKENS ((int64_t)1 << 20)
-#define MAX_STOPS 16
+#define MAX_TOKENS     ((int64_t)1 << 20)
+#define MAX_STOPS      16
 #define MAX_STOP_BYTES 4096
-#define MAX_SEED INT64_MAX
-#define PENALTY 100.0
+#define MAX_BIASES     1024
+#define MAX_SEED       INT64_MAX
+#define PENALTY        100.0
 
 /* What every choice of the request shares, as decoded. */
 struct asked {
@@ -20,6 +23,7 @@ struct asked {
     struct sampling_params sampling;
     int64_t max_tokens, n, seed, logprobs;
     const json_t *stop; /* string, array of strings, or NULL */
+    const json_t *bias; /* object, or NULL */
     char *state, *save_state;
     bool new_version, echo;
 };
@@ -32,7 +36,6 @@ static int refuse_others(const json_t *o, int64_t n, struct err *e)
     int64_t best_of = n;
     const char *suffix = NULL;
     size_t bytes = 0;
-    const json_t *bias = decode_field(o, "logit_bias");
     if (decode_int(o, "best_of", 1, REQ_SOURCES, &best_of, e) < 0 ||
         decode_text(o, "suffix", &suffix, &bytes, e) < 0)
         return e->code;
@@ -40,8 +43,6 @@ static int refuse_others(const json_t *o, int64_t n, struct err *e)
         return err_set_param(e, ERR_INVALID, "best_of", "best_of other than n is not supported");
     if (bytes)
         return err_set_param(e, ERR_INVALID, "suffix", "suffix is not supported");
-    if (bias && !(json_is_object(bias) && !json_object_size(bias)))
-        return err_set_param(e, ERR_INVALID, "logit_bias", "logit_bias is not supported");
     return 0;
 }
 
@@ -59,11 +60,6 @@ static int decode_sampling(const json_t *o, struct sampling_params *p, struct er
         return e->code;
     if (p->repeat_penalty <= 0)
         return err_set_param(e, ERR_INVALID, "repeat_penalty", "repeat_penalty is not above 0");
-    if (p->min_p >= 1)
-        return err_set_param(e, ERR_INVALID, "min_p", "min_p is not below 1");
-    /* Some clients write top_p 0 for "the likeliest token only". */
-    if (p->top_p <= 0)
-        p->top_p = 1e-30f;
     p->top_k = top_k < 0 ? 0 : (uint32_t)top_k;
     return 0;
 }
@@ -71,8 +67,8 @@ static int decode_sampling(const json_t *o, struct sampling_params *p, struct er
 static int check_stop(const json_t *s, size_t i, struct err *e)
 {
     if (!json_is_string(s) || !json_string_length(s) || json_string_length(s) > MAX_STOP_BYTES)
-        return err_set_param(e, ERR_INVALID, "stop", "stop[%zu] is not a string of 1 to %d bytes", i,
-                             MAX_STOP_BYTES);
+        return err_set_param(e, ERR_INVALID, "stop", "stop[%zu] is not a string of 1 to %d bytes",
+                             i, MAX_STOP_BYTES);
     return 0;
 }
 
@@ -94,6 +90,15 @@ static int decode_stop(const json_t *o, const json_t **out, struct err *e)
     for (size_t i = 0; i < n; i++)
         if (check_stop(json_array_get(v, i), i, e) < 0)
             return e->code;
+    return 0;
+}
+
+static int decode_bias(const json_t *o, const json_t **out, struct err *e)
+{
+    *out = decode_field(o, "logit_bias");
+    if (*out && (!json_is_object(*out) || json_object_size(*out) > MAX_BIASES))
+        return err_set_param(e, ERR_INVALID, "logit_bias",
+                             "logit_bias is not an object of at most %d token ids", MAX_BIASES);
     return 0;
 }
 
@@ -133,7 +138,7 @@ static int decode_asked(struct req *r, const json_t *o, struct completions *t, s
         decode_int(o, "n", 1, REQ_SOURCES, &a->n, e) < 0 ||
         decode_int(o, "seed", -1, MAX_SEED, &a->seed, e) < 0 ||
         decode_logprobs(o, &a->logprobs, e) < 0 || decode_stop(o, &a->stop, e) < 0 ||
-        decode_bool(o, "echo", &a->echo, e) < 0 ||
+        decode_bias(o, &a->bias, e) < 0 || decode_bool(o, "echo", &a->echo, e) < 0 ||
         decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 || decode_stream(o, t, e) < 0 ||
         prompt_state_ref(o, "state", true, &a->state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
@@ -158,9 +163,10 @@ static int decode_prompts(const json_t *o, const struct asked *a, const json_t *
     *v = decode_field(o, "prompt");
     *n = 1;
     if (!*v)
-        return a->state ? 0
-                        : err_set_param(e, ERR_INVALID, "prompt",
-                                        "prompt is missing (it may be left out where a state is named)");
+        return a->state
+                   ? 0
+                   : err_set_param(e, ERR_INVALID, "prompt",
+                                   "prompt is missing (it may be left out where a state is named)");
     if (!json_is_string(*v) && !json_is_array(*v))
         return err_set_param(e, ERR_INVALID, "prompt",
                              "prompt is not a string, an array of token ids, or an array of those");
@@ -199,6 +205,33 @@ static int copy_stops(struct completion *c, const json_t *stop, struct err *e)
     return 0;
 }
 
+/* {"token id": number}: OpenAI's form. */
+static int copy_bias(struct completion *c, const json_t *bias, struct err *e)
+{
+    size_t n = json_object_size(bias);
+    const char *key;
+    json_t *v;
+    if (!n)
+        return 0;
+    if (!(c->bias = calloc(n, sizeof *c->bias)))
+        return err_set(e, ERR_NOMEM, "no memory for the biases");
+    json_object_foreach((json_t *)(uintptr_t)bias, key, v)
+    {
+        size_t digits = strspn(key, "0123456789");
+        unsigned long long id =
+            digits && digits < 11 && !key[digits] ? strtoull(key, NULL, 10) : ~0ull;
+        if (id >= c->model->n_vocab)
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "logit_bias: '%.40s' is not a token id", key);
+        if (!json_is_number(v) || !(fabs(json_number_value(v)) <= PENALTY))
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "logit_bias: the bias of %llu is not a number from -%g to %g", id,
+                                 PENALTY, PENALTY);
+        c->bias[c->n_bias++] = (struct logit_bias){(uint32_t)id, (float)json_number_value(v)};
+    }
+    return 0;
+}
+
 static int copy_name(char **to, const char *from, struct err *e)
 {
     if (from && !(*to = strdup(from)))
@@ -210,15 +243,13 @@ static int fill(struct req *r, struct completion *c, const struct asked *a, cons
                 struct err *e)
 {
     c->model = a->model;
-    c->text = strcmp(a->model->tokenizer, "none") != 0;
     c->max_tokens = (uint32_t)a->max_tokens;
     c->sampling = a->sampling;
     c->echo = a->echo;
     c->n_logprobs = (int)a->logprobs;
     c->save_new_version = a->new_version;
-    c->call.received_ns = r->received_ns;
     if (copy_name(&c->state, a->state, e) < 0 || copy_name(&c->save_state, a->save_state, e) < 0 ||
-        copy_stops(c, a->stop, e) < 0)
+        copy_stops(c, a->stop, e) < 0 || copy_bias(c, a->bias, e) < 0)
         return e->code;
     return prompt ? prompt_ids(r, a->model, prompt, "prompt", &c->prompt, &c->n_prompt, e) : 0;
 }
@@ -248,17 +279,14 @@ static int make_choices(struct req *r, struct completions *t, const struct asked
 static int name_answer(struct completions *t, const struct asked *a, struct err *e)
 {
     unsigned char rnd[12];
-    uint64_t seed;
-    if (getrandom(rnd, sizeof rnd, 0) != (ssize_t)sizeof rnd ||
-        getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+    if (getrandom(rnd, sizeof rnd, 0) != (ssize_t)sizeof rnd)
         return err_set(e, ERR_INTERNAL, "no random numbers");
     memcpy(t->id, "cmpl-", 6);
     for (size_t i = 0; i < sizeof rnd; i++)
         snprintf(t->id + 5 + 2 * i, 3, "%02x", rnd[i]);
     snprintf(t->fingerprint, sizeof t->fingerprint, "fp_%.16s", a->model->fingerprint);
     t->created = clock_wall_ms() / 1000;
-    /* 53 bits: a seed that every client's numbers can hold. */
-    t->seed = a->seed < 0 ? seed >> 11 : (uint64_t)a->seed;
+    t->seed = a->seed < 0 ? service_random_seed() : (uint64_t)a->seed;
     t->model = a->model;
     t->n_logprobs = (int)a->logprobs;
     return 0;
@@ -268,13 +296,14 @@ static void choices_init(struct completions *t)
 {
     for (size_t i = 0; i < REQ_SOURCES; i++) {
         struct choice *ch = &t->choices[i];
-        struct buf *all[] = {&ch->text, &ch->ids, &ch->tokens, &ch->logprobs, &ch->tops, &ch->offsets};
+        struct buf *all[] = {&ch->text,     &ch->ids,  &ch->tokens,
+                             &ch->logprobs, &ch->tops, &ch->offsets};
         for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
             buf_init(all[k], (size_t)64 << 20);
     }
 }
 
-int completions_create(struct req *r, struct err *e)
+int handle_completions(struct req *r, struct err *e)
 {
     struct asked a = {0};
     const json_t *prompts = NULL;

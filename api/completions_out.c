@@ -37,7 +37,7 @@ static void append_logprob(struct buf *b, float v)
 
 /* {"text": logprob, ...}: the alternatives and the token itself, no text twice. */
 static void append_tops(struct req *r, struct choice *ch, const struct token_event *t,
-                        const struct token_logprob *top)
+                        const char *top)
 {
     struct completions *all = r->data;
     struct buf text;
@@ -53,7 +53,7 @@ static void append_tops(struct req *r, struct choice *ch, const struct token_eve
     for (size_t i = 0; i <= t->n_top; i++) {
         struct token_logprob one = {t->id, t->logprob};
         if (i < t->n_top)
-            memcpy(&one, top + i, sizeof one);
+            memcpy(&one, top + i * sizeof one, sizeof one);
         else if (own)
             break;
         own = own || one.id == t->id;
@@ -70,7 +70,7 @@ static void append_tops(struct req *r, struct choice *ch, const struct token_eve
 }
 
 static void gather_logprobs(struct req *r, struct choice *ch, const struct token_event *t,
-                            const struct token_logprob *top)
+                            const char *top)
 {
     struct completions *all = r->data;
     struct buf text;
@@ -102,16 +102,14 @@ static bool gather(struct req *r, struct choice *ch, const void *record, size_t 
     size_t tail = t.n_top * sizeof(struct token_logprob);
     if (bytes - sizeof t != tail + t.piece_bytes + t.text_bytes)
         return false;
-    if (all->return_tokens) {
+    if (all->return_tokens && t.id != TOKEN_NONE) {
         comma(&ch->ids);
         buf_printf(&ch->ids, "%u", (unsigned)t.id);
     }
-    if (all->n_logprobs >= 0)
-        gather_logprobs(r, ch, &t, (const struct token_logprob *)(const void *)tops);
+    if (all->n_logprobs >= 0 && t.id != TOKEN_NONE)
+        gather_logprobs(r, ch, &t, tops);
     if (t.text_bytes)
         buf_append(&ch->text, tops + tail + t.piece_bytes, t.text_bytes);
-    else if (!ch->c->text)
-        service_token_text(r->svc, all->model, t.id, &ch->text);
     return true;
 }
 
@@ -173,7 +171,8 @@ static void write_head(struct jw *w, const struct completions *t)
     jw_string(w, "system_fingerprint", t->fingerprint);
 }
 
-/* A prompt counts once, however many choices it has; what a named state had read counts as cached. */
+/* A prompt counts once, however many choices it has; what a named state had read counts as cached.
+ */
 static void write_usage(struct jw *w, const struct completions *t)
 {
     uint64_t prompt = 0, cached = 0, sampled = 0;
@@ -209,8 +208,15 @@ static void write_result(struct jw *w, const struct completions *t, size_t first
         sum.predicted_ms += c->timings.predicted_ms;
         saved = c->saved ? c->saved : saved;
     }
-    jw_uint(w, "seed", t->choices[first].c->sampling.seed);
+    const struct completion *used = t->choices[first].c;
+    jw_uint(w, "seed", used->sampling.seed);
     write_timings(w, "timings", &sum);
+    if (used->state_used[0]) {
+        jw_object(w, "started_from");
+        jw_string(w, "ref", used->state_used);
+        jw_bool(w, "other_weights_type", used->other_weights_type);
+        jw_end_object(w);
+    }
     if (saved)
         write_state(w, "state", saved);
 }
@@ -318,13 +324,15 @@ static void completions_free(void *data)
     struct completions *t = data;
     for (size_t i = 0; i < REQ_SOURCES; i++) {
         struct choice *ch = &t->choices[i];
-        struct buf *all[] = {&ch->text, &ch->ids, &ch->tokens, &ch->logprobs, &ch->tops, &ch->offsets};
+        struct buf *all[] = {&ch->text,     &ch->ids,  &ch->tokens,
+                             &ch->logprobs, &ch->tops, &ch->offsets};
         for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
             buf_fini(all[k]);
     }
     free(t);
 }
 
-const struct task completions_whole = {whole_record, whole_ended, whole_finish, completions_free, false};
-const struct task completions_stream = {stream_record, stream_ended, stream_finish, completions_free,
-                                        true};
+const struct task completions_whole = {whole_record, whole_ended, whole_finish, completions_free,
+                                       false};
+const struct task completions_stream = {stream_record, stream_ended, stream_finish,
+                                        completions_free, true};

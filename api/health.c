@@ -1,4 +1,5 @@
-/* GET /health, /health/ready: is the service taking requests. GET /health/live: does the process answer. */
+/* GET /health, /health/ready: is the service taking requests. GET /health/live: does the process
+ * answer. */
 #include "api/json.h"
 #include "api/route.h"
 
@@ -12,13 +13,13 @@ static int reply_ok(struct req *r)
     return 0;
 }
 
-int health_live(struct req *r, struct err *e)
+int handle_live(struct req *r, struct err *e)
 {
     (void)e;
     return reply_ok(r);
 }
 
-int health_get(struct req *r, struct err *e)
+int handle_health(struct req *r, struct err *e)
 {
     if (!service_ready(r->svc))
         return err_set(e, ERR_UNAVAILABLE, "the daemon is shutting down");

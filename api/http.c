@@ -1,18 +1,21 @@
 /* The listening socket, MHD's threads, and the life of a connection.
  *
- * The first call of on_request sees the headers: it finds the route and what is wrong with them. The
- * body is then read (or dropped, if the request is refused already: a client that is still writing could
- * not read an answer), and the last call runs the handler. A request that waits is suspended and its
- * on_request, or its stream's reader, is called again when a producer resumes it (req.h). */
+ * The first call of on_request sees the headers: it finds the route and what is wrong with them.
+ * The body is then read (or dropped, if the request is refused already: a client that is still
+ * writing could not read an answer), and the last call runs the handler. A request that waits is
+ * suspended and its on_request, or its stream's reader, is called again when a producer resumes it
+ * (req.h). */
 #include "api/api.h"
 
 #include "api/json.h"
 #include "api/route.h"
 #include "api/sse.h"
 #include "daemon/base/clock.h"
+#include "daemon/log.h"
 
 #include <errno.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,24 +23,24 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define DRAIN_LIMIT ((uint64_t)64 << 20) /* bytes of a refused body that are read all the same */
-#define BODY_SECONDS 240 /* that a body may take to come, beyond the time for headers */
-#define SWEEP_MS 25
+#define DRAIN_LIMIT   ((uint64_t)64 << 20) /* bytes of a refused body that are read all the same */
+#define BODY_SECONDS  240 /* that a body may take to come, beyond the time for headers */
+#define SWEEP_MS      25
 #define STOP_GRACE_NS (5 * UINT64_C(1000000000))
-#define STREAM_BLOCK 16384
+#define STREAM_BLOCK  16384
 
 struct api {
     struct service *svc;
     struct MHD_Daemon *mhd;
     int listen_fd, port;
     struct api_options opt;
-    uint64_t header_ns;     /* a request's headers may take this long to come */
-    atomic_bool quiet;      /* no new connections; answers close theirs */
+    uint64_t header_ns; /* a request's headers may take this long to come */
+    atomic_bool quiet;  /* no new connections; answers close theirs */
     pthread_mutex_t lock;
-    pthread_cond_t idle;    /* with lock: a request has completed */
-    struct list reqs;       /* guard: lock */
-    struct list conns;      /* guard: lock */
-    size_t n_busy;          /* guard: lock; requests whose handler has begun */
+    pthread_cond_t idle; /* with lock: a request has completed */
+    struct list reqs;    /* guard: lock */
+    struct list conns;   /* guard: lock */
+    size_t n_busy;       /* guard: lock; requests whose handler has begun */
 };
 
 /* A TCP connection, watched while the headers or the body of a request are on their way. */
@@ -161,8 +164,8 @@ static void on_stream_free(void *cls)
 static enum MHD_Result answer_stream(struct req *r)
 {
     req_ref(r);
-    struct MHD_Response *m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_read,
-                                                               r, on_stream_free);
+    struct MHD_Response *m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK,
+                                                               on_read, r, on_stream_free);
     if (!m) {
         req_unref(r);
         return MHD_NO;
@@ -280,8 +283,9 @@ static int check_framing(struct req *r, const char *method, bool *now)
     *now = f.expect || f.length > DRAIN_LIMIT;
     if (f.n_lengths > 1 || (f.n_lengths && f.encoding) || (f.encoding && !f.chunked)) {
         *now = true;
-        return err_set(e, ERR_INVALID, "the request's length is told in more than one way, or in a way "
-                                       "that is not known here");
+        return err_set(e, ERR_INVALID,
+                       "the request's length is told in more than one way, or in a way "
+                       "that is not known here");
     }
     if (e->code)
         return e->code;
@@ -364,6 +368,16 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     return on_whole(r);
 }
 
+static void count(struct req *r, bool sent)
+{
+    const char *pattern = r->route ? r->route->pattern : "other";
+    int status = sent && r->reply.status ? r->reply.status : err_http(ERR_CANCELLED);
+    double seconds = (double)(clock_ns() - r->received_ns) * 1e-9;
+    service_count_http(r->svc, pattern, status, seconds);
+    LOG(service_log(r->svc), LOG_DEBUG, "request", LOG_STR("id", r->id), LOG_STR("route", pattern),
+        LOG_INT("status", status), LOG_NUM("seconds", seconds));
+}
+
 static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
                          enum MHD_RequestTerminationCode toe)
 {
@@ -380,11 +394,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     /* Also lets go of streams that still wait: their wake-up must not come after this request. */
     req_cancel(r);
     if (r->handled)
-        service_count_http(a->svc, r->route ? r->route->pattern : "other",
-                           r->reply.status && toe == MHD_REQUEST_TERMINATED_COMPLETED_OK
-                               ? r->reply.status
-                               : err_http(ERR_CANCELLED),
-                           (double)(clock_ns() - r->received_ns) * 1e-9);
+        count(r, toe == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     set_busy(r, false);
     pthread_mutex_lock(&a->lock);
     list_remove(&r->link);
@@ -464,11 +474,11 @@ static void sweep(void *arg)
 
 static void on_log(void *cls, const char *fmt, va_list ap)
 {
-    (void)cls;
+    struct api *a = cls;
     char line[512];
     vsnprintf(line, sizeof line, fmt, ap);
     line[strcspn(line, "\n")] = 0;
-    fprintf(stderr, "http: %s\n", line);
+    LOG(service_log(a->svc), LOG_DEBUG, "http", LOG_STR("message", line));
 }
 
 /* Paths and queries reach us as they were sent: req_unescape is strict where MHD's is not. */
@@ -497,7 +507,8 @@ static int listen_on(struct api *a, struct err *e)
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
         bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0 ||
         getsockname(fd, (struct sockaddr *)&sa, &sa_len) < 0) {
-        rc = err_set(e, ERR_IO, "listen on %s port %d: %s", a->opt.host, a->opt.port, strerror(errno));
+        rc = err_set(e, ERR_IO, "listen on %s port %d: %s", a->opt.host, a->opt.port,
+                     strerror(errno));
         if (fd >= 0)
             close(fd);
     } else {
@@ -538,13 +549,13 @@ static int start_mhd(struct api *a, struct err *e)
 {
     a->mhd = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+        on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, a, MHD_OPTION_LISTEN_SOCKET,
         a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)a->opt.threads,
         MHD_OPTION_CONNECTION_LIMIT, a->opt.connections, MHD_OPTION_CONNECTION_TIMEOUT,
         a->opt.timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
         MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_NOTIFY_CONNECTION, on_connection, a,
-        MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        a, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
     return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
 }
 

@@ -131,8 +131,7 @@ int decode_int(const json_t *o, const char *key, int64_t min, int64_t max, int64
     return 0;
 }
 
-int decode_number(const json_t *o, const char *key, double min, double max, float *v,
-                  struct err *e)
+int decode_number(const json_t *o, const char *key, double min, double max, float *v, struct err *e)
 {
     const json_t *f = decode_field(o, key);
     if (!f)
@@ -141,8 +140,8 @@ int decode_number(const json_t *o, const char *key, double min, double max, floa
         return wrong_kind(key, f, "a number", e);
     double x = json_number_value(f);
     if (!(x >= min && x <= max))
-        return err_set_param(e, ERR_INVALID, key, "%s is %g: a number from %g to %g is wanted", key, x,
-                             min, max);
+        return err_set_param(e, ERR_INVALID, key, "%s is %g: a number from %g to %g is wanted", key,
+                             x, min, max);
     *v = (float)x;
     return 0;
 }
@@ -172,8 +171,8 @@ int decode_word(const json_t *o, const char *key, const char **v, struct err *e)
     return 0;
 }
 
-int decode_tokens(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids, size_t *n,
-                  struct err *e)
+int decode_token_ids(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids,
+                     size_t *n, struct err *e)
 {
     if (!json_is_array(array))
         return wrong_kind(param, array, "an array of token ids", e);
@@ -186,8 +185,8 @@ int decode_tokens(const json_t *array, const char *param, uint32_t n_vocab, uint
         if (!decode_whole(json_array_get(array, i), 0, (int64_t)n_vocab - 1, &id)) {
             free(out);
             return err_set_param(e, ERR_INVALID, param,
-                                 "%s[%zu] is not a token id: an integer from 0 to %lu is wanted", param,
-                                 i, (unsigned long)n_vocab - 1);
+                                 "%s[%zu] is not a token id: an integer from 0 to %lu is wanted",
+                                 param, i, (unsigned long)n_vocab - 1);
         }
         out[i] = (uint32_t)id;
     }

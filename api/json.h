@@ -6,13 +6,14 @@
  *     struct jw w = {&buf};
  *     jw_object(&w, NULL); jw_string(&w, "object", "list"); jw_end_object(&w);
  *
- * What a body must be: one object in UTF-8, no key twice, at most DECODE_DEPTH levels, no number that
- * does not fit a double or an int64. Fields that are not known are ignored; null is as if absent; a
- * known field of a wrong type is an error. An integer may be written with a fraction of zero (3.0, 1e3):
- * JSON has one kind of number, and some clients write every number so.
+ * What a body must be: one object in UTF-8, no key twice, at most DECODE_DEPTH levels, no number
+ * that does not fit a double or an int64. Fields that are not known are ignored; null is as if
+ * absent; a known field of a wrong type is an error. An integer may be written with a fraction of
+ * zero (3.0, 1e3): JSON has one kind of number, and some clients write every number so.
  *
- * Limits: what the caller reads is bounded by the body's size. Threads: one at a time; a json_t never
- * leaves its thread. Ownership: decoded strings belong to the json_t; arrays are the caller's. */
+ * Limits: what the caller reads is bounded by the body's size. Threads: one at a time; a json_t
+ * never leaves its thread. Ownership: decoded strings belong to the json_t; arrays are the
+ * caller's. */
 #ifndef API_JSON_H
 #define API_JSON_H
 
@@ -39,8 +40,8 @@ int decode_text(const json_t *o, const char *key, const char **v, size_t *bytes,
 /* A word with no NUL, as names are. */
 int decode_word(const json_t *o, const char *key, const char **v, struct err *e);
 /* Token ids below n_vocab into ids [*n], malloc'd (never NULL after success). */
-int decode_tokens(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids, size_t *n,
-                  struct err *e);
+int decode_token_ids(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids,
+                     size_t *n, struct err *e);
 /* The field, or NULL where it is absent or null. */
 json_t *decode_field(const json_t *o, const char *key);
 

@@ -1,7 +1,7 @@
 /* GET /metrics: Prometheus text. */
 #include "api/route.h"
 
-int metrics_get(struct req *r, struct err *e)
+int handle_metrics(struct req *r, struct err *e)
 {
     r->reply.status = 200;
     r->reply.type = "text/plain; version=0.0.4; charset=utf-8";

@@ -26,7 +26,7 @@ static void write_model(struct jw *w, const struct model_info *m)
     jw_end_object(w);
 }
 
-int models_list(struct req *r, struct err *e)
+int handle_models(struct req *r, struct err *e)
 {
     (void)e;
     const struct model_info *models;
@@ -43,7 +43,7 @@ int models_list(struct req *r, struct err *e)
     return 0;
 }
 
-int models_get(struct req *r, struct err *e)
+int handle_model(struct req *r, struct err *e)
 {
     const struct model_info *m = service_find_model(r->svc, r->params[0]);
     if (!m)

@@ -11,7 +11,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char api_openapi_begin[], api_openapi_end[];
 
-int openapi_get(struct req *r, struct err *e)
+int handle_openapi(struct req *r, struct err *e)
 {
     (void)e;
     r->reply.status = 200;

@@ -1,5 +1,6 @@
 #include "api/prompt.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ int prompt_ids(struct req *r, const struct model_info *m, const json_t *v, const
                uint32_t **ids, size_t *n, struct err *e)
 {
     if (!json_is_string(v))
-        return decode_tokens(v, param, m->n_vocab, ids, n, e);
+        return decode_token_ids(v, param, m->n_vocab, ids, n, e);
     int rc = service_tokenize(r->svc, m, json_string_value(v), json_string_length(v), ids, n, e);
     if (rc < 0 && !e->param[0])
         snprintf(e->param, sizeof e->param, "%s", param);
@@ -41,7 +42,8 @@ int prompt_state_ref(const json_t *o, const char *key, bool versioned, char **re
     }
     if (version && !versioned)
         return err_set_param(e, ERR_INVALID, key,
-                             "%s names a state without a version: versions are given by the daemon", key);
+                             "%s names a state without a version: versions are given by the daemon",
+                             key);
     *ref = strdup(s);
     return *ref ? 0 : err_set(e, ERR_NOMEM, "no memory for a name");
 }

@@ -1,5 +1,5 @@
-/* What several resources read the same way: the model of a request, tokens or text to read, the text
- * of a token, a state's record. */
+/* What several resources read the same way: the model of a request, tokens or text to read, the
+ * text of a token, a state's record. */
 #ifndef API_PROMPT_H
 #define API_PROMPT_H
 
@@ -8,7 +8,8 @@
 
 /* The model named by the field "model" (absent or "": the default one). NULL and e. */
 const struct model_info *prompt_model(struct req *r, const json_t *o, struct err *e);
-/* One prompt: a string, or an array of token ids, into ids [*n] (malloc'd). param names the field. */
+/* One prompt: a string, or an array of token ids, into ids [*n] (malloc'd). param names the field.
+ */
 int prompt_ids(struct req *r, const struct model_info *m, const json_t *v, const char *param,
                uint32_t **ids, size_t *n, struct err *e);
 /* The field `key` as a state reference, copied into *ref (left alone where it is absent). */

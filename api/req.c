@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define BATCH_LIMIT ((size_t)64 << 20)
-#define OUT_LIMIT ((size_t)256 << 20)
+#define OUT_LIMIT   ((size_t)256 << 20)
 
 struct req *req_new(struct api *a, struct service *svc, struct MHD_Connection *conn)
 {

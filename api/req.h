@@ -1,20 +1,20 @@
 /* One HTTP request: what was asked, the calls that work on it, the answer.
  *
- * A route's handler reads method-independent parts (params, body, query), then either fills r->reply
- * (r->reply.status and the body) and is done, or hands over one or more calls with req_await and lets
- * the task's functions build the answer from their streams:
+ * A route's handler reads method-independent parts (params, body, query), then either fills
+ * r->reply (r->reply.status and the body) and is done, or hands over one or more calls with
+ * req_await and lets the task's functions build the answer from their streams:
  *
  *     record(r, i, p, n)   one record of the i-th call's stream
  *     ended(r, i, e)       the i-th call's stream has ended without error; may fail
  *     finish(r)            all have ended: fill r->reply (or, streaming, append the last events)
  *
  * Waiting. Each call's stream tells, under its own lock, that it is empty (suspend) or no longer so
- * (resume). req_pump suspends the connection only when every stream that has not ended waits, and the
- * first that wakes resumes it. No wake-up is lost: the count of waiting streams and MHD's suspend are one
- * critical section of r->lock, and so are the count and MHD's resume.
+ * (resume). req_pump suspends the connection only when every stream that has not ended waits, and
+ * the first that wakes resumes it. No wake-up is lost: the count of waiting streams and MHD's
+ * suspend are one critical section of r->lock, and so are the count and MHD's resume.
  *
- * Threads: everything is the connection's HTTP thread's but the fields marked. Lock order: api's list
- * lock or a stream's lock -> req.lock -> MHD's own. References: the connection's (dropped in
+ * Threads: everything is the connection's HTTP thread's but the fields marked. Lock order: api's
+ * list lock or a stream's lock -> req.lock -> MHD's own. References: the connection's (dropped in
  * on_completed), the streaming response's, and the sweep's while it wakes a request. */
 #ifndef API_REQ_H
 #define API_REQ_H
@@ -25,16 +25,16 @@
 
 #include <microhttpd.h>
 
-#define REQ_PARAMS 1
+#define REQ_PARAMS  1
 #define REQ_SOURCES 64 /* calls of one request */
 
 struct req;
 
 struct reply {
     int status;
-    const char *type;   /* Content-Type; NULL: application/json */
+    const char *type; /* Content-Type; NULL: application/json */
     struct buf body;
-    const char *still;  /* a body that is not the request's own (static); else NULL */
+    const char *still; /* a body that is not the request's own (static); else NULL */
     size_t still_bytes;
     char location[160]; /* "" = none */
     char allow[48];
@@ -59,20 +59,20 @@ struct req {
     atomic_int refs;
     struct api *api;
     struct service *svc;
-    struct list link;           /* guard: api's list lock */
-    struct list gone_link;      /* the sweep's */
+    struct list link;      /* guard: api's list lock */
+    struct list gone_link; /* the sweep's */
 
     pthread_mutex_t lock;
     struct MHD_Connection *conn; /* guard: lock; NULL once completed */
-    int fd;                     /* valid while conn is */
-    bool suspended;             /* guard: lock */
-    size_t n_waiting;           /* guard: lock */
-    atomic_bool gone;           /* the client has left, or the server ends: no more waiting */
-    bool busy;                  /* guard: api's list lock; its handler has begun */
+    int fd;                      /* valid while conn is */
+    bool suspended;              /* guard: lock */
+    size_t n_waiting;            /* guard: lock */
+    atomic_bool gone;            /* the client has left, or the server ends: no more waiting */
+    bool busy;                   /* guard: api's list lock; its handler has begun */
 
     const struct route *route;
     uint64_t received_ns;
-    char id[65];                /* X-Request-Id */
+    char id[65];                  /* X-Request-Id */
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
@@ -80,23 +80,23 @@ struct req {
     struct err err;
 
     const struct task *task;
-    void *data;                 /* the task's */
+    void *data; /* the task's */
     struct source sources[REQ_SOURCES];
     size_t n_sources, n_ended;
-    struct buf batch;           /* records just taken */
+    struct buf batch; /* records just taken */
 
     struct reply reply;
-    struct buf out;             /* a stream's events, not yet sent */
+    struct buf out; /* a stream's events, not yet sent */
     size_t out_at;
-    bool out_last;              /* nothing follows what is in out */
+    bool out_last; /* nothing follows what is in out */
 };
 
 struct req *req_new(struct api *a, struct service *svc, struct MHD_Connection *conn);
 void req_ref(struct req *r);
 void req_unref(struct req *r);
 
-/* The decoded value of a query parameter into out (NUL-terminated); *found says whether it is there.
- * ERR_INVALID: a bad escape, a NUL, too long. */
+/* The decoded value of a query parameter into out (NUL-terminated); *found says whether it is
+ * there. ERR_INVALID: a bad escape, a NUL, too long. */
 int req_query(struct req *r, const char *name, char *out, size_t size, bool *found, struct err *e);
 /* Percent-decodes n bytes; false: a bad escape, a NUL, or longer than size - 1. */
 bool req_unescape(const char *p, size_t n, char *out, size_t size);

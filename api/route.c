@@ -1,24 +1,25 @@
 #include "api/route.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define MIB ((size_t)1 << 20)
 
 static const struct route routes[] = {
-    {"GET", "/health", health_get, 0},
-    {"GET", "/health/live", health_live, 0},
-    {"GET", "/health/ready", health_get, 0},
-    {"GET", "/metrics", metrics_get, 0},
-    {"GET", "/openapi.yaml", openapi_get, 0},
-    {"GET", "/v1/models", models_list, 0},
-    {"GET", "/v1/models/{id}", models_get, 0},
-    {"POST", "/v1/completions", completions_create, 8 * MIB},
-    {"POST", "/tokenize", tokenize_post, 8 * MIB},
-    {"POST", "/detokenize", detokenize_post, 8 * MIB},
-    {"POST", "/v1/states", states_create, 16 * MIB},
-    {"GET", "/v1/states", states_list, 0},
-    {"GET", "/v1/states/{ref}", states_get, 0},
-    {"DELETE", "/v1/states/{ref}", states_delete, 0},
+    {"GET", "/health", handle_health, 0},
+    {"GET", "/health/live", handle_live, 0},
+    {"GET", "/health/ready", handle_health, 0},
+    {"GET", "/metrics", handle_metrics, 0},
+    {"GET", "/openapi.yaml", handle_openapi, 0},
+    {"GET", "/v1/models", handle_models, 0},
+    {"GET", "/v1/models/{id}", handle_model, 0},
+    {"POST", "/v1/completions", handle_completions, 8 * MIB},
+    {"POST", "/tokenize", handle_tokenize, 8 * MIB},
+    {"POST", "/detokenize", handle_detokenize, 8 * MIB},
+    {"POST", "/v1/states", handle_state_create, 16 * MIB},
+    {"GET", "/v1/states", handle_state_list, 0},
+    {"GET", "/v1/states/{ref}", handle_state_get, 0},
+    {"DELETE", "/v1/states/{ref}", handle_state_delete, 0},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 

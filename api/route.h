@@ -1,9 +1,9 @@
 /* The table of routes: which handler answers a method and a path. openapi.yaml describes the same
  * operations (a test compares the two).
  *
- * A pattern's segment {name} matches one non-empty path segment, percent-decoded into r->params. HEAD is
- * answered wherever GET is. Handlers run on the connection's HTTP thread, return 0 or ERR_*, and must
- * not block. */
+ * A pattern's segment {name} matches one non-empty path segment, percent-decoded into r->params.
+ * HEAD is answered wherever GET is. Handlers run on the connection's HTTP thread, return 0 or
+ * ERR_*, and must not block. */
 #ifndef API_ROUTE_H
 #define API_ROUTE_H
 
@@ -19,18 +19,18 @@ const struct route *route_table(size_t *n);
 /* NULL and e (ERR_ROUTE_NOT_FOUND; ERR_METHOD with r->reply.allow; ERR_INVALID: bad escape). */
 const struct route *route_find(struct req *r, const char *method, const char *path, struct err *e);
 
-int health_get(struct req *r, struct err *e);
-int health_live(struct req *r, struct err *e);
-int metrics_get(struct req *r, struct err *e);
-int openapi_get(struct req *r, struct err *e);
-int models_list(struct req *r, struct err *e);
-int models_get(struct req *r, struct err *e);
-int completions_create(struct req *r, struct err *e);
-int tokenize_post(struct req *r, struct err *e);
-int detokenize_post(struct req *r, struct err *e);
-int states_create(struct req *r, struct err *e);
-int states_list(struct req *r, struct err *e);
-int states_get(struct req *r, struct err *e);
-int states_delete(struct req *r, struct err *e);
+int handle_health(struct req *r, struct err *e);
+int handle_live(struct req *r, struct err *e);
+int handle_metrics(struct req *r, struct err *e);
+int handle_openapi(struct req *r, struct err *e);
+int handle_models(struct req *r, struct err *e);
+int handle_model(struct req *r, struct err *e);
+int handle_completions(struct req *r, struct err *e);
+int handle_tokenize(struct req *r, struct err *e);
+int handle_detokenize(struct req *r, struct err *e);
+int handle_state_create(struct req *r, struct err *e);
+int handle_state_list(struct req *r, struct err *e);
+int handle_state_get(struct req *r, struct err *e);
+int handle_state_delete(struct req *r, struct err *e);
 
 #endif

@@ -1,5 +1,6 @@
-/* Server-sent events as OpenAI clients read them: `data: {json}` and an empty line, LF only; the end is
- * `data: [DONE]`; a failure in mid-stream is an event that holds the error object, with no [DONE].
+/* Server-sent events as OpenAI clients read them: `data: {json}` and an empty line, LF only; the
+ * end is `data: [DONE]`; a failure in mid-stream is an event that holds the error object, with no
+ * [DONE].
  *
  *     sse_begin(out); ... one JSON text without line breaks ... sse_end(out);
  *

@@ -2,10 +2,11 @@
 #include "api/prompt.h"
 #include "api/route.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TAGS 32
+#define MAX_TAGS      32
 #define MAX_TAG_BYTES 128
 
 static struct state_call *call_of(struct req *r)
@@ -138,8 +139,8 @@ static int decode_tags(const json_t *o, char **out, struct err *e)
         const json_t *t = json_array_get(v, i);
         if (!json_is_string(t) || !json_string_length(t) || json_string_length(t) > MAX_TAG_BYTES ||
             strlen(json_string_value(t)) != json_string_length(t))
-            return err_set_param(e, ERR_INVALID, "tags", "tags[%zu] is not a string of 1 to %d bytes", i,
-                                 MAX_TAG_BYTES);
+            return err_set_param(e, ERR_INVALID, "tags",
+                                 "tags[%zu] is not a string of 1 to %d bytes", i, MAX_TAG_BYTES);
     }
     *out = json_dumps(v, JSON_COMPACT);
     return *out ? 0 : err_set(e, ERR_NOMEM, "no memory for the tags");
@@ -149,7 +150,8 @@ static int decode_source(struct req *r, const json_t *o, struct state_call *c, s
 {
     const json_t *text = decode_field(o, "text"), *tokens = decode_field(o, "tokens");
     if (text && tokens)
-        return err_set_param(e, ERR_INVALID, "tokens", "both text and tokens are given: one is wanted");
+        return err_set_param(e, ERR_INVALID, "tokens",
+                             "both text and tokens are given: one is wanted");
     if (!text && !tokens)
         return err_set_param(e, ERR_INVALID, "text", "neither text nor tokens is given");
     if (text && !json_is_string(text))
@@ -174,7 +176,7 @@ static int decode_create(struct req *r, const json_t *o, struct state_call *c, s
     return decode_source(r, o, c, e);
 }
 
-int states_create(struct req *r, struct err *e)
+int handle_state_create(struct req *r, struct err *e)
 {
     json_t *o = decode_object(r->body.data, r->body.len, e);
     if (!o)
@@ -206,12 +208,12 @@ static int by_ref(struct req *r, enum state_op op, const struct task *t, struct 
     return submit(r, c, t, e);
 }
 
-int states_get(struct req *r, struct err *e)
+int handle_state_get(struct req *r, struct err *e)
 {
     return by_ref(r, STATE_GET, &get_task, e);
 }
 
-int states_delete(struct req *r, struct err *e)
+int handle_state_delete(struct req *r, struct err *e)
 {
     return by_ref(r, STATE_DELETE, &delete_task, e);
 }
@@ -247,7 +249,7 @@ static int query_name(struct req *r, const char *name, char **out, struct err *e
     return *out ? 0 : err_set(e, ERR_NOMEM, "no memory for a request");
 }
 
-int states_list(struct req *r, struct err *e)
+int handle_state_list(struct req *r, struct err *e)
 {
     struct state_call *c = state_call_new(STATE_LIST);
     if (!c)

@@ -47,7 +47,7 @@ static int write_tokens(struct req *r, const struct model_info *m, const uint32_
     return rc < 0 ? err_set(e, rc, "the text of a token could not be had") : 0;
 }
 
-int tokenize_post(struct req *r, struct err *e)
+int handle_tokenize(struct req *r, struct err *e)
 {
     int rc = ERR_INVALID;
     uint32_t *ids = NULL;
@@ -59,7 +59,8 @@ int tokenize_post(struct req *r, struct err *e)
     if (!o)
         return e->code;
     if (!(m = prompt_model(r, o, e)) || decode_text(o, "content", &content, &bytes, e) < 0 ||
-        decode_bool(o, "with_pieces", &pieces, e) < 0 || decode_bool(o, "add_special", &special, e) < 0) {
+        decode_bool(o, "with_pieces", &pieces, e) < 0 ||
+        decode_bool(o, "add_special", &special, e) < 0) {
         rc = e->code;
         goto out;
     }
@@ -77,7 +78,7 @@ out:
     return rc;
 }
 
-int detokenize_post(struct req *r, struct err *e)
+int handle_detokenize(struct req *r, struct err *e)
 {
     int rc;
     uint32_t *ids = NULL;
@@ -97,7 +98,7 @@ int detokenize_post(struct req *r, struct err *e)
         rc = err_set_param(e, ERR_INVALID, "tokens", "tokens is missing");
         goto out;
     }
-    rc = decode_tokens(tokens, "tokens", m->n_vocab, &ids, &n, e);
+    rc = decode_token_ids(tokens, "tokens", m->n_vocab, &ids, &n, e);
     if (rc < 0 || (rc = service_detokenize(r->svc, m, ids, n, &text, e)) < 0)
         goto out;
     req_reply_json(r, 200);
