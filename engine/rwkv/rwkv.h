@@ -23,6 +23,7 @@
 #define ENGINE_RWKV_H
 
 #include "daemon/base/err.h"
+#include "engine/kernels/cpu.h"
 #include "engine/kernels/pool.h"
 #include "engine/tensor/dtype.h"
 
@@ -47,7 +48,8 @@ struct rwkv_info {
 };
 
 struct rwkv_options {
-    int weights_type; /* an enum dtype: F32, F16, BF16, Q8_0 or Q4_0; -1: as the file has it */
+    int weights_type;   /* an enum dtype: F32, F16, BF16, Q8_0 or Q4_0; -1: as the file has it */
+    enum cpu_level cpu; /* the SIMD level to stay at or below; 0 (CPU_AUTO): see cpu.h */
 };
 
 struct rwkv_model;

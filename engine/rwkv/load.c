@@ -1,0 +1,246 @@
+/* From a tensor file to a model. First every canonical tensor is found and its shape checked
+ * (source.c), then memory is taken for what is really there, then matrices are left in the file where
+ * their layout and type fit, or converted on the pool. */
+#include "engine/rwkv/source.h"
+
+#include "daemon/base/mem.h"
+
+#include <sys/mman.h>
+
+enum { CHUNK = 1024 }; /* elements converted at once: whole blocks of every type */
+
+/* A matrix to be made in memory. */
+struct conversion {
+    const struct rwkv_source *s;
+    bool transpose; /* the file has the other order */
+    struct mat *dst;
+    size_t offset; /* in model->converted */
+};
+
+struct loader {
+    struct rwkv_model *m;
+    struct rwkv_sources found;
+    struct conversion *conv;
+    size_t n_conv;
+    size_t vector_floats; /* used of m->vectors */
+};
+
+static bool type_is_usable(enum dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16 || t == DTYPE_Q8_0 ||
+           t == DTYPE_Q4_0;
+}
+
+/* ---- conversion on the pool ------------------------------------------------------------------- */
+
+static uint8_t *element(const struct mat *m, size_t i)
+{
+    return (uint8_t *)(uintptr_t)m->data + i / dtype_block_len(m->type) * dtype_block_bytes(m->type);
+}
+
+static void convert_plain(const struct conversion *c, int part, int parts)
+{
+    float buf[CHUNK];
+    size_t lo, hi;
+    pool_slice(c->s->rows * c->s->cols, CHUNK, part, parts, &lo, &hi);
+    for (size_t i = lo; i < hi; i += CHUNK) {
+        size_t n = hi - i < CHUNK ? hi - i : CHUNK;
+        rwkv__read_f32(c->s->t, i, buf, n);
+        dtype_from_f32(c->dst->type, buf, element(c->dst, i), n);
+    }
+}
+
+/* The file's [cols, rows] becomes [rows, cols]; only the small low-rank matrices of plain types. */
+static void convert_transposed(const struct conversion *c, int part, int parts)
+{
+    size_t rows = c->dst->rows, cols = c->dst->cols, lo, hi;
+    pool_slice(rows, 1, part, parts, &lo, &hi);
+    for (size_t o = lo; o < hi; o++)
+        for (size_t k = 0; k < cols; k++) {
+            float x;
+            rwkv__read_f32(c->s->t, k * rows + o, &x, 1);
+            dtype_from_f32(c->dst->type, &x, element(c->dst, o * cols + k), 1);
+        }
+}
+
+static void convert_part(void *ctx, int part, int parts)
+{
+    const struct loader *l = ctx;
+    for (size_t i = 0; i < l->n_conv; i++) {
+        const struct conversion *c = &l->conv[i];
+        if (c->transpose)
+            convert_transposed(c, part, parts);
+        else
+            convert_plain(c, part, parts);
+    }
+}
+
+/* ---- placing ---------------------------------------------------------------------------------- */
+
+static int set_matrix(struct loader *l, const struct rwkv_source *s, const struct rwkv_spec *spec,
+                      const struct rwkv_options *o, struct mat *dst, struct err *e)
+{
+    bool lora = spec->kind == SPEC_DOWN || spec->kind == SPEC_UP;
+    /* Low-rank matrices are canonically [in, out]: a product by rows wants them the other way. */
+    bool transpose = lora && !s->transposed;
+    enum dtype type = s->t->dtype;
+    if (!type_is_usable(type) && spec->kind != SPEC_EMBEDDING)
+        type = DTYPE_F32;
+    if (spec->kind == SPEC_MATRIX && o->weights_type >= 0)
+        type = (enum dtype)o->weights_type;
+    if (transpose && dtype_block_len(type) > 1)
+        type = DTYPE_F32;
+    *dst = (struct mat){.type = type, .rows = lora ? s->cols : s->rows,
+                        .cols = lora ? s->rows : s->cols, .data = s->t->data};
+    if (!dtype_bytes(type, dst->cols, &dst->row_bytes))
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s: rows of %zu cannot be held as %s (whole blocks of %zu)",
+                       s->name, dst->cols, dtype_name(type), dtype_block_len(type));
+    if (type == s->t->dtype && !transpose)
+        return 0;
+    size_t bytes;
+    if (!mem_mul(dst->rows, dst->row_bytes, &bytes) || bytes > SIZE_MAX - 64 ||
+        !mem_add(l->m->converted_bytes, (bytes + 63) / 64 * 64, &bytes))
+        return err_set(e, ERR_NOMEM, "tensor %s: too large", s->name);
+    l->conv[l->n_conv++] =
+        (struct conversion){.s = s, .transpose = transpose, .dst = dst,
+                            .offset = l->m->converted_bytes};
+    l->m->converted_bytes = bytes;
+    return 0;
+}
+
+static const float *set_vector(struct loader *l, const struct rwkv_source *s)
+{
+    float *v = l->m->vectors + l->vector_floats;
+    rwkv__read_f32(s->t, s->first, v, rwkv__source_count(s));
+    l->vector_floats += mat_pad(rwkv__source_count(s));
+    return v;
+}
+
+static int place_all(struct loader *l, const struct rwkv_options *o, struct err *e)
+{
+    struct rwkv_model *m = l->m;
+    for (size_t i = 0; i < l->found.n; i++) {
+        const struct rwkv_source *s = &l->found.sources[i];
+        const struct rwkv_spec *spec = l->found.specs[i];
+        char *base = spec->global ? (char *)m : (char *)&m->layers[l->found.layer_of[i]];
+        void *field = base + spec->field;
+        if (spec->kind == SPEC_VECTOR)
+            *(const float **)field = set_vector(l, s);
+        else if (set_matrix(l, s, spec, o, field, e) < 0)
+            return e->code;
+    }
+    return 0;
+}
+
+/* Converted weights want large pages: fewer address translations while streaming through them. */
+static int convert_all(struct loader *l, struct pool *pool, struct err *e)
+{
+    struct rwkv_model *m = l->m;
+    if (!m->converted_bytes)
+        return 0;
+    void *p = mmap(NULL, m->converted_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                   0);
+    if (p == MAP_FAILED)
+        return err_set(e, ERR_NOMEM, "no memory for %zu MB of weights", m->converted_bytes >> 20);
+    m->converted = p;
+    madvise(p, m->converted_bytes, MADV_HUGEPAGE);
+    for (size_t i = 0; i < l->n_conv; i++)
+        l->conv[i].dst->data = m->converted + l->conv[i].offset;
+    pool_run(pool, convert_part, l);
+    if (mprotect(p, m->converted_bytes, PROT_READ) < 0)
+        return err_set(e, ERR_INTERNAL, "cannot protect the weights");
+    return 0;
+}
+
+static size_t mat_bytes(const struct mat *m)
+{
+    return m->rows * m->row_bytes;
+}
+
+/* What one token reads: every matrix but the embedding, and the vectors. */
+static void count_bytes(struct loader *l)
+{
+    struct rwkv_model *m = l->m;
+    struct rwkv_info *info = &m->info;
+    size_t bytes = mat_bytes(&m->head) + l->vector_floats * sizeof(float);
+    for (size_t i = 0; i < info->n_layer; i++) {
+        const struct rwkv_layer *y = &m->layers[i];
+        bytes += mat_bytes(&y->receptance) + mat_bytes(&y->key) + mat_bytes(&y->value) +
+                 mat_bytes(&y->output) + mat_bytes(&y->ffn_key) + mat_bytes(&y->ffn_value);
+        for (int j = 0; j < N_LORA; j++)
+            bytes += mat_bytes(&y->down[j]) + mat_bytes(&y->up[j]);
+    }
+    info->weight_bytes = bytes;
+    info->weights_type = m->layers[0].key.type;
+    for (size_t i = 0; i < l->found.n; i++) {
+        const struct rwkv_source *s = &l->found.sources[i];
+        size_t count = rwkv__source_count(s);
+        info->n_params += count;
+        info->file_weight_bytes +=
+            count / dtype_block_len(s->t->dtype) * dtype_block_bytes(s->t->dtype);
+    }
+}
+
+static int load(struct loader *l, const struct rwkv_options *o, struct pool *pool, struct err *e)
+{
+    struct rwkv_model *m = l->m;
+    size_t floats = 0;
+    for (size_t i = 0; i < l->found.n; i++)
+        if (l->found.specs[i]->kind == SPEC_VECTOR)
+            floats += mat_pad(rwkv__source_count(&l->found.sources[i]));
+    m->layers = calloc(m->info.n_layer, sizeof *m->layers);
+    m->vectors = mem_calloc_aligned(floats, sizeof *m->vectors);
+    l->conv = calloc(l->found.n, sizeof *l->conv);
+    if (!m->layers || !m->vectors || !l->conv)
+        return err_set(e, ERR_NOMEM, "no memory for the model's tables");
+    if (place_all(l, o, e) < 0 || convert_all(l, pool, e) < 0)
+        return e->code;
+    count_bytes(l);
+    return rwkv__fingerprint(l->found.sources, l->found.n, pool, m->info.fingerprint, e);
+}
+
+int rwkv_open(const char *path, const struct rwkv_options *o, struct pool *pool,
+              struct rwkv_model **out, struct err *e)
+{
+    struct err local = {0};
+    struct loader l = {0};
+    e = e ? e : &local;
+    if (o->weights_type >= 0 && !type_is_usable((enum dtype)o->weights_type))
+        return err_set_param(e, ERR_INVALID, "weights_type",
+                             "weights cannot be held as %s: want F32, F16, BF16, Q8_0 or Q4_0",
+                             o->weights_type < DTYPE_COUNT ? dtype_name((enum dtype)o->weights_type)
+                                                           : "that");
+    int rc = -1;
+    l.m = mem_calloc_aligned(1, sizeof *l.m);
+    if (!l.m)
+        return err_set(e, ERR_NOMEM, "no memory for a model");
+    kern_init(&l.m->kern, o->cpu);
+    if ((rc = tensor_file_open(path, &l.m->file, e)) < 0 ||
+        (rc = rwkv__sources_read(&l.found, l.m->file, path, &l.m->info, e)) < 0 ||
+        (rc = load(&l, o, pool, e)) < 0)
+        goto out;
+    *out = l.m;
+    l.m = NULL;
+out:
+    rwkv__sources_fini(&l.found);
+    free(l.conv);
+    rwkv_close(l.m);
+    return rc;
+}
+
+void rwkv_close(struct rwkv_model *m)
+{
+    if (!m)
+        return;
+    if (m->converted)
+        munmap(m->converted, m->converted_bytes);
+    tensor_file_close(m->file);
+    free(m->vectors);
+    free(m->layers);
+    free(m);
+}
+
+const struct rwkv_info *rwkv_get_info(const struct rwkv_model *m)
+{
+    return &m->info;
+}

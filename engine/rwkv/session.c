@@ -1,0 +1,103 @@
+#include "engine/rwkv/session.h"
+
+#include "daemon/base/mem.h"
+
+/* Run twice over the same list: first with memory NULL to add up, then to hand out. */
+struct carver {
+    char *memory;
+    size_t used;
+    bool overflow;
+};
+
+static void *carve(struct carver *c, size_t count, size_t size)
+{
+    size_t bytes, end;
+    if (!mem_mul(count, size, &bytes) || bytes > SIZE_MAX - 64 ||
+        !mem_add(c->used, (bytes + 63) / 64 * 64, &end)) {
+        c->overflow = true;
+        return NULL;
+    }
+    void *p = c->memory ? c->memory + c->used : NULL;
+    c->used = end;
+    return p;
+}
+
+static void carve_rows(struct carver *c, struct rows_buf *b, size_t rows, size_t len)
+{
+    size_t floats;
+    b->ld = mat_pad(len);
+    if (!mem_mul(rows, b->ld, &floats)) {
+        c->overflow = true;
+        return;
+    }
+    b->data = carve(c, floats, sizeof *b->data);
+    b->row = carve(c, rows, sizeof *b->row);
+    for (size_t i = 0; c->memory && i < rows; i++)
+        b->row[i] = b->data + i * b->ld;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void carve_all(struct carver *c, struct rwkv_session *s)
+{
+    const struct rwkv_info *i = &s->m->info;
+    size_t rows = s->max_rows, C = i->n_embd, threads = (size_t)pool_threads(s->pool);
+    size_t ranks[N_LORA] = {i->rank_w, i->rank_a, i->rank_v, i->rank_g}, widest = max_size(C, i->n_ffn);
+    struct rows_buf *of_c[] = {&s->x, &s->z, &s->r, &s->k, &s->v, &s->kk, &s->v_first, &s->y};
+    for (size_t b = 0; b < sizeof of_c / sizeof *of_c; b++)
+        carve_rows(c, of_c[b], rows, C);
+    for (int q = 0; q < N_MIX; q++)
+        carve_rows(c, &s->in[q], rows, C);
+    for (int q = 0; q < N_LORA; q++) {
+        carve_rows(c, &s->lora[q], rows, C);
+        carve_rows(c, &s->down[q], rows, ranks[q]);
+        widest = max_size(widest, ranks[q]);
+    }
+    carve_rows(c, &s->ffn, rows, i->n_ffn);
+    s->scratch_floats = mat_scratch_floats(widest);
+    s->scratch = carve(c, threads, s->scratch_floats * sizeof *s->scratch);
+    s->rows = carve(c, rows, sizeof *s->rows);
+    s->logits = carve(c, rows, sizeof *s->logits);
+    s->logits_bad = carve(c, threads, rows * sizeof *s->logits_bad);
+}
+
+struct rwkv_session *rwkv_session_new(const struct rwkv_model *m, struct pool *pool, size_t max_rows,
+                                      struct err *e)
+{
+    struct rwkv_session *s = calloc(1, sizeof *s);
+    struct carver c = {0};
+    if (!s) {
+        err_set(e, ERR_NOMEM, "no memory for a session");
+        return NULL;
+    }
+    s->m = m;
+    s->pool = pool;
+    s->max_rows = max_rows ? max_rows : 1;
+    carve_all(&c, s);
+    s->memory = c.overflow ? NULL : mem_calloc_aligned(c.used, 1);
+    if (!s->memory) {
+        err_set(e, ERR_NOMEM, "no memory for a session of %zu rows", max_rows);
+        free(s);
+        return NULL;
+    }
+    s->bytes = c.used;
+    c = (struct carver){.memory = s->memory};
+    carve_all(&c, s);
+    return s;
+}
+
+void rwkv_session_free(struct rwkv_session *s)
+{
+    if (!s)
+        return;
+    free(s->memory);
+    free(s);
+}
+
+size_t rwkv_session_bytes(const struct rwkv_session *s)
+{
+    return s->bytes;
+}
