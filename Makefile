@@ -81,10 +81,13 @@ $(B)/flags: force
 TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/golden/test_*.c tests/property/test_*.c))
 TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 TEST_LIB := $(sort $(wildcard tests/lib/*.c))
+# tests/lib/alloc_fail.h
+COMMA := ,
+TEST_WRAP := $(addprefix -Wl$(COMMA)--wrap=,malloc calloc realloc aligned_alloc strdup strndup)
 tests: $(BIN) $(TEST_BIN) ## build the test programs
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB:%.c=$(B)/%.o) $(LIB)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB:%.c=$(B)/%.o) $(LIB) $(LDLIBS) -lcmocka -o $@
+	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB:%.c=$(B)/%.o) $(LIB) $(LDLIBS) -lcmocka $(TEST_WRAP) -o $@
 
 test-unit: tests ## run the C tests (unit, golden, property) of this profile
 	$(Q)tests/run.sh $(B) $(TEST_BIN)
