@@ -350,9 +350,11 @@ static void print_text(const struct bench *b)
     }
     printf("%-10s %9s %9s %8.4f %8.3f %9.3f\n", "average", "", "", b->own.average,
            compressed_average(b, 0), compressed_average(b, 1));
-    printf("by place in the document, average: first 512 bytes %.3f, to 2,048 %.3f, to 8,192 %.3f, "
-           "beyond %.3f\n",
-           b->own.place[0], b->own.place[1], b->own.place[2], b->own.place[3]);
+    static const char *const names[N_PLACES] = {"first 512 bytes", "to 2048", "to 8192", "beyond"};
+    printf("by place in the document, average:");
+    for (size_t p = 0; p < N_PLACES && b->own.place[p] > 0; p++)
+        printf(" %s %.3f", names[p], b->own.place[p]);
+    printf("\n");
     printf("target: at most %.2f on average: %s\n", TARGET,
            b->own.average <= TARGET ? "met" : "not met");
     printf("compressors: the whole held-out text, %s\n",

@@ -9,6 +9,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *usage, *help;
 } commands[] = {
+    {"bench", cmd_bench, "quality [OPTION ...]", "measure the program and its models"},
     {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
     {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
     {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
