@@ -47,6 +47,8 @@ static const struct option options[] = {
     {"http-threads", "N", OPTION_NUMBER, AT(http_threads), "2", 1, 64, NULL, "threads for HTTP"},
     {"idle-seconds", "N", OPTION_NUMBER, AT(idle_seconds), "60", 1, 86400, NULL,
      "a connection that says nothing is closed after this"},
+    {"half-open", "HOW", OPTION_CHOICE, AT(half_open), "gone", 0, 0, "gone|waiting",
+     "what a client is that has closed its sending side and waits for its answer"},
     {"park-seconds", "N", OPTION_NUMBER, AT(park_seconds), "30", 1, 86400, NULL,
      "a client that reads nothing of its answer is given up after this"},
     {"drain-seconds", "N", OPTION_NUMBER, AT(drain_seconds), "30", 0, 86400, NULL,
@@ -193,7 +195,7 @@ void config_fini(struct config *c)
 {
     for (size_t i = 0; i < c->n_models; i++)
         free(c->models[i]);
-    char *texts[] = {c->name, c->vocab, c->listen, c->data, c->weights_type, c->log_level};
+    char *texts[] = {c->name, c->vocab, c->listen, c->data, c->weights_type, c->log_level, c->half_open};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     *c = (struct config){0};

@@ -20,7 +20,7 @@ struct config {
     char host[64];      /* out of listen */
     char *data;         /* directory of the store */
     char *weights_type; /* "f32", ...; NULL: as the file has it */
-    char *log_level;
+    char *log_level, *half_open;
     uint64_t port;      /* out of listen; 0: any free one */
     uint64_t threads;   /* for the models' arithmetic; 0: one a processor */
     uint64_t http_threads, max_connections, idle_seconds;

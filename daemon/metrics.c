@@ -199,11 +199,11 @@ int metrics_write(struct metrics *m, struct buf *out)
     return out->failed ? ERR_NOMEM : 0;
 }
 
-void metrics_write_gauge(struct buf *out, const char *metric, const char *help, const char *labels,
-                         double value)
+void metrics_write_one(struct buf *out, const char *type, const char *metric, const char *help,
+                       const char *labels, double value)
 {
     if (help)
-        write_head(out, metric, help, "gauge");
+        write_head(out, metric, help, type);
     if (labels)
         buf_printf(out, PREFIX "%s{%s} %.17g\n", metric, labels, value);
     else

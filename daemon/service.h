@@ -190,7 +190,7 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
 /* A seed for a request that brought none: 53 random bits (exact in a JSON number). */
 uint64_t service_random_seed(void);
 /* Where the daemon logs (daemon/log.h). */
-struct log *service_log(const struct service *s);
+const struct log *service_log(const struct service *s);
 /* False while draining: /health/ready answers 503. */
 bool service_ready(const struct service *s);
 /* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */

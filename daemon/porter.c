@@ -1,0 +1,250 @@
+#include "daemon/porter.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/base/mem.h"
+#include "daemon/base/thread.h"
+#include "daemon/state_record.h"
+#include "daemon/worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void porter_main(void *arg)
+{
+    struct porter *p = arg;
+    struct list mails;
+    list_init(&mails);
+    while (mailbox_wait(&p->box, &mails, MAILBOX_FOREVER))
+        mailbox_run(&mails);
+}
+
+int porter_start(struct porter *p, size_t limit, struct err *e)
+{
+    if (mailbox_init(&p->box, limit, NULL, NULL) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for the porter");
+    if (thread_start(&p->thread, THREAD_PORTER, "porter", porter_main, p, e) < 0) {
+        mailbox_fini(&p->box);
+        return e->code;
+    }
+    return 0;
+}
+
+void porter_stop(struct porter *p)
+{
+    mailbox_close(&p->box);
+    pthread_join(p->thread, NULL);
+    mailbox_fini(&p->box);
+}
+
+static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct mail *m))
+{
+    q->mail.run = run;
+    ASSERT(mailbox_post(&p->box, &q->mail) == 0); /* as large as the number of admitted calls */
+}
+
+/* ---- load ---- */
+
+static int check_model(const struct sequence *q, struct err *e)
+{
+    const struct store_state *r = &q->record;
+    const struct rwkv_info *info = q->model->rwkv_info;
+    if (!strcmp(r->fingerprint, info->fingerprint))
+        return 0;
+    return err_set_param(e, ERR_STATE_INCOMPATIBLE, q->bake ? "base_state" : "state",
+                         "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)",
+                         q->used, r->model, r->fingerprint, q->model->name, info->fingerprint);
+}
+
+static int unpack(struct sequence *q, struct err *e)
+{
+    const struct rwkv_info *info = q->model->rwkv_info;
+    if (check_model(q, e) < 0)
+        return e->code;
+    q->state = rwkv_state_new(info);
+    q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
+    if (!q->state || !q->logits)
+        return err_set(e, ERR_NOMEM, "no memory for the state %s", q->used);
+    if (state_record_unpack(q->blob, q->blob_bytes, q->record.sha256, info, q->state, q->logits,
+                            &q->has_logits, &q->n_start, e) < 0)
+        return err_prefix(e, "state %s", q->used);
+    q->n_read = q->n_start;
+    return 0;
+}
+
+/* [thread: porter] */
+static void on_unpack(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct metrics *metrics = q->svc->metrics;
+    struct err e = {0};
+    int rc = sequence_must_end(q, clock_ns(), &e) ? e.code : unpack(q, &e);
+    free(q->blob);
+    q->blob = NULL;
+    if (rc < 0) {
+        sequence_end(q, &e);
+        return;
+    }
+    metrics_add(metrics, METRIC_STATES_LOADED, 1);
+    metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
+    metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
+    if (q->completion) {
+        snprintf(q->completion->state_used, sizeof q->completion->state_used, "%s", q->used);
+        q->completion->other_weights_type =
+            strcmp(q->record.weights_type, q->model->weights_type) != 0;
+    }
+    worker_take_post(q->worker, q);
+}
+
+/* [thread: the store's] */
+static void on_loaded(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                      size_t blob_bytes)
+{
+    struct sequence *q = arg;
+    metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
+    if (e->code) {
+        struct err why = *e;
+        snprintf(why.param, sizeof why.param, "%s", q->bake ? "base_state" : "state");
+        sequence_end(q, &why);
+        return;
+    }
+    q->blob = blob;
+    q->blob_bytes = blob_bytes;
+    q->record = *state;
+    q->record.parents = q->record.origin = q->record.tags = q->record.norms = NULL;
+    snprintf(q->used, sizeof q->used, "%s@%llu", state->name, (unsigned long long)state->version);
+    hand_over(&q->svc->porter, q, on_unpack);
+}
+
+int porter_load_post(struct porter *p, struct sequence *q, struct err *e)
+{
+    char name[129];
+    uint64_t version;
+    (void)p;
+    int rc = state_ref_parse(q->from, name, &version, e);
+    if (rc < 0)
+        return rc;
+    sequence_set_phase(q, SEQ_WAIT_STATE);
+    q->hop_ns = clock_ns();
+    return store_get_state(q->svc->options.store, name, version, true, on_loaded, q, e);
+}
+
+/* ---- save ---- */
+
+/* [thread: the store's] */
+static void on_saved(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                     size_t blob_bytes)
+{
+    struct sequence *q = arg;
+    struct err own = *e;
+    struct state_info *info = NULL;
+    (void)blob_bytes;
+    free(blob);
+    if (!own.code) {
+        info = calloc(1, sizeof *info);
+        if (q->completion)
+            q->completion->saved = info;
+        else
+            q->bake->states = info, q->bake->n_states = info ? 1 : 0;
+        if (!info || state_info_fill(info, state) < 0)
+            err_set(&own, ERR_NOMEM, "no memory for the saved state's record");
+        metrics_add(q->svc->metrics, METRIC_STATES_SAVED, 1);
+        metrics_observe_ns(q->svc->metrics, METRIC_STATE_SAVE, clock_ns() - q->hop_ns);
+    }
+    sequence_end(q, &own);
+}
+
+/* How the state came to be, as a JSON object. */
+static void write_origin(const struct sequence *q, struct buf *out)
+{
+    const struct completion *c = q->completion;
+    if (!c) {
+        buf_printf(out, "{\"kind\": \"bake\", \"prompt_n\": %zu}", q->fed);
+        return;
+    }
+    buf_printf(out, "{\"kind\": \"completion\", \"prompt_n\": %zu, \"predicted_n\": %llu", q->fed,
+               (unsigned long long)q->predicted);
+    if (c->max_tokens)
+        buf_printf(out, ", \"seed\": %llu, \"temperature\": %.9g, \"top_p\": %.9g, \"top_k\": %u",
+                   (unsigned long long)c->sampling.seed, (double)c->sampling.temperature,
+                   (double)c->sampling.top_p, c->sampling.top_k);
+    buf_puts(out, "}");
+}
+
+struct texts {
+    struct buf origin, norms, parents;
+};
+
+static void texts_fini(struct texts *t)
+{
+    buf_fini(&t->origin);
+    buf_fini(&t->norms);
+    buf_fini(&t->parents);
+}
+
+static int fill_record(const struct sequence *q, struct store_state *r, struct texts *t, struct err *e)
+{
+    const struct rwkv_info *info = q->model->rwkv_info;
+    *r = (struct store_state){
+        .n_layer = (uint32_t)info->n_layer,
+        .n_embd = (uint32_t)info->n_embd,
+        .head_size = (uint32_t)info->head_size,
+        .n_tokens = q->n_read,
+        .has_logits = q->has_logits,
+        .tags = q->bake && q->bake->tags ? q->bake->tags : "[]",
+    };
+    snprintf(r->name, sizeof r->name, "%s", q->save);
+    snprintf(r->model, sizeof r->model, "%s", q->model->name);
+    snprintf(r->fingerprint, sizeof r->fingerprint, "%s", info->fingerprint);
+    snprintf(r->weights_type, sizeof r->weights_type, "%s", q->model->weights_type);
+    buf_puts(&t->parents, "[");
+    if (q->used[0])
+        buf_printf(&t->parents, "\"%s\"", q->used);
+    buf_puts(&t->parents, "]");
+    write_origin(q, &t->origin);
+    state_record_norms(info, q->state, &t->norms);
+    r->parents = t->parents.data;
+    r->origin = t->origin.data;
+    r->norms = t->norms.data;
+    return t->parents.failed || t->origin.failed || t->norms.failed
+               ? err_set(e, ERR_NOMEM, "no memory for a state's record")
+               : 0;
+}
+
+static int pack_and_put(struct sequence *q, struct texts *t, struct err *e)
+{
+    struct store_state record;
+    void *blob = NULL;
+    if (fill_record(q, &record, t, e) < 0 ||
+        state_record_pack(q->model->rwkv_info, q->model->weights_type, q->n_read, q->state,
+                          q->has_logits ? q->logits : NULL, &blob, &q->blob_bytes, record.sha256, e) < 0)
+        return e->code;
+    record.bytes = q->blob_bytes;
+    int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes,
+                                  q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR,
+                                  on_saved, q, e);
+    if (rc < 0)
+        free(blob);
+    return rc;
+}
+
+/* [thread: porter] */
+static void on_pack(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct texts t;
+    struct err e = {0};
+    buf_init(&t.origin, 4096);
+    buf_init(&t.norms, 1u << 20);
+    buf_init(&t.parents, 256);
+    int rc = pack_and_put(q, &t, &e); /* done well, q is the store's */
+    texts_fini(&t);
+    if (rc < 0)
+        sequence_end(q, &e);
+}
+
+void porter_save_post(struct porter *p, struct sequence *q)
+{
+    sequence_set_phase(q, SEQ_SAVE);
+    q->hop_ns = clock_ns();
+    hand_over(p, q, on_pack);
+}

@@ -1,0 +1,31 @@
+/* The thread that carries states between the store and the workers: checks their SHA-256, unpacks, packs
+ * and hashes them, so that neither a batch nor the database waits for that.
+ *
+ *     load: HTTP thread -> store (reads) -> porter (checks, unpacks) -> worker's queue
+ *     save: worker -> porter (packs, hashes) -> store (commits) -> the call ends
+ *
+ * A state that is unknown (404), of another model (409) or damaged (422) ends its call; nothing else
+ * ever takes its place. */
+#ifndef DAEMON_PORTER_H
+#define DAEMON_PORTER_H
+
+#include "daemon/mailbox.h"
+
+struct sequence;
+struct porter {
+    struct mailbox box;
+    pthread_t thread;
+};
+
+struct err;
+/* limit: sequences that may be on their way. */
+int porter_start(struct porter *p, size_t limit, struct err *e);
+/* Joins the thread; it must have nothing left to do. */
+void porter_stop(struct porter *p);
+
+/* Begins to load the state q->from (q NEW). An error: q stays the caller's. [thread: any] */
+int porter_load_post(struct porter *p, struct sequence *q, struct err *e);
+/* Takes q (DECODE, over) and ends it after its state is saved. [thread: worker] */
+void porter_save_post(struct porter *p, struct sequence *q);
+
+#endif

@@ -1,0 +1,234 @@
+#include "daemon/registry.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/log.h"
+#include "engine/tensor/tensor.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define VOCAB_FILE "rwkv_vocab_v20230424.txt"
+
+/* path's folder (with its last '/') is path[0..n). */
+static size_t folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* The part of path that names the model: [*begin, returned length). */
+static size_t stem(const char *path, const char **begin)
+{
+    size_t folder = folder_length(path);
+    const char *base = path + folder, *dot = strrchr(base, '.');
+    size_t n = dot && dot != base ? (size_t)(dot - base) : strlen(base);
+    if (n == 5 && !strncmp(base, "model", 5) && folder > 1) { /* .../tiny/model.gguf */
+        const char *end = path + folder - 1, *from = end;
+        while (from > path && from[-1] != '/')
+            from--;
+        base = from, n = (size_t)(end - from);
+    }
+    *begin = base;
+    return n;
+}
+
+/* Splits "NAME=FILE" or "FILE"; makes a name of allowed characters. */
+static int name_model(struct model *m, const char *spec, const char *given, const char **path,
+                      struct err *e)
+{
+    const char *eq = strchr(spec, '='), *from = spec;
+    size_t n = eq ? (size_t)(eq - spec) : 0;
+    *path = eq ? eq + 1 : spec;
+    if (!eq && given)
+        from = given, n = strlen(given);
+    else if (!eq)
+        n = stem(*path, &from);
+    if (n == 0 || n >= sizeof m->name)
+        return err_set(e, ERR_INVALID, "--model %s: a name has 1 to 128 characters", spec);
+    for (size_t i = 0; i < n; i++) {
+        bool ok = isalnum((unsigned char)from[i]) || strchr("._-", from[i]);
+        if (!ok && (eq || given))
+            return err_set(e, ERR_INVALID, "--model %s: a name has the characters A-Z a-z 0-9 . _ -", spec);
+        m->name[i] = ok ? from[i] : '-';
+    }
+    m->name[n] = 0;
+    return 0;
+}
+
+static bool is_gguf(const char *path)
+{
+    char magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(magic, 1, sizeof magic, f) : 0;
+    if (f)
+        fclose(f);
+    return n == 4 && !memcmp(magic, "GGUF", 4);
+}
+
+/* The vocabulary inside a GGUF; none is not an error. */
+static int open_inner_vocab(struct model *m, const char *path, struct err *e)
+{
+    struct tensor_file *f = NULL;
+    int rc = tensor_file_open(path, &f, e);
+    if (rc < 0)
+        return rc;
+    rc = tokenizer_open_gguf(f, &m->tokenizer, e);
+    tensor_file_close(f);
+    return rc == ERR_UNSUPPORTED ? 0 : rc;
+}
+
+static int open_vocab_beside(struct model *m, const char *path, struct err *e)
+{
+    size_t n = folder_length(path);
+    char *vocab = malloc(n + sizeof VOCAB_FILE);
+    if (!vocab)
+        return err_set(e, ERR_NOMEM, "no memory for a path");
+    memcpy(vocab, path, n);
+    memcpy(vocab + n, VOCAB_FILE, sizeof VOCAB_FILE);
+    int rc = access(vocab, F_OK) == 0 ? tokenizer_open(vocab, &m->tokenizer, e) : 0;
+    free(vocab);
+    return rc;
+}
+
+static int open_vocab(struct model *m, const char *path, const char *vocab, struct err *e)
+{
+    size_t n_vocab = m->rwkv_info->n_vocab;
+    int rc = 0;
+    if (n_vocab > 256 && vocab)
+        rc = tokenizer_open(vocab, &m->tokenizer, e);
+    if (rc == 0 && !m->tokenizer && is_gguf(path))
+        rc = open_inner_vocab(m, path, e);
+    if (rc == 0 && !m->tokenizer && n_vocab > 256)
+        rc = open_vocab_beside(m, path, e);
+    if (rc < 0)
+        return rc;
+    if (!m->tokenizer && n_vocab <= 256) {
+        m->tokenizer = tokenizer_new_bytes();
+        return m->tokenizer ? 0 : err_set(e, ERR_NOMEM, "no memory for a vocabulary");
+    }
+    if (m->tokenizer && tokenizer_used(m->tokenizer) > n_vocab)
+        return err_set(e, ERR_INVALID, "the vocabulary gives ids up to %zu, the model %s takes %zu",
+                       tokenizer_used(m->tokenizer) - 1, m->name, n_vocab);
+    return 0;
+}
+
+static void fill_info(const struct model *m, const char *path, struct model_info *info)
+{
+    const struct rwkv_info *r = m->rwkv_info;
+    struct stat st;
+    *info = (struct model_info){
+        .name = m->name,
+        .created = stat(path, &st) == 0 ? (int64_t)st.st_mtime : 0,
+        .fingerprint = r->fingerprint,
+        .weights_type = m->weights_type,
+        .tokenizer = !m->tokenizer ? "none" : tokenizer_vocab(m->tokenizer) <= 256 ? "bytes" : "world",
+        .n_params = r->n_params,
+        .weight_bytes = r->weight_bytes,
+        .state_bytes = rwkv_state_floats(r) * sizeof(float),
+        .n_layer = (uint32_t)r->n_layer,
+        .n_embd = (uint32_t)r->n_embd,
+        .head_size = (uint32_t)r->head_size,
+        .n_vocab = (uint32_t)r->n_vocab,
+    };
+}
+
+static int open_model(struct registry *r, size_t i, const struct registry_options *o, int threads,
+                      struct err *e)
+{
+    struct model *m = &r->models[i];
+    struct rwkv_options options = {.weights_type = -1};
+    enum dtype type;
+    const char *path;
+    if (o->weights_type && dtype_parse(o->weights_type, &type))
+        options.weights_type = (int)type;
+    if (name_model(m, o->models[i], o->name, &path, e) < 0)
+        return e->code;
+    for (size_t k = 0; k < i; k++)
+        if (!strcmp(r->models[k].name, m->name))
+            return err_set(e, ERR_INVALID, "two models are called %s: use --model NAME=FILE", m->name);
+    char thread_name[16];
+    snprintf(thread_name, sizeof thread_name, "pool-%.10s", m->name);
+    m->pool = pool_new(threads, thread_name, 0, e);
+    if (!m->pool || rwkv_open(path, &options, m->pool, &m->rwkv, e) < 0)
+        return e->code;
+    m->rwkv_info = rwkv_get_info(m->rwkv);
+    snprintf(m->weights_type, sizeof m->weights_type, "%s", dtype_name(m->rwkv_info->weights_type));
+    for (char *c = m->weights_type; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    if (open_vocab(m, path, o->vocab, e) < 0)
+        return e->code;
+    fill_info(m, path, &r->infos[i]);
+    return 0;
+}
+
+int registry_open(const struct registry_options *o, const struct log *log, struct registry **out,
+                  struct err *e)
+{
+    struct registry *r = calloc(1, sizeof *r);
+    if (r) {
+        r->models = calloc(o->n_models, sizeof *r->models);
+        r->infos = calloc(o->n_models, sizeof *r->infos);
+    }
+    if (!r || !r->models || !r->infos) {
+        registry_close(r);
+        return err_set(e, ERR_NOMEM, "no memory for the models");
+    }
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = o->threads ? o->threads : processors > 0 ? (int)processors : 1;
+    threads = threads / (int)o->n_models;
+    for (size_t i = 0; i < o->n_models; i++) {
+        uint64_t start = clock_ns();
+        r->n = i + 1;
+        if (open_model(r, i, o, threads < 1 ? 1 : threads, e) < 0) {
+            registry_close(r);
+            return e->code;
+        }
+        const struct model_info *m = &r->infos[i];
+        LOG(log, LOG_INFO, "model_loaded", LOG_STR("model", m->name),
+            LOG_STR("fingerprint", m->fingerprint), LOG_STR("weights_type", m->weights_type),
+            LOG_STR("tokenizer", m->tokenizer), LOG_INT("parameters", m->n_params),
+            LOG_INT("threads", pool_threads(r->models[i].pool)),
+            LOG_NUM("seconds", (double)(clock_ns() - start) * 1e-9));
+    }
+    *out = r;
+    return 0;
+}
+
+void registry_close(struct registry *r)
+{
+    if (!r)
+        return;
+    for (size_t i = 0; i < r->n; i++) {
+        tokenizer_free(r->models[i].tokenizer);
+        rwkv_close(r->models[i].rwkv);
+        pool_free(r->models[i].pool);
+    }
+    free(r->models);
+    free(r->infos);
+    free(r);
+}
+
+struct model *registry_model(const struct registry *r, const struct model_info *info)
+{
+    return &r->models[info - r->infos];
+}
+
+int model_token_text(const struct model *m, uint32_t id, bool shown, struct buf *out)
+{
+    size_t n = 0;
+    const char *bytes = NULL;
+    if (m->tokenizer && id < tokenizer_vocab(m->tokenizer))
+        bytes = tokenizer_token(m->tokenizer, id, &n);
+    if (n)
+        return buf_append(out, bytes, n);
+    return shown || !m->tokenizer ? buf_printf(out, "<%u>", id) : 0;
+}
+
+uint32_t model_separator(const struct model *m)
+{
+    return m->tokenizer ? tokenizer_separator(m->tokenizer) : 0;
+}

@@ -1,0 +1,54 @@
+/* The models this process serves: opened at the start, fixed until the end.
+ *
+ * A model's name is NAME of NAME=FILE, or --name, or its file's name without folder and extension (of a
+ * file called model.*: its folder's name). Its vocabulary is --vocab; or out of the GGUF; or
+ * rwkv_vocab_v20230424.txt beside it; a vocabulary of at most 256 without any of these is bytes; else
+ * none: the model takes and gives token ids only.
+ *
+ * Threads: read-only after registry_open. Ownership: the registry owns all; close it after the workers
+ * have ended. */
+#ifndef DAEMON_REGISTRY_H
+#define DAEMON_REGISTRY_H
+
+#include "daemon/service.h"
+#include "engine/kernels/pool.h"
+#include "engine/rwkv/rwkv.h"
+#include "engine/tokenizer/tokenizer.h"
+
+struct model {
+    struct rwkv_model *rwkv;
+    const struct rwkv_info *rwkv_info;
+    struct tokenizer *tokenizer; /* NULL: none */
+    struct pool *pool;           /* the worker's, also used while loading */
+    char name[129];
+    char weights_type[8];        /* lower case, as requests and records have it */
+};
+
+struct registry {
+    struct model *models;     /* [n]; models[0] is the default */
+    struct model_info *infos; /* [n], the same order */
+    size_t n;
+};
+
+struct registry_options {
+    char *const *models; /* "FILE" or "NAME=FILE"; a FILE with '=' needs a NAME */
+    size_t n_models;
+    const char *name, *vocab, *weights_type; /* NULL: not given */
+    int threads;                             /* in all, shared out among the models; 0: one a processor */
+};
+
+struct log;
+/* ERR_IO, ERR_FORMAT, ERR_NOMEM, ERR_INVALID (names twice the same or not allowed). */
+int registry_open(const struct registry_options *o, const struct log *log, struct registry **out,
+                  struct err *e) __attribute__((warn_unused_result));
+void registry_close(struct registry *r); /* NULL is fine */
+
+/* info as handed out by service_find_model. */
+struct model *registry_model(const struct registry *r, const struct model_info *info);
+
+/* Appends the bytes of a token, or "<id>" where the model has no vocabulary or the token no bytes
+ * (shown = false: nothing then). */
+int model_token_text(const struct model *m, uint32_t id, bool shown, struct buf *out);
+uint32_t model_separator(const struct model *m);
+
+#endif

@@ -1,0 +1,290 @@
+#include "daemon/sequence.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/base/mem.h"
+#include "daemon/base/thread.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAY(phase) (1u << (phase))
+
+/* Row: from; bits: to. */
+static const unsigned moves[] = {
+    [SEQ_NEW] = MAY(SEQ_WAIT_STATE) | MAY(SEQ_QUEUED) | MAY(SEQ_DONE),
+    [SEQ_WAIT_STATE] = MAY(SEQ_QUEUED) | MAY(SEQ_DONE),
+    [SEQ_QUEUED] = MAY(SEQ_PREFILL) | MAY(SEQ_DONE),
+    [SEQ_PREFILL] = MAY(SEQ_DECODE) | MAY(SEQ_DONE),
+    [SEQ_DECODE] = MAY(SEQ_SAVE) | MAY(SEQ_DONE),
+    [SEQ_SAVE] = MAY(SEQ_DONE),
+    [SEQ_DONE] = 0,
+};
+
+void sequence_set_phase(struct sequence *q, enum seq_phase to)
+{
+    ASSERT(moves[q->phase] & MAY(to));
+    q->phase = to;
+}
+
+static void fill_from_completion(struct sequence *q, struct completion *c)
+{
+    q->completion = c;
+    q->call = &c->call;
+    q->prompt = c->prompt;
+    q->n_prompt = c->n_prompt;
+    q->from = c->state;
+    q->save = c->save_state;
+    q->new_version = c->save_new_version;
+    q->max_tokens = c->max_tokens;
+    q->echo = c->echo;
+}
+
+static void fill_from_bake(struct sequence *q, struct state_call *b)
+{
+    q->bake = b;
+    q->call = &b->call;
+    q->prompt = b->prompt;
+    q->n_prompt = b->n_prompt;
+    q->from = b->base_state;
+    q->save = b->ref;
+    q->new_version = b->new_version;
+}
+
+static void sequence_free(struct sequence *q)
+{
+    if (q->completion)
+        output_fini(&q->output);
+    sampler_free(q->sampler);
+    rewind_fini(&q->rewind);
+    free(q->state);
+    free(q->logits);
+    free(q->blob);
+    free(q);
+}
+
+int sequence_new(struct service *s, struct worker *w, struct completion *c, struct state_call *bake,
+                 struct sequence **out, struct err *e)
+{
+    struct sequence *q = calloc(1, sizeof *q);
+    if (!q)
+        return err_set(e, ERR_NOMEM, "no memory for a sequence");
+    q->svc = s;
+    q->worker = w;
+    q->model = registry_model(s->options.registry, c ? c->model : bake->model);
+    list_init(&q->mail.link);
+    list_init(&q->link);
+    if (bake)
+        fill_from_bake(q, bake);
+    else
+        fill_from_completion(q, c);
+    if (c && output_init(&q->output, q->model, &c->call.stream, c, e) < 0) {
+        sequence_free(q);
+        return e->code;
+    }
+    call_ref(q->call);
+    *out = q;
+    return 0;
+}
+
+static void fill_timings(const struct sequence *q, struct timings *t)
+{
+    uint64_t now = clock_ns(), done = q->prompt_done_ns ? q->prompt_done_ns : now;
+    t->cache_n = q->n_start;
+    t->prompt_n = q->fed;
+    t->predicted_n = q->predicted;
+    if (q->begun_ns)
+        t->prompt_ms = (double)(done - q->begun_ns) * 1e-6;
+    if (q->token_ns)
+        t->predicted_ms = (double)(q->token_ns - done) * 1e-6;
+}
+
+void sequence_end(struct sequence *q, const struct err *e)
+{
+    struct service *s = q->svc;
+    struct worker *w = q->worker;
+    struct call *call = q->call;
+    bool failed = e && e->code;
+    sequence_set_phase(q, SEQ_DONE);
+    if (q->completion) {
+        fill_timings(q, &q->completion->timings);
+        q->completion->finish = failed ? FINISH_NONE : q->finish;
+    } else {
+        fill_timings(q, &q->bake->timings);
+    }
+    sequence_free(q);
+    service_end_call(s, w, call, e);
+}
+
+bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e)
+{
+    if (atomic_load_explicit(&q->call->cancel, memory_order_acquire))
+        err_set(e, ERR_CANCELLED, "the client has gone");
+    else if (atomic_load_explicit(&q->svc->cancel_all, memory_order_acquire))
+        err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
+    else if (q->call->deadline_ns && now > q->call->deadline_ns)
+        err_set(e, ERR_TIMEOUT, "the request's time is over");
+    else if (q->parked_ns && now - q->parked_ns > q->svc->options.park_ns)
+        err_set(e, ERR_TIMEOUT, "the client has not read its answer for too long");
+    else
+        return false;
+    return true;
+}
+
+static int make_sampler(struct sequence *q, struct err *e)
+{
+    const struct completion *c = q->completion;
+    if (!c || !c->max_tokens)
+        return 0;
+    q->sampler = sampler_new(&c->sampling, q->model->rwkv_info->n_vocab, e);
+    if (!q->sampler)
+        return e->code;
+    return c->n_bias ? sampler_set_bias(q->sampler, c->bias, c->n_bias, e) : 0;
+}
+
+static int make_memory(struct sequence *q, struct err *e)
+{
+    const struct rwkv_info *info = q->model->rwkv_info;
+    if (!q->state)
+        q->state = rwkv_state_new(info);
+    if (!q->logits)
+        q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
+    if (!q->state || !q->logits)
+        return err_set(e, ERR_NOMEM, "no memory for a state");
+    if (q->save && q->completion && q->completion->n_stops)
+        return rewind_init(&q->rewind, rwkv_state_floats(info), info->n_vocab, e);
+    return 0;
+}
+
+/* The answer is complete. stopped: a stop string ended it. */
+static int finish(struct sequence *q, enum finish why, bool stopped, struct err *e)
+{
+    q->over = true;
+    q->finish = why;
+    q->n_due = 0;
+    if (q->completion && output_end(&q->output, stopped, e) < 0)
+        return e->code;
+    if (!q->save)
+        return 0;
+    if (stopped) {
+        q->n_due = rewind_back(&q->rewind, &q->state, &q->logits, &q->n_read, &q->due);
+    } else if (why == FINISH_LENGTH && q->predicted) {
+        q->due = &q->last;
+        q->n_due = 1;
+    }
+    return 0;
+}
+
+static void count_token(struct sequence *q)
+{
+    uint64_t now = clock_ns();
+    if (q->predicted++ == 0)
+        metrics_observe_ns(q->svc->metrics, METRIC_FIRST_TOKEN, now - q->call->received_ns);
+    else
+        metrics_observe_ns(q->svc->metrics, METRIC_INTER_TOKEN, now - q->token_ns);
+    metrics_add(q->svc->metrics, METRIC_PREDICTED_TOKENS, 1);
+    q->token_ns = now;
+}
+
+/* Takes the next token from the logits. */
+static int sample(struct sequence *q, struct err *e)
+{
+    struct output_step step;
+    if (q->predicted == q->max_tokens)
+        return finish(q, FINISH_LENGTH, false, e);
+    uint32_t id = q->last = sampler_pick(q->sampler, q->logits);
+    bool is_end = q->model->tokenizer && tokenizer_is_end(q->model->tokenizer, id);
+    sampler_accept(q->sampler, id);
+    count_token(q);
+    if (output_token(&q->output, id, q->logits, is_end, &step, e) < 0)
+        return e->code;
+    if (is_end)
+        return finish(q, FINISH_STOP, false, e);
+    if (rewind_note(&q->rewind, id, step.piece, step.released, output_held(&q->output), q->state,
+                    q->logits, q->n_read, e) < 0)
+        return e->code;
+    if (step.stopped)
+        return finish(q, FINISH_STOP, true, e);
+    if (q->predicted == q->max_tokens)
+        return finish(q, FINISH_LENGTH, false, e);
+    q->due = &q->last;
+    q->n_due = 1;
+    return 0;
+}
+
+/* The whole prompt has been read. */
+static int prompt_done(struct sequence *q, struct err *e)
+{
+    q->prompt_done_ns = clock_ns();
+    sequence_set_phase(q, SEQ_DECODE);
+    return sample(q, e);
+}
+
+int sequence_start(struct sequence *q, struct err *e)
+{
+    ASSERT_THREAD(THREAD_WORKER);
+    sequence_set_phase(q, SEQ_PREFILL);
+    q->begun_ns = clock_ns();
+    metrics_observe_ns(q->svc->metrics, METRIC_QUEUE, q->begun_ns - q->call->received_ns);
+    if (make_memory(q, e) < 0 || make_sampler(q, e) < 0)
+        return e->code;
+    if (q->n_prompt == 0 && q->has_logits)
+        return prompt_done(q, e);
+    if (q->n_prompt == 0) {
+        q->separator = model_separator(q->model);
+        q->prompt = &q->separator;
+        q->n_prompt = 1;
+        q->echo = false;
+    }
+    return 0;
+}
+
+size_t sequence_next(const struct sequence *q, const uint32_t **tokens)
+{
+    size_t n = q->phase == SEQ_PREFILL ? q->n_prompt - q->fed : q->n_due;
+    *tokens = q->phase == SEQ_PREFILL ? q->prompt + q->fed : q->due;
+    if (q->parked_ns)
+        return 0;
+    return n < SEQUENCE_CHUNK ? n : SEQUENCE_CHUNK;
+}
+
+enum sequence_logits sequence_wants(const struct sequence *q)
+{
+    if (q->phase != SEQ_PREFILL)
+        return LOGITS_LAST;
+    if (q->echo && q->completion->n_logprobs >= 0)
+        return LOGITS_ALL;
+    return q->n_prompt - q->fed <= SEQUENCE_CHUNK ? LOGITS_LAST : LOGITS_NONE;
+}
+
+/* The n tokens of the prompt that were fed, with the logits before each. */
+static int echo(struct sequence *q, size_t n, const float *all, struct err *e)
+{
+    size_t n_vocab = q->model->rwkv_info->n_vocab;
+    for (size_t i = 0; i < n; i++) {
+        const float *before = NULL;
+        if (all)
+            before = i ? all + (i - 1) * n_vocab : q->has_logits ? q->logits : NULL;
+        if (output_prompt_token(&q->output, q->prompt[q->fed + i], before, e) < 0)
+            return e->code;
+    }
+    return 0;
+}
+
+int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e)
+{
+    size_t n_vocab = q->model->rwkv_info->n_vocab;
+    q->n_read += n;
+    if (q->phase == SEQ_DECODE) {
+        q->due += n;
+        q->n_due -= n;
+        return q->over ? 0 : sample(q, e);
+    }
+    if (q->echo && echo(q, n, all, e) < 0)
+        return e->code;
+    if (all)
+        memcpy(q->logits, all + (n - 1) * n_vocab, n_vocab * sizeof *all);
+    q->has_logits = true;
+    q->fed += n;
+    metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    return q->fed == q->n_prompt ? prompt_done(q, e) : 0;
+}

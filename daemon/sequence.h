@@ -1,0 +1,102 @@
+/* One request at a model: a state machine that a worker steps with others as a batch.
+ *
+ *     NEW --> WAIT_STATE --> QUEUED --> PREFILL --> DECODE --> SAVE --> DONE
+ *       \_____________________/ \_________________/ \__________/         (DONE from any: an error)
+ *
+ *   NEW         made on the HTTP thread from a completion or a bake
+ *   WAIT_STATE  the store reads the named state, the porter checks and unpacks it
+ *   QUEUED      in the worker's queue, until there is a place in the batch
+ *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK
+ *   DECODE      samples a token, feeds it, ...
+ *   SAVE        the porter packs the state, the store commits it
+ *   DONE        ended; about to be freed
+ *
+ * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays in
+ * its place and is left out of the batch until they are taken.
+ *
+ * `mail` is its ticket: a sequence is in one mailbox, or in the hands of one thread. */
+#ifndef DAEMON_SEQUENCE_H
+#define DAEMON_SEQUENCE_H
+
+#include "daemon/output.h"
+#include "daemon/rewind.h"
+#include "daemon/service_impl.h"
+
+#define SEQUENCE_CHUNK 64 /* tokens of a prompt in a step */
+
+enum seq_phase { SEQ_NEW, SEQ_WAIT_STATE, SEQ_QUEUED, SEQ_PREFILL, SEQ_DECODE, SEQ_SAVE, SEQ_DONE };
+
+struct sequence {
+    struct mail mail;
+    struct list link; /* worker: in its queue or its batch */
+    struct service *svc;
+    struct worker *worker;
+    struct model *model;
+    struct call *call;             /* one reference */
+    struct completion *completion; /* the call, or NULL: */
+    struct state_call *bake;       /* the call */
+    enum seq_phase phase;
+
+    /* the request; borrowed from the call */
+    const uint32_t *prompt; /* [n_prompt] */
+    size_t n_prompt;
+    uint32_t separator;     /* the prompt, where there was none and one is needed */
+    const char *from;       /* "name[@version]" or NULL */
+    const char *save;       /* name or NULL */
+    uint32_t max_tokens;
+    bool new_version, echo;
+
+    /* the recurrence: state [rwkv_state_floats] has read n_read tokens, n_start of them before this
+     * request; logits [V] are those after the last one, where has_logits */
+    float *state, *logits;
+    bool has_logits;
+    uint64_t n_start, n_read;
+    size_t fed;          /* of prompt */
+    const uint32_t *due; /* DECODE: [n_due] to be fed next */
+    size_t n_due;
+    uint32_t last;       /* sampled last */
+    bool over;           /* nothing more to sample: once nothing is due, it ends */
+
+    /* the answer; completions only */
+    struct sampler *sampler;
+    struct output output;
+    struct rewind rewind;
+    enum finish finish;
+    uint64_t predicted;
+    uint64_t begun_ns, prompt_done_ns, token_ns, parked_ns; /* 0: not yet, not parked */
+
+    /* between the store, the porter and the worker */
+    char used[160];            /* "name@version" that it started from */
+    struct store_state record; /* of the loaded state; its JSON texts are not kept */
+    void *blob;                /* WAIT_STATE: the state's bytes */
+    size_t blob_bytes;
+    uint64_t hop_ns;           /* when the load or the save began */
+};
+
+/* Takes a reference on the call. ERR_NOMEM. */
+int sequence_new(struct service *s, struct worker *w, struct completion *c, struct state_call *bake,
+                 struct sequence **out, struct err *e);
+void sequence_set_phase(struct sequence *q, enum seq_phase to);
+/* Ends the call with e (NULL or code 0: well) and frees q. [any thread that has q] */
+void sequence_end(struct sequence *q, const struct err *e);
+
+/* All below: [thread: worker] */
+
+/* Cancelled, past its deadline, or parked for too long: true with e filled. */
+bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e);
+/* Takes its place in the batch: memory, sampler, first phase. */
+int sequence_start(struct sequence *q, struct err *e);
+/* The tokens it feeds in this step; 0: none. */
+size_t sequence_next(const struct sequence *q, const uint32_t **tokens);
+/* Which logits it wants of them: none, after the last (into q->logits), after every one. */
+enum sequence_logits { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
+enum sequence_logits sequence_wants(const struct sequence *q);
+/* After a step that fed n tokens; all: logits [n, V], where it wanted them. */
+int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e);
+/* True when it has nothing left to do in the batch. */
+static inline bool sequence_is_over(const struct sequence *q)
+{
+    return q->over && q->n_due == 0;
+}
+
+#endif

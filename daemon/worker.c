@@ -1,0 +1,305 @@
+/* The data, by who touches it:
+ *
+ *     box      letters from the service and the porter: sequences that may begin
+ *     waiting  a list of sequences (QUEUED), oldest first
+ *     active   a list of sequences (PREFILL, DECODE), at most max_sequences: the batch. Prompts that
+ *              have just had their chunk go to its end: each gets its turn
+ *     batch    this step's rows, one struct rwkv_seq a sequence; members [i] is the sequence of batch [i]
+ *     block    logits after every token, for prompts echoed with logprobs
+ *
+ * A turn: fill free places from `waiting`; step (every sequence that decodes feeds its token, and some
+ * prompts a chunk, so many that those who decode do not wait long); sweep out what has ended, was
+ * cancelled or is late. What a sequence computes depends on its own tokens alone, whatever else is in the
+ * batch (rwkv.h), and its chunks begin at fixed places of its prompt: load changes when, never what. */
+#include "daemon/worker.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/base/mem.h"
+#include "daemon/base/thread.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Prompt tokens in a step: beside sequences that decode, and alone. */
+#define PREFILL_ROWS_SHARED SEQUENCE_CHUNK
+#define PREFILL_ROWS        (2 * SEQUENCE_CHUNK)
+/* How often a worker with nothing else to do looks whether a parked sequence may go on. */
+#define PARKED_POLL_NS 10000000u
+
+struct worker {
+    struct service *svc;
+    struct model *model;
+    struct mailbox box;
+    pthread_t thread;
+    size_t admitted; /* guard: service.lock */
+
+    /* the worker thread's own */
+    struct rwkv_session *session;
+    struct list waiting, active;
+    size_t n_waiting, n_active, n_parked;
+    struct rwkv_seq *batch;    /* [max_sequences] */
+    struct sequence **members; /* [max_sequences] */
+    float *block;              /* [PREFILL_ROWS, V], made when first needed */
+
+    _Atomic size_t shown_waiting, shown_active, shown_parked; /* copies for others */
+};
+
+static void leave(struct worker *w, struct sequence *q)
+{
+    list_remove(&q->link);
+    w->n_active--;
+}
+
+static void on_take(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct worker *w = q->worker;
+    sequence_set_phase(q, SEQ_QUEUED);
+    list_push(&w->waiting, &q->link);
+    w->n_waiting++;
+}
+
+void worker_take_post(struct worker *w, struct sequence *q)
+{
+    q->mail.run = on_take;
+    ASSERT(mailbox_post(&w->box, &q->mail) == 0); /* as large as the number of admitted calls */
+}
+
+static void fill(struct worker *w)
+{
+    struct err e = {0};
+    while (w->n_active < w->svc->options.max_sequences && !list_empty(&w->waiting)) {
+        struct sequence *q = LIST_OWNER(list_pop(&w->waiting), struct sequence, link);
+        w->n_waiting--;
+        if (sequence_must_end(q, clock_ns(), &e) || sequence_start(q, &e) < 0) {
+            sequence_end(q, &e);
+            continue;
+        }
+        list_push(&w->active, &q->link);
+        w->n_active++;
+    }
+}
+
+/* Prompt tokens that this step may take. */
+static size_t prefill_budget(const struct worker *w)
+{
+    const uint32_t *tokens;
+    LIST_FOR_EACH(n, &w->active) {
+        const struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        if (q->phase == SEQ_DECODE && sequence_next(q, &tokens))
+            return PREFILL_ROWS_SHARED;
+    }
+    return PREFILL_ROWS;
+}
+
+/* Where the logits of a row go; its rows in the block begin at `at`. */
+static int place_logits(struct worker *w, struct rwkv_seq *row, const struct sequence *q, size_t at)
+{
+    size_t n_vocab = w->model->rwkv_info->n_vocab;
+    enum sequence_logits want = sequence_wants(q);
+    row->logits = want == LOGITS_NONE ? NULL : q->logits;
+    if (want != LOGITS_ALL)
+        return 0;
+    if (!w->block && !(w->block = mem_calloc_aligned(PREFILL_ROWS * n_vocab, sizeof *w->block)))
+        return ERR_NOMEM;
+    row->all_logits = true;
+    row->logits = w->block + at * n_vocab;
+    return 0;
+}
+
+/* Fills batch and members; returns their number, *rows the tokens. */
+static size_t gather(struct worker *w, size_t *rows)
+{
+    size_t n = 0, prefilled = 0, budget = prefill_budget(w);
+    *rows = 0;
+    LIST_FOR_EACH(node, &w->active) {
+        struct sequence *q = LIST_OWNER(node, struct sequence, link);
+        struct rwkv_seq row = {.state = q->state};
+        row.n_tokens = sequence_next(q, &row.tokens);
+        bool prompt = q->phase == SEQ_PREFILL;
+        if (row.n_tokens == 0 || (prompt && prefilled + row.n_tokens > budget))
+            continue;
+        if (place_logits(w, &row, q, prefilled) < 0) {
+            struct err e;
+            err_set(&e, ERR_NOMEM, "no memory for the logits of a prompt");
+            leave(w, q);
+            sequence_end(q, &e);
+            continue;
+        }
+        prefilled += prompt ? row.n_tokens : 0;
+        *rows += row.n_tokens;
+        w->members[n] = q;
+        w->batch[n++] = row;
+    }
+    return n;
+}
+
+/* One member after the step; rc, e: of rwkv_eval. */
+static void advance(struct worker *w, size_t i, int rc, const struct err *e)
+{
+    struct sequence *q = w->members[i];
+    const struct rwkv_seq *row = &w->batch[i];
+    struct err own = *e;
+    bool prompt = q->phase == SEQ_PREFILL;
+    if (rc == 0 || (rc == ERR_NUMERIC && !row->not_finite))
+        rc = sequence_advance(q, row->n_tokens, row->all_logits ? row->logits : NULL, &own);
+    if (rc < 0) {
+        leave(w, q);
+        sequence_end(q, &own);
+    } else if (prompt) {
+        list_remove(&q->link);
+        list_push(&w->active, &q->link);
+    }
+}
+
+static void step(struct worker *w)
+{
+    struct metrics *m = w->svc->metrics;
+    struct err e = {0};
+    size_t rows, n = gather(w, &rows);
+    if (n == 0)
+        return;
+    uint64_t begun = clock_ns();
+    int rc = rwkv_eval(w->session, w->batch, n, &e);
+    metrics_observe_ns(m, METRIC_STEP, clock_ns() - begun);
+    metrics_observe(m, METRIC_BATCH_SEQUENCES, n);
+    metrics_observe(m, METRIC_BATCH_ROWS, rows);
+    metrics_add(m, METRIC_STEPS, 1);
+    for (size_t i = 0; i < n; i++)
+        advance(w, i, rc, &e);
+}
+
+/* Parked while its stream takes no more. */
+static void park(struct worker *w, struct sequence *q, uint64_t now)
+{
+    if (!q->completion || output_flush(&q->output)) {
+        q->parked_ns = 0;
+        return;
+    }
+    if (!q->parked_ns) {
+        q->parked_ns = now;
+        metrics_add(w->svc->metrics, METRIC_PARKED, 1);
+    }
+    w->n_parked++;
+}
+
+static void sweep(struct worker *w)
+{
+    struct err e = {0};
+    uint64_t now = clock_ns();
+    w->n_parked = 0;
+    LIST_FOR_EACH(n, &w->waiting) {
+        struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        if (!sequence_must_end(q, now, &e))
+            continue;
+        list_remove(&q->link);
+        w->n_waiting--;
+        sequence_end(q, &e);
+    }
+    LIST_FOR_EACH(n, &w->active) {
+        struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        if (sequence_must_end(q, now, &e)) {
+            leave(w, q);
+            sequence_end(q, &e);
+            continue;
+        }
+        park(w, q, now);
+        if (q->parked_ns || !sequence_is_over(q))
+            continue;
+        leave(w, q);
+        if (q->save)
+            porter_save_post(&w->svc->porter, q);
+        else
+            sequence_end(q, NULL);
+    }
+}
+
+static void show_counts(struct worker *w)
+{
+    atomic_store_explicit(&w->shown_waiting, w->n_waiting, memory_order_relaxed);
+    atomic_store_explicit(&w->shown_active, w->n_active, memory_order_relaxed);
+    atomic_store_explicit(&w->shown_parked, w->n_parked, memory_order_relaxed);
+}
+
+static void worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct list mails;
+    uint64_t patience = MAILBOX_FOREVER;
+    list_init(&mails);
+    while (mailbox_wait(&w->box, &mails, patience)) {
+        mailbox_run(&mails);
+        fill(w);
+        step(w);
+        sweep(w);
+        show_counts(w);
+        bool more = w->n_active > w->n_parked ||
+                    (w->n_waiting && w->n_active < w->svc->options.max_sequences);
+        patience = more ? 0 : w->n_parked ? PARKED_POLL_NS : MAILBOX_FOREVER;
+    }
+    ASSERT(list_empty(&w->waiting) && list_empty(&w->active));
+}
+
+int worker_new(struct service *s, struct model *m, struct worker **out, struct err *e)
+{
+    size_t max = s->options.max_sequences;
+    struct worker *w = calloc(1, sizeof *w);
+    if (!w)
+        return err_set(e, ERR_NOMEM, "no memory for a worker");
+    w->svc = s;
+    w->model = m;
+    list_init(&w->waiting);
+    list_init(&w->active);
+    w->batch = calloc(max, sizeof *w->batch);
+    w->members = calloc(max, sizeof *w->members);
+    bool box = mailbox_init(&w->box, max + s->options.max_queue, NULL, NULL) == 0;
+    int rc = !box || !w->batch || !w->members ? err_set(e, ERR_NOMEM, "no memory for a worker") : 0;
+    if (rc == 0 && !(w->session = rwkv_session_new(m->rwkv, m->pool, max + PREFILL_ROWS, e)))
+        rc = e->code;
+    char name[16];
+    snprintf(name, sizeof name, "rwkv-%.10s", m->name);
+    if (rc == 0)
+        rc = thread_start(&w->thread, THREAD_WORKER, name, worker_main, w, e);
+    if (rc == 0) {
+        *out = w;
+        return 0;
+    }
+    rwkv_session_free(w->session);
+    if (box)
+        mailbox_fini(&w->box);
+    free(w->batch);
+    free(w->members);
+    free(w);
+    return rc;
+}
+
+void worker_free(struct worker *w)
+{
+    if (!w)
+        return;
+    mailbox_close(&w->box);
+    pthread_join(w->thread, NULL);
+    mailbox_fini(&w->box);
+    rwkv_session_free(w->session);
+    free(w->batch);
+    free(w->members);
+    free(w->block);
+    free(w);
+}
+
+size_t *worker_admitted(struct worker *w)
+{
+    return &w->admitted;
+}
+
+void worker_get_counts(const struct worker *w, struct worker_counts *out)
+{
+    out->waiting = atomic_load_explicit(&w->shown_waiting, memory_order_relaxed);
+    out->active = atomic_load_explicit(&w->shown_active, memory_order_relaxed);
+    out->parked = atomic_load_explicit(&w->shown_parked, memory_order_relaxed);
+}
+
+const char *worker_model_name(const struct worker *w)
+{
+    return w->model->name;
+}

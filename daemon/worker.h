@@ -1,0 +1,26 @@
+/* The thread of one model: steps all its sequences as one batch (continuous batching).
+ *
+ * Threads: worker_new, worker_free: the service's owner; worker_take_post: any; counts: any. */
+#ifndef DAEMON_WORKER_H
+#define DAEMON_WORKER_H
+
+#include "daemon/sequence.h"
+
+int worker_new(struct service *s, struct model *m, struct worker **out, struct err *e)
+    __attribute__((warn_unused_result));
+/* Joins the thread; it must have no sequences left. NULL is fine. */
+void worker_free(struct worker *w);
+
+/* Puts q (NEW or WAIT_STATE) into the worker's queue. */
+void worker_take_post(struct worker *w, struct sequence *q);
+
+/* Calls admitted and not yet ended: the service counts here. guard: service.lock */
+size_t *worker_admitted(struct worker *w);
+
+struct worker_counts {
+    size_t waiting, active, parked;
+};
+void worker_get_counts(const struct worker *w, struct worker_counts *out);
+const char *worker_model_name(const struct worker *w);
+
+#endif
