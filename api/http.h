@@ -1,0 +1,38 @@
+/* What http.c (the life of a request) and server.c (the socket, the threads, the sweep) share. */
+#ifndef API_HTTP_H
+#define API_HTTP_H
+
+#include "api/api.h"
+#include "api/req.h"
+
+struct api {
+    struct service *svc;
+    struct MHD_Daemon *mhd;
+    int listen_fd, port;
+    struct api_options opt;
+    uint64_t header_ns; /* a request's headers may take this long to come */
+    atomic_bool quiet;  /* no new connections; answers close theirs */
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* with lock: a request has completed */
+    struct list reqs;    /* guard: lock */
+    struct list conns;   /* guard: lock */
+    size_t n_busy;       /* guard: lock; requests whose handler has begun */
+};
+
+/* A TCP connection, watched while the headers or the body of a request are on their way. */
+struct conn {
+    struct list link;
+    int fd;
+    uint64_t since_ns; /* guard: api.lock; 0 while a request is worked on; may lie ahead */
+};
+
+/* MHD's callbacks; cls is the struct api. */
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *conn, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_bytes, void **con_cls);
+void http_on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
+                       enum MHD_RequestTerminationCode toe);
+void http_on_connection(void *cls, struct MHD_Connection *conn, void **context,
+                        enum MHD_ConnectionNotificationCode what);
+
+#endif

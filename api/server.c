@@ -1,0 +1,249 @@
+/* The listening socket, MHD's threads, the sweep for clients that left, the orderly end. */
+#include "api/http.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/log.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SWEEP_MS 25
+
+/* ---- the sweep: clients that left while suspended, requests that do not come ---- */
+
+static void sweep_conns(struct api *a)
+{
+    uint64_t now = clock_ns();
+    LIST_FOR_EACH(n, &a->conns)
+    {
+        struct conn *c = LIST_OWNER(n, struct conn, link);
+        if (c->since_ns && now > c->since_ns && now - c->since_ns > a->header_ns)
+            shutdown(c->fd, SHUT_RDWR);
+    }
+}
+
+/* Outside of the locks: a poke takes the stream's lock first, then the request's. */
+static void cancel_listed(struct list *reqs)
+{
+    for (struct list *n; (n = list_pop(reqs));) {
+        struct req *r = LIST_OWNER(n, struct req, gone_link);
+        req_cancel(r);
+        req_unref(r);
+    }
+}
+
+static void sweep(void *arg)
+{
+    struct api *a = arg;
+    struct list gone;
+    list_init(&gone);
+    pthread_mutex_lock(&a->lock);
+    sweep_conns(a);
+    LIST_FOR_EACH(n, &a->reqs)
+    {
+        struct req *r = LIST_OWNER(n, struct req, link);
+        if (list_empty(&r->gone_link) && req_client_gone(r, a->opt.keep_half_open)) {
+            req_ref(r);
+            list_push(&gone, &r->gone_link);
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+    cancel_listed(&gone);
+}
+
+/* ---- start and stop ---- */
+
+static void on_log(void *cls, const char *fmt, va_list ap)
+{
+    struct api *a = cls;
+    char line[512];
+    vsnprintf(line, sizeof line, fmt, ap);
+    line[strcspn(line, "\n")] = 0;
+    LOG(service_log(a->svc), LOG_DEBUG, "http", LOG_STR("message", line));
+}
+
+/* Paths and queries reach us as they were sent: req_unescape is strict where MHD's is not. */
+static size_t on_unescape(void *cls, struct MHD_Connection *conn, char *s)
+{
+    (void)cls;
+    (void)conn;
+    return strlen(s);
+}
+
+static int listen_on(struct api *a, struct err *e)
+{
+    char port[16];
+    struct addrinfo hint = {.ai_family = AF_UNSPEC,
+                            .ai_socktype = SOCK_STREAM,
+                            .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo *ai = NULL;
+    struct sockaddr_storage sa = {0};
+    socklen_t sa_len = sizeof sa;
+    int on = 1, fd = -1, rc;
+    snprintf(port, sizeof port, "%d", a->opt.port);
+    if (a->opt.port < 0 || a->opt.port > 65535 || getaddrinfo(a->opt.host, port, &hint, &ai) != 0)
+        return err_set(e, ERR_INVALID, "listen on %s port %d: not a numeric address and port",
+                       a->opt.host, a->opt.port);
+    fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0 ||
+        getsockname(fd, (struct sockaddr *)&sa, &sa_len) < 0) {
+        rc = err_set(e, ERR_IO, "listen on %s port %d: %s", a->opt.host, a->opt.port,
+                     strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    } else {
+        const void *p = sa.ss_family == AF_INET6
+                            ? (void *)&((struct sockaddr_in6 *)(void *)&sa)->sin6_port
+                            : (void *)&((struct sockaddr_in *)(void *)&sa)->sin_port;
+        uint16_t net;
+        memcpy(&net, p, sizeof net);
+        a->port = ntohs(net);
+        a->listen_fd = fd;
+        rc = 0;
+    }
+    freeaddrinfo(ai);
+    return rc;
+}
+
+static void set_defaults(struct api *a, const struct api_options *o)
+{
+    struct rlimit files = {0};
+    a->opt = *o;
+    if (!a->opt.host)
+        a->opt.host = "127.0.0.1";
+    if (a->opt.threads <= 0)
+        a->opt.threads = 2;
+    if (!a->opt.max_body)
+        a->opt.max_body = (size_t)16 << 20;
+    if (!a->opt.timeout_s)
+        a->opt.timeout_s = 60;
+    if (!a->opt.grace_ms)
+        a->opt.grace_ms = 5000;
+    if (!a->opt.connections)
+        a->opt.connections = 1000;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY &&
+        files.rlim_cur < a->opt.connections + 128)
+        a->opt.connections = files.rlim_cur > 256 ? (unsigned)files.rlim_cur - 128 : 128;
+    a->header_ns = (uint64_t)a->opt.timeout_s * 1000000000u;
+}
+
+static int start_mhd(struct api *a, struct err *e)
+{
+    a->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        http_on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, a, MHD_OPTION_LISTEN_SOCKET,
+        a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)a->opt.threads,
+        MHD_OPTION_CONNECTION_LIMIT, a->opt.connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        a->opt.timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION,
+        http_on_connection, a, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
+    return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
+}
+
+int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)
+{
+    struct api *a = calloc(1, sizeof *a);
+    int rc;
+    if (!a)
+        return err_set(e, ERR_NOMEM, "no memory for the HTTP server");
+    a->svc = s;
+    a->listen_fd = -1;
+    list_init(&a->reqs);
+    list_init(&a->conns);
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->idle, NULL);
+    set_defaults(a, o);
+    rc = listen_on(a, e);
+    if (rc == 0)
+        rc = start_mhd(a, e);
+    if (rc == 0 && service_every(s, SWEEP_MS, sweep, a) < 0)
+        rc = err_set(e, ERR_NOMEM, "no timer for the HTTP server");
+    if (rc < 0) {
+        api_stop(a);
+        return rc;
+    }
+    *out = a;
+    return 0;
+}
+
+int api_port(const struct api *a)
+{
+    return a->port;
+}
+
+void api_quiesce(struct api *a)
+{
+    if (!a->mhd || atomic_exchange(&a->quiet, true))
+        return;
+    MHD_quiesce_daemon(a->mhd);
+    /* Refuses those that knock; the number itself must stay ours until MHD has stopped. */
+    shutdown(a->listen_fd, SHUT_RDWR);
+}
+
+static void wait_ms(struct api *a, long ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += ms * 1000000;
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&a->idle, &a->lock, &t);
+}
+
+/* Ends every request that is being worked on: a suspended one wakes, one whose client does not read
+ * loses its connection. [locked: a->lock, which is let go and taken again] */
+static void end_requests(struct api *a)
+{
+    struct list ending;
+    list_init(&ending);
+    LIST_FOR_EACH(n, &a->reqs)
+    {
+        struct req *r = LIST_OWNER(n, struct req, link);
+        atomic_store(&r->gone, true);
+        pthread_mutex_lock(&r->lock);
+        if (r->conn && r->busy)
+            shutdown(r->fd, SHUT_RDWR);
+        bool suspended = r->suspended;
+        pthread_mutex_unlock(&r->lock);
+        if (suspended && list_empty(&r->gone_link)) {
+            req_ref(r);
+            list_push(&ending, &r->gone_link);
+        }
+    }
+    pthread_mutex_unlock(&a->lock);
+    cancel_listed(&ending);
+    pthread_mutex_lock(&a->lock);
+}
+
+void api_stop(struct api *a)
+{
+    if (!a)
+        return;
+    api_quiesce(a);
+    if (a->mhd) {
+        uint64_t start = clock_ns();
+        pthread_mutex_lock(&a->lock);
+        while (a->n_busy && clock_ns() - start < a->opt.grace_ms * UINT64_C(1000000))
+            wait_ms(a, 20);
+        /* MHD must not stop while a connection is suspended. */
+        while (a->n_busy) {
+            end_requests(a);
+            wait_ms(a, 5);
+        }
+        pthread_mutex_unlock(&a->lock);
+        MHD_stop_daemon(a->mhd);
+    }
+    if (a->listen_fd >= 0)
+        close(a->listen_fd);
+    pthread_cond_destroy(&a->idle);
+    pthread_mutex_destroy(&a->lock);
+    free(a);
+}
