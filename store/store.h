@@ -64,15 +64,20 @@ typedef void store_state_fn(void *arg, const struct err *e, const struct store_s
 typedef void store_list_fn(void *arg, const struct err *e, const struct store_state *states, size_t n,
                            bool has_more);
 
-/* Each returns 0 when queued (the callback will run, once), or ERR_BUSY / ERR_NOMEM / ERR_INVALID with
- * e filled (it will not, and blob stays the caller's). */
+/* Each returns 0 when queued (the callback will run, once), or ERR_BUSY / ERR_NOMEM / ERR_INVALID /
+ * ERR_UNAVAILABLE (closing) with e filled (it will not, and blob stays the caller's).
+ *
+ * Requests of up to 4 MiB are answered in the order they came in; larger ones wait in a queue of their
+ * own and are served a slice at a time between them. So a request does not see a larger one that was
+ * queued before it and has not been answered. */
 
 /* Adds a version of state->name with this blob (malloc'd; taken). Answer: the record as stored.
- * ERR_STATE_EXISTS, ERR_STORAGE_FULL, ERR_IO. */
+ * ERR_STATE_EXISTS, ERR_STORAGE_FULL, ERR_IO. Texts that are NULL are stored empty. */
 int store_put_state_take(struct store *s, const struct store_state *state, void *blob,
                          size_t blob_bytes, enum store_if_exists mode, store_state_fn *done, void *arg,
                          struct err *e);
-/* version 0 = the latest. ERR_STATE_NOT_FOUND. A blob that is gone or short is ERR_STATE_CORRUPT. */
+/* version 0 = the latest. ERR_STATE_NOT_FOUND. A blob that is gone or short is ERR_STATE_CORRUPT. One
+ * that turns out to be large when the queue for large ones is full: ERR_BUSY. */
 int store_get_state(struct store *s, const char *name, uint64_t version, bool with_blob,
                     store_state_fn *done, void *arg, struct err *e);
 /* One version, or with version 0 all of the name. Answer: the (latest) record that went. */

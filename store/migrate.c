@@ -1,0 +1,118 @@
+#include "store/migrate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Marks the file as ours (PRAGMA application_id). */
+#define APPLICATION_ID 0x44725374 /* "DrSt" */
+
+/* A published step is never edited: a change is a new step. */
+static const char *const steps[] = {
+    /* 0 -> 1.
+     * names: the last version ever given, kept when all states of a name are gone, so that a
+     * version is never used again. blobs: a row without sha256 is not finished or no longer wanted:
+     * nothing refers to it, and the collector removes it. The bytes are in blob_slices, seq 0, 1,
+     * ... of 1 MiB but the last. states: what the record promises (sha256, bytes) stands beside
+     * what blobs hold, so that damage shows. The reference is checked at commit, because a repair
+     * swaps blobs in between. */
+    "CREATE TABLE names ("
+    "  name TEXT PRIMARY KEY,"
+    "  last_version INTEGER NOT NULL CHECK (last_version > 0)"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE TABLE blobs ("
+    "  id INTEGER PRIMARY KEY,"
+    "  sha256 TEXT UNIQUE CHECK (length(sha256) = 64),"
+    "  bytes INTEGER NOT NULL CHECK (bytes > 0)"
+    ") STRICT;"
+    "CREATE TABLE blob_slices ("
+    "  blob INTEGER NOT NULL REFERENCES blobs(id),"
+    "  seq INTEGER NOT NULL CHECK (seq >= 0),"
+    "  data BLOB NOT NULL,"
+    "  PRIMARY KEY (blob, seq)"
+    ") STRICT;"
+    "CREATE TABLE states ("
+    "  id INTEGER PRIMARY KEY,"
+    "  name TEXT NOT NULL REFERENCES names(name),"
+    "  version INTEGER NOT NULL CHECK (version > 0),"
+    "  sha256 TEXT NOT NULL REFERENCES blobs(sha256) DEFERRABLE INITIALLY DEFERRED,"
+    "  bytes INTEGER NOT NULL,"
+    "  model TEXT NOT NULL,"
+    "  fingerprint TEXT NOT NULL,"
+    "  weights_type TEXT NOT NULL,"
+    "  n_layer INTEGER NOT NULL,"
+    "  n_embd INTEGER NOT NULL,"
+    "  head_size INTEGER NOT NULL,"
+    "  n_tokens INTEGER NOT NULL,"
+    "  has_logits INTEGER NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  parents TEXT NOT NULL,"
+    "  origin TEXT NOT NULL,"
+    "  tags TEXT NOT NULL,"
+    "  norms TEXT NOT NULL,"
+    "  UNIQUE (name, version)"
+    ") STRICT;"
+    "CREATE INDEX states_sha256 ON states(sha256);",
+};
+
+static int run_step(struct db *db, const char *sql, int version, struct err *e)
+{
+    char set[96];
+    int rc = db_begin(db, DB_DURABLE, e);
+    if (rc < 0)
+        return rc;
+    snprintf(set, sizeof set, "PRAGMA user_version = %d; PRAGMA application_id = %d", version,
+             APPLICATION_ID);
+    if ((rc = db_exec(db, sql, e)) < 0 || (rc = db_exec(db, set, e)) < 0) {
+        db_rollback(db);
+        return rc;
+    }
+    return db_commit(db, e);
+}
+
+int db_migrate_steps(struct db *db, const char *const *sql, int n_steps, struct err *e)
+{
+    int64_t version, app, n_tables;
+    int rc = db_int(db, &version, 0, e, "PRAGMA user_version", "");
+    if (rc == 0)
+        rc = db_int(db, &app, 0, e, "PRAGMA application_id", "");
+    if (rc == 0)
+        rc = db_int(db, &n_tables, 0, e, "SELECT count(*) FROM sqlite_schema", "");
+    if (rc < 0)
+        return rc;
+    if (n_tables > 0 && app != APPLICATION_ID)
+        return err_set(e, ERR_IO, "the file " DB_FILE " belongs to another program");
+    if (version < 0 || version > n_steps)
+        return err_set(
+            e, ERR_IO,
+            "the database has version %lld, this program knows up to %d: it was written by"
+            " a newer one",
+            (long long)version, n_steps);
+    for (int v = (int)version; rc == 0 && v < n_steps; v++)
+        rc = run_step(db, sql[v], v + 1, e);
+    return rc < 0 && e ? err_prefix(e, "bring the database up to date") : rc;
+}
+
+int db_migrate(struct db *db, struct err *e)
+{
+    return db_migrate_steps(db, steps, sizeof steps / sizeof steps[0], e);
+}
+
+int db_check(struct db *db, struct err *e)
+{
+    static const char *const checks[] = {"PRAGMA quick_check(names)", "PRAGMA quick_check(blobs)",
+                                         "PRAGMA quick_check(states)"};
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        sqlite3_stmt *st;
+        int rc = db_query(db, &st, e, checks[i], "");
+        if (rc == 0 && (rc = db_step(db, st, e)) > 0) {
+            const char *found = (const char *)sqlite3_column_text(st, 0);
+            rc = found && strcmp(found, "ok") == 0
+                     ? 0
+                     : err_set(e, ERR_IO, "the database is damaged: %s", found ? found : "?");
+        }
+        db_done(st);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,355 @@
+/* The store's thread and its two queues.
+ *
+ * Small requests come first: a run of reads, or a run of writes that share one transaction and are
+ * answered after its commit. After every few such runs one large request, if there is any, advances
+ * by a slice of 1 MiB. A large put writes its slices in transactions of their own that do not wait
+ * for the disk: they are refuse until the last one (q_blobs.h), which names the blob, adds the
+ * record and waits for the disk; the log is written in order, so everything before it is there too.
+ * A process killed in between leaves refuse and no record.
+ *
+ * When nothing has come in for a while, the thread collects refuse, gives free pages back and
+ * empties the log, in small steps. */
+#include "store/internal.h"
+
+#include "daemon/base/assert.h"
+#include "daemon/base/clock.h"
+#include "daemon/base/mem.h"
+
+#include <errno.h>
+
+#define GROUP_MAX     64               /* writes in one transaction */
+#define GROUP_BYTES   (8 * BLOB_SLICE) /* of their blobs */
+#define SMALL_RUNS    32               /* between two slices of a large request */
+#define IDLE_NS       250000000        /* without a request before upkeep begins */
+#define UPKEEP_SLICES 4                /* removed in one step */
+#define UPKEEP_PAGES  64               /* given back in one step */
+
+/* ---- requests ---- */
+
+static void count_answer(struct store *s, const struct req *r)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats.requests++;
+    s->stats.errors += r->err.code != 0;
+    if (r->err.code == 0) {
+        s->stats.states += (uint64_t)r->change.states;
+        s->stats.blobs += (uint64_t)r->change.blobs;
+        s->stats.blob_bytes += (uint64_t)r->change.blob_bytes;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Runs the callback of a put, get or delete and ends the request. */
+static void req_answer(struct store *s, struct req *r)
+{
+    count_answer(s, r);
+    bool ok = r->err.code == 0;
+    void *blob = NULL;
+    if (ok && r->kind == REQ_GET) {
+        blob = r->blob;
+        r->blob = NULL;
+    }
+    r->done(r->arg, &r->err, ok ? &r->out : NULL, blob, blob ? r->out.bytes : 0);
+    store__req_free(r);
+}
+
+/* Puts "state NAME" before the message of a failure that does not name it. */
+static void req_name_error(struct req *r)
+{
+    int c = r->err.code;
+    if (c == 0 || c == ERR_STATE_NOT_FOUND || c == ERR_STATE_EXISTS)
+        return;
+    static const char *const verbs[] = {"store", "read", "delete", "list"};
+    err_prefix(&r->err, "%s state %s", verbs[r->kind],
+               r->kind == REQ_PUT ? r->state.name : r->name);
+}
+
+/* A get whose blob turned out to be large; it was accepted already, so also while closing. */
+static int move_to_large(struct store *s, struct req *r)
+{
+    pthread_mutex_lock(&s->lock);
+    int rc = store__enqueue(s, r, QUEUE_LARGE, &r->err);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static struct req *peek(struct store *s, int queue)
+{
+    return list_empty(&s->queue[queue]) ? NULL : LIST_OWNER(s->queue[queue].next, struct req, link);
+}
+
+static struct req *take(struct store *s, int queue)
+{
+    struct list *l = list_pop(&s->queue[queue]);
+    if (!l)
+        return NULL;
+    s->n_queued[queue]--;
+    return LIST_OWNER(l, struct req, link);
+}
+
+/* ---- small reads ---- */
+
+static void do_list(struct store *s, struct req *r)
+{
+    struct store_state *states = NULL;
+    size_t n = 0;
+    bool has_more = false;
+    if (q_state_list(&s->db, r->name, r->prefix, r->limit, &states, &n, &has_more, &r->err) < 0)
+        err_prefix(&r->err, "list states");
+    count_answer(s, r);
+    bool ok = r->err.code == 0;
+    r->done_list(r->arg, &r->err, ok ? states : NULL, ok ? n : 0, ok && has_more);
+    for (size_t i = 0; i < n; i++)
+        q_state_fini(&states[i]);
+    free(states);
+    store__req_free(r);
+}
+
+/* Finds record and blob, and memory for it. */
+static int get_begin(struct store *s, struct req *r)
+{
+    int rc = q_state_find(&s->db, r->name, r->version, &r->out, &r->err);
+    if (rc < 0 || !r->with_blob)
+        return rc;
+    return q_state_blob(&s->db, &r->out, &r->blob_id, &r->err);
+}
+
+/* 1: more slices to go; 0: done. */
+static int get_step(struct store *s, struct req *r)
+{
+    size_t bytes = (size_t)r->out.bytes; /* present in full: checked in get_begin */
+    if (!r->blob && !(r->blob = malloc(bytes)))
+        return err_set(&r->err, ERR_NOMEM, "out of memory for %zu bytes", bytes);
+    size_t n = q_blob_slice_len(r->off, bytes);
+    int rc = q_blob_read(&s->db, r->blob_id, r->off, (char *)r->blob + r->off, n, &r->err);
+    if (rc < 0)
+        return rc;
+    r->off += n;
+    return r->off < bytes;
+}
+
+static void do_get(struct store *s, struct req *r)
+{
+    int rc = get_begin(s, r);
+    if (rc == 0 && r->with_blob && r->out.bytes > STORE__SMALL_BYTES) {
+        q_state_fini(&r->out); /* looked up again when its turn comes */
+        if (move_to_large(s, r) == 0)
+            return;
+    } else {
+        while (rc == 0 && r->with_blob && (rc = get_step(s, r)) > 0)
+            rc = 0;
+    }
+    req_name_error(r);
+    req_answer(s, r);
+}
+
+/* ---- small writes ---- */
+
+static int write_one(struct store *s, struct req *r)
+{
+    if (r->kind == REQ_DELETE)
+        return q_state_delete(&s->db, r->name, r->version, &r->out, &r->change, &r->err);
+    int rc;
+    r->put = (struct q_put){0};
+    while ((rc = q_put_step(&s->db, &r->put, &r->state, r->blob, r->mode, &r->out, &r->change,
+                            &r->err)) > 0)
+        ;
+    return rc;
+}
+
+/* A refusal found before anything was changed leaves the others of the group unharmed. */
+static bool is_refusal(int rc)
+{
+    return rc == ERR_STATE_EXISTS || rc == ERR_STATE_NOT_FOUND || rc == ERR_INVALID;
+}
+
+/* All of the group in one transaction. On failure nothing of it has happened, e says why. */
+static int write_group(struct store *s, struct req *const *group, size_t n, struct err *e)
+{
+    int rc = db_begin(&s->db, DB_DURABLE, e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < n; i++) {
+        struct req *r = group[i];
+        q_state_fini(&r->out);
+        r->err = (struct err){0};
+        r->change = (struct q_counts){0};
+        rc = write_one(s, r);
+        if (rc < 0 && !is_refusal(rc)) {
+            *e = r->err;
+            db_rollback(&s->db);
+            return rc;
+        }
+    }
+    return db_commit(&s->db, e);
+}
+
+/* As much refuse goes as a write may make, so that steady writing cannot outrun the collector. What
+ * a large get reads may be refuse by now, so it waits for that. */
+static void collect(struct store *s, size_t max_blobs, int64_t max_slices)
+{
+    if (s->large && s->large->kind == REQ_GET)
+        return;
+    int64_t except = s->large ? s->large->put.blob : 0;
+    for (size_t i = 0; i < max_blobs && q_blob_collect(&s->db, except, max_slices, NULL) > 0; i++)
+        ;
+}
+
+/* A group that fails is tried again one by one, so that only the guilty is told of a failure. */
+static void do_writes(struct store *s, struct req *const *group, size_t n)
+{
+    struct err e = {0};
+    if (write_group(s, group, n, &e) < 0) {
+        for (size_t i = 0; i < n; i++)
+            if (n == 1 || write_group(s, &group[i], 1, &e) < 0)
+                group[i]->err = e;
+    }
+    for (size_t i = 0; i < n; i++) {
+        req_name_error(group[i]);
+        req_answer(s, group[i]);
+    }
+    collect(s, n, STORE__SMALL_BYTES / BLOB_SLICE);
+    s->upkeep = true;
+}
+
+/* ---- the thread ---- */
+
+static bool is_write(const struct req *r)
+{
+    return r->kind == REQ_PUT || r->kind == REQ_DELETE;
+}
+
+/* The next read, or the next run of writes. */
+static size_t take_group(struct store *s, struct req **group)
+{
+    size_t n = 0, bytes = 0;
+    pthread_mutex_lock(&s->lock);
+    for (struct req *r; n < GROUP_MAX && (r = peek(s, QUEUE_SMALL)); n++) {
+        if (n > 0 && (!is_write(group[0]) || !is_write(r) || bytes + r->state.bytes > GROUP_BYTES))
+            break;
+        bytes += r->state.bytes;
+        group[n] = take(s, QUEUE_SMALL);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+static bool run_small(struct store *s)
+{
+    struct req *group[GROUP_MAX];
+    size_t n = take_group(s, group);
+    if (n == 0)
+        return false;
+    if (is_write(group[0]))
+        do_writes(s, group, n);
+    else if (group[0]->kind == REQ_GET)
+        do_get(s, group[0]);
+    else
+        do_list(s, group[0]);
+    return true;
+}
+
+static int large_put_step(struct store *s, struct req *r)
+{
+    bool last = r->put.next == Q_PUT_FINISH;
+    int rc = db_begin(&s->db, last ? DB_DURABLE : DB_LAZY, &r->err);
+    if (rc < 0)
+        return rc;
+    rc = q_put_step(&s->db, &r->put, &r->state, r->blob, r->mode, &r->out, &r->change, &r->err);
+    if (rc < 0) {
+        db_rollback(&s->db);
+        return rc;
+    }
+    int committed = db_commit(&s->db, &r->err);
+    return committed < 0 ? committed : rc;
+}
+
+static int large_step(struct store *s, struct req *r)
+{
+    if (r->kind == REQ_PUT) {
+        if (r->put.next == Q_PUT_WRITE)
+            collect(s, 1, 2);
+        s->upkeep = true;
+        return large_put_step(s, r);
+    }
+    if (!r->blob) {
+        q_state_fini(&r->out);
+        int rc = get_begin(s, r);
+        if (rc < 0)
+            return rc;
+    }
+    return get_step(s, r);
+}
+
+static bool run_large(struct store *s)
+{
+    if (!s->large) {
+        pthread_mutex_lock(&s->lock);
+        s->large = take(s, QUEUE_LARGE);
+        pthread_mutex_unlock(&s->lock);
+    }
+    struct req *r = s->large;
+    if (!r)
+        return false;
+    if (large_step(s, r) <= 0) {
+        s->large = NULL;
+        req_name_error(r);
+        req_answer(s, r);
+    }
+    return true;
+}
+
+/* One small step of tidying; false when there is none left to do, or it fails. */
+bool store__upkeep_step(struct store *s)
+{
+    struct err e;
+    int rc = q_blob_collect(&s->db, 0, UPKEEP_SLICES, &e);
+    if (rc == 0)
+        rc = db_vacuum_step(&s->db, UPKEEP_PAGES, &e);
+    if (rc == 0)
+        rc = db_checkpoint(&s->db, &e);
+    return rc > 0;
+}
+
+/* Waits for a request, tidying after a while. False: the store closes and nothing is queued. */
+static bool wait_for_work(struct store *s)
+{
+    uint64_t delay = IDLE_NS;
+    bool ready;
+    pthread_mutex_lock(&s->lock);
+    while (!(ready = s->n_queued[QUEUE_SMALL] || s->n_queued[QUEUE_LARGE]) && !s->closing) {
+        if (!s->upkeep) {
+            pthread_cond_wait(&s->wake, &s->lock);
+            continue;
+        }
+        uint64_t until = clock_ns() + delay;
+        struct timespec t = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+        if (pthread_cond_timedwait(&s->wake, &s->lock, &t) != ETIMEDOUT)
+            continue;
+        pthread_mutex_unlock(&s->lock);
+        s->upkeep = store__upkeep_step(s);
+        delay = 0;
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ready;
+}
+
+void *store__run(void *arg)
+{
+    struct store *s = arg;
+    do {
+        bool worked;
+        do {
+            uint64_t start = clock_ns();
+            worked = false;
+            for (int i = 0; i < SMALL_RUNS && run_small(s); i++)
+                worked = true;
+            worked |= run_large(s);
+            pthread_mutex_lock(&s->lock);
+            s->stats.busy_ns += clock_ns() - start;
+            pthread_mutex_unlock(&s->lock);
+        } while (worked);
+    } while (wait_for_work(s));
+    return NULL;
+}

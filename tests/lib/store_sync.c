@@ -1,0 +1,209 @@
+#include "tests/lib/store_sync.h"
+
+#include "daemon/base/sha256.h"
+#include "tests/lib/check.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool answered;
+    struct answer *a;
+    char *text;
+    size_t size;
+    bool has_more;
+    int code;
+};
+
+static void waiter_init(struct waiter *w, struct answer *a)
+{
+    *w = (struct waiter){.a = a};
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->wake, NULL);
+    if (a)
+        *a = (struct answer){0};
+}
+
+static int waiter_end(struct waiter *w, int queued, const struct err *e)
+{
+    if (queued == 0) {
+        pthread_mutex_lock(&w->lock);
+        while (!w->answered)
+            pthread_cond_wait(&w->wake, &w->lock);
+        pthread_mutex_unlock(&w->lock);
+    } else {
+        w->code = queued;
+        if (w->a)
+            w->a->err = *e;
+    }
+    pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->lock);
+    return w->code;
+}
+
+static void waiter_answer(struct waiter *w, int code)
+{
+    pthread_mutex_lock(&w->lock);
+    w->code = code;
+    w->answered = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void copy_state(struct store_state *dst, const struct store_state *src)
+{
+    const char *t[4] = {src->parents, src->origin, src->tags, src->norms};
+    const char **d[4] = {&dst->parents, &dst->origin, &dst->tags, &dst->norms};
+    *dst = *src;
+    for (int i = 0; i < 4; i++)
+        *d[i] = strdup(t[i]);
+}
+
+void answer_fini(struct answer *a)
+{
+    free((void *)a->state.parents);
+    free((void *)a->state.origin);
+    free((void *)a->state.tags);
+    free((void *)a->state.norms);
+    free(a->blob);
+    *a = (struct answer){0};
+}
+
+static void on_state(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                     size_t blob_bytes)
+{
+    struct waiter *w = arg;
+    if (w->a) {
+        w->a->err = *e;
+        w->a->blob = blob;
+        w->a->blob_bytes = blob_bytes;
+        if (state)
+            copy_state(&w->a->state, state);
+    } else {
+        free(blob);
+    }
+    waiter_answer(w, e->code);
+}
+
+static void on_list(void *arg, const struct err *e, const struct store_state *states, size_t n,
+                    bool has_more)
+{
+    struct waiter *w = arg;
+    size_t len = 0;
+    w->text[0] = 0;
+    for (size_t i = 0; i < n && len < w->size; i++)
+        len += (size_t)snprintf(w->text + len, w->size - len, "%s@%llu ", states[i].name,
+                                (unsigned long long)states[i].version);
+    w->has_more = has_more;
+    waiter_answer(w, e->code);
+}
+
+int sync_put(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
+             enum store_if_exists mode, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    void *copy = malloc(bytes ? bytes : 1);
+    assert_non_null(copy);
+    memcpy(copy, blob, bytes);
+    int rc = store_put_state_take(s, state, copy, bytes, mode, on_state, &w, &e);
+    if (rc < 0)
+        free(copy);
+    return waiter_end(&w, rc, &e);
+}
+
+int sync_get(struct store *s, const char *name, uint64_t version, bool with_blob, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    return waiter_end(&w, store_get_state(s, name, version, with_blob, on_state, &w, &e), &e);
+}
+
+int sync_delete(struct store *s, const char *name, uint64_t version, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    return waiter_end(&w, store_delete_state(s, name, version, on_state, &w, &e), &e);
+}
+
+int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
+              size_t size, bool *has_more)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, NULL);
+    w.text = text;
+    w.size = size;
+    int rc = waiter_end(&w, store_list_states(s, after, prefix, limit, on_list, &w, &e), &e);
+    *has_more = w.has_more;
+    return rc;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014). */
+uint64_t seeded_next(uint64_t *seed)
+{
+    uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+void *seeded_bytes(uint64_t seed, size_t n)
+{
+    char *p = malloc(n + sizeof seed);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i += sizeof seed) {
+        uint64_t v = seeded_next(&seed);
+        memcpy(p + i, &v, sizeof v);
+    }
+    return p;
+}
+
+struct store_state state_of(const char *name, const void *blob, size_t bytes)
+{
+    uint8_t digest[32];
+    struct store_state s = {.model = "tiny",
+                            .weights_type = "bf16",
+                            .n_layer = 4,
+                            .n_embd = 192,
+                            .head_size = 32,
+                            .n_tokens = 11,
+                            .has_logits = true,
+                            .parents = "[\"base@1\"]",
+                            .origin = "{\"kind\":\"bake\"}",
+                            .tags = "[\"a\"]",
+                            .norms = "{\"wkv\":1.5}"};
+    snprintf(s.name, sizeof s.name, "%s", name);
+    memset(s.fingerprint, 'f', 64);
+    sha256_of(blob, bytes, digest);
+    sha256_hex(digest, s.sha256);
+    return s;
+}
+
+char *made_dir(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    char path[256];
+    snprintf(path, sizeof path, "%s/store-test-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(path));
+    return strdup(path);
+}
+
+void removed_dir(char *dir)
+{
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *f; (f = readdir(d));)
+        if (f->d_name[0] != '.')
+            unlinkat(dirfd(d), f->d_name, 0);
+    closedir(d);
+    assert_int_equal(rmdir(dir), 0);
+    free(dir);
+}

@@ -1,0 +1,34 @@
+/* The store's requests as calls that wait for their answer; states made from a seed; a folder. */
+#ifndef TESTS_STORE_SYNC_H
+#define TESTS_STORE_SYNC_H
+
+#include "store/store.h"
+
+struct answer {
+    struct err err;
+    struct store_state state; /* texts are copies, the first heads the block: see answer_fini */
+    void *blob;
+    size_t blob_bytes;
+};
+void answer_fini(struct answer *a);
+
+/* Each returns the answer's code (or the refusal's). a may be NULL. */
+int sync_put(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
+             enum store_if_exists mode, struct answer *a);
+int sync_get(struct store *s, const char *name, uint64_t version, bool with_blob, struct answer *a);
+int sync_delete(struct store *s, const char *name, uint64_t version, struct answer *a);
+/* The names of one page, each followed by '@', its version and a space, in text [size]. */
+int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
+              size_t size, bool *has_more);
+
+/* Bytes that depend on the seed alone; free() them. */
+void *seeded_bytes(uint64_t seed, size_t n);
+uint64_t seeded_next(uint64_t *seed);
+/* A record of this name for these bytes, with their SHA-256. */
+struct store_state state_of(const char *name, const void *blob, size_t bytes);
+
+/* A new folder below $TMPDIR (or /tmp), which removed_dir deletes with the files in it. */
+char *made_dir(void);
+void removed_dir(char *dir);
+
+#endif
