@@ -35,6 +35,7 @@ static bool is_full_errno(int n)
 
 int db_fail(struct db *db, struct err *e)
 {
+    int os_errno = errno; /* of the failing call: cleared before each */
     int rc = db->h ? sqlite3_extended_errcode(db->h) : SQLITE_NOMEM;
     switch (rc & 0xff) {
     case SQLITE_FULL:
@@ -51,7 +52,8 @@ int db_fail(struct db *db, struct err *e)
     case SQLITE_IOERR:
         if (rc == SQLITE_IOERR_NOMEM)
             return err_set(e, ERR_NOMEM, "out of memory in the database");
-        if (is_full_errno(sqlite3_system_errno(db->h)))
+        /* A quota or a file size limit; sqlite3_system_errno is not set by a failing commit. */
+        if (is_full_errno(os_errno))
             return err_set(e, ERR_STORAGE_FULL, "no space is left in the data directory");
         break;
     }
@@ -65,6 +67,7 @@ bool db_is_damage(struct db *db)
 
 int db_exec(struct db *db, const char *sql, struct err *e)
 {
+    errno = 0;
     return sqlite3_exec(db->h, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : db_fail(db, e);
 }
 
@@ -234,6 +237,7 @@ int db_query(struct db *db, sqlite3_stmt **st, struct err *e, const char *sql, c
 
 int db_step(struct db *db, sqlite3_stmt *st, struct err *e)
 {
+    errno = 0;
     switch (sqlite3_step(st)) {
     case SQLITE_ROW:
         return 1;
@@ -347,6 +351,7 @@ int db_vacuum_step(struct db *db, int pages, struct err *e)
 
 int db_checkpoint(struct db *db, struct err *e)
 {
+    errno = 0;
     int rc = sqlite3_wal_checkpoint_v2(db->h, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     return rc == SQLITE_OK ? 0 : db_fail(db, e);
 }

@@ -18,16 +18,19 @@ int q_blob_is_whole(struct db *db, int64_t id, uint64_t bytes, struct err *e)
 {
     int64_t n_want = (int64_t)((bytes + BLOB_SLICE - 1) / BLOB_SLICE);
     sqlite3_stmt *st;
+    struct err found = {0};
     /* The length is in the row's header: no slice is read. */
-    int rc = db_query(db, &st, e,
+    int rc = db_query(db, &st, &found,
                       "SELECT count(*), coalesce(max(seq), -1), coalesce(sum(length(data)), 0)"
                       " FROM blob_slices WHERE blob = ?1",
                       "i", id);
-    if (rc == 0 && (rc = db_step(db, st, e)) > 0)
+    if (rc == 0 && (rc = db_step(db, st, &found)) > 0)
         rc = sqlite3_column_int64(st, 0) == n_want && sqlite3_column_int64(st, 1) == n_want - 1 &&
              (uint64_t)sqlite3_column_int64(st, 2) == bytes;
     else if (rc < 0 && db_is_damage(db))
         rc = 0;
+    else if (rc < 0 && e)
+        *e = found;
     db_done(st);
     return rc;
 }
@@ -95,11 +98,14 @@ int q_blob_read(struct db *db, int64_t id, size_t off, void *p, size_t n, struct
 int q_blob_is_same(struct db *db, int64_t id, size_t off, const void *p, size_t n, struct err *e)
 {
     sqlite3_stmt *st;
-    int rc = blob_slice(db, &st, id, off, n, e);
+    struct err found = {0};
+    int rc = blob_slice(db, &st, id, off, n, &found);
     if (rc == 0)
         rc = memcmp(p, sqlite3_column_blob(st, 0), n) == 0;
     else if (rc == ERR_STATE_CORRUPT)
         rc = 0;
+    else if (e)
+        *e = found;
     db_done(st);
     return rc;
 }

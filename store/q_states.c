@@ -255,30 +255,17 @@ static int check_absent(struct db *db, const char *name, struct err *e)
     return rc == 0 && exists ? err_set(e, ERR_STATE_EXISTS, "state %s exists", name) : rc;
 }
 
-static int put_create(struct db *db, struct q_put *put, uint64_t bytes, struct err *e)
-{
-    put->next = Q_PUT_WRITE;
-    put->off = 0;
-    int rc = q_blob_create(db, bytes, &put->blob, e);
-    return rc < 0 ? rc : 1;
-}
-
 static int put_find(struct db *db, struct q_put *put, const struct store_state *state,
-                    enum store_if_exists mode, struct err *e)
+                    struct err *e)
 {
     uint64_t bytes;
-    int rc = mode == STORE_EXISTS_ERROR ? check_absent(db, state->name, e) : 0;
+    int rc = q_blob_find(db, state->sha256, &put->blob, &bytes, e);
     if (rc < 0)
         return rc;
-    rc = q_blob_find(db, state->sha256, &put->blob, &bytes, e);
-    if (rc < 0)
-        return rc;
-    if (rc == 0)
-        return put_create(db, put, state->bytes, e);
-    if (bytes != state->bytes)
+    put->next = rc > 0 ? Q_PUT_SAME : Q_PUT_CREATE;
+    if (rc > 0 && bytes != state->bytes)
         return err_set(e, ERR_INVALID, "a blob of this SHA-256 has %llu bytes, not %llu",
                        (unsigned long long)bytes, (unsigned long long)state->bytes);
-    put->next = Q_PUT_SAME;
     return 1;
 }
 
@@ -289,12 +276,23 @@ static int put_compare(struct db *db, struct q_put *put, const struct store_stat
     int rc = q_blob_is_same(db, put->blob, put->off, blob + put->off, n, e);
     if (rc < 0)
         return rc;
-    if (rc == 0)
-        return put_create(db, put, state->bytes, e);
     put->off += n;
-    if (put->off == state->bytes)
+    if (rc == 0)
+        put->next = Q_PUT_CREATE;
+    else if (put->off == state->bytes)
         put->next = Q_PUT_FINISH;
     return 1;
+}
+
+static int put_create(struct db *db, struct q_put *put, const struct store_state *state,
+                      enum store_if_exists mode, struct err *e)
+{
+    int rc = mode == STORE_EXISTS_ERROR ? check_absent(db, state->name, e) : 0;
+    if (rc == 0)
+        rc = q_blob_create(db, state->bytes, &put->blob, e);
+    put->next = Q_PUT_WRITE;
+    put->off = 0;
+    return rc < 0 ? rc : 1;
 }
 
 static int put_write(struct db *db, struct q_put *put, const struct store_state *state,
@@ -373,15 +371,22 @@ static int put_finish(struct db *db, struct q_put *put, const struct store_state
     return rc;
 }
 
+bool q_put_only_reads(const struct q_put *put)
+{
+    return put->next == Q_PUT_FIND || put->next == Q_PUT_SAME;
+}
+
 int q_put_step(struct db *db, struct q_put *put, const struct store_state *state, const void *blob,
                enum store_if_exists mode, struct store_state *out, struct q_counts *change,
                struct err *e)
 {
     switch (put->next) {
     case Q_PUT_FIND:
-        return put_find(db, put, state, mode, e);
+        return put_find(db, put, state, e);
     case Q_PUT_SAME:
         return put_compare(db, put, state, blob, e);
+    case Q_PUT_CREATE:
+        return put_create(db, put, state, mode, e);
     case Q_PUT_WRITE:
         return put_write(db, put, state, blob, e);
     case Q_PUT_FINISH:

@@ -29,22 +29,24 @@ int q_state_list(struct db *db, const char *after, const char *prefix, size_t li
 int q_state_delete(struct db *db, const char *name, uint64_t version, struct store_state *out,
                    struct q_counts *change, struct err *e);
 
-/* A put goes in steps, each within a transaction: several may share one, or each has its own with
- * other requests in between. Nothing of it can be found before the last step, which must be
- * durable.
+/* A put goes in steps. The first two only read, and run outside a transaction (SQLite forbids to
+ * write in one that has met damage); the others write and run within one: several may share it, or
+ * each has its own, with other requests in between. Nothing of a put can be found before its last
+ * step, which must be durable.
  *
- *     FIND -> (the hash is new)           -> WRITE ... -> FINISH
- *          -> (known: compare) SAME ... ------------------^
+ *     FIND -> (the hash is new)           -> CREATE -> WRITE ... -> FINISH
+ *          -> (known: compare) SAME ... ----------------------------^
  *                    | (what is stored differs: damage)
- *                    `-> WRITE ... and the new bytes take the damaged ones' place */
+ *                    `-> CREATE -> WRITE ..., and the new bytes take the damaged ones' place */
 struct q_put {
-    enum { Q_PUT_FIND, Q_PUT_SAME, Q_PUT_WRITE, Q_PUT_FINISH } next;
+    enum { Q_PUT_FIND, Q_PUT_SAME, Q_PUT_CREATE, Q_PUT_WRITE, Q_PUT_FINISH } next;
     int64_t blob; /* being compared or written */
     size_t off;   /* bytes of it done */
 };
+bool q_put_only_reads(const struct q_put *put); /* the next step */
 /* 1: more steps to go; 0: done, *out is the record as stored and *change the counters; negative:
- * failed. Errors found before anything was written: ERR_STATE_EXISTS, ERR_INVALID. After any other
- * the transaction must be rolled back. */
+ * failed. ERR_STATE_EXISTS leaves at most refuse; after any other failure of a writing step its
+ * transaction must be rolled back. ERR_INVALID: the hash is known with another length. */
 int q_put_step(struct db *db, struct q_put *put, const struct store_state *state, const void *blob,
                enum store_if_exists mode, struct store_state *out, struct q_counts *change,
                struct err *e);

@@ -145,37 +145,48 @@ static void do_get(struct store *s, struct req *r)
 
 /* ---- small writes ---- */
 
-static int write_one(struct store *s, struct req *r)
+static int put_step(struct store *s, struct req *r)
+{
+    return q_put_step(&s->db, &r->put, &r->state, r->blob, r->mode, &r->out, &r->change, &r->err);
+}
+
+/* What of a write is done before its transaction. */
+static void write_begin(struct store *s, struct req *r)
+{
+    int rc = 1;
+    q_state_fini(&r->out);
+    r->err = (struct err){0};
+    r->change = (struct q_counts){0};
+    r->put = (struct q_put){0};
+    while (r->kind == REQ_PUT && rc > 0 && q_put_only_reads(&r->put))
+        rc = put_step(s, r);
+}
+
+static int write_end(struct store *s, struct req *r)
 {
     if (r->kind == REQ_DELETE)
         return q_state_delete(&s->db, r->name, r->version, &r->out, &r->change, &r->err);
     int rc;
-    r->put = (struct q_put){0};
-    while ((rc = q_put_step(&s->db, &r->put, &r->state, r->blob, r->mode, &r->out, &r->change,
-                            &r->err)) > 0)
+    while ((rc = put_step(s, r)) > 0)
         ;
     return rc;
 }
 
-/* A refusal found before anything was changed leaves the others of the group unharmed. */
-static bool is_refusal(int rc)
-{
-    return rc == ERR_STATE_EXISTS || rc == ERR_STATE_NOT_FOUND || rc == ERR_INVALID;
-}
-
-/* All of the group in one transaction. On failure nothing of it has happened, e says why. */
+/* All of the group in one transaction; a request that is refused leaves the others unharmed. On
+ * failure nothing of the group has happened, e says why. */
 static int write_group(struct store *s, struct req *const *group, size_t n, struct err *e)
 {
+    for (size_t i = 0; i < n; i++)
+        write_begin(s, group[i]);
     int rc = db_begin(&s->db, DB_DURABLE, e);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < n; i++) {
         struct req *r = group[i];
-        q_state_fini(&r->out);
-        r->err = (struct err){0};
-        r->change = (struct q_counts){0};
-        rc = write_one(s, r);
-        if (rc < 0 && !is_refusal(rc)) {
+        if (r->err.code)
+            continue;
+        rc = write_end(s, r);
+        if (rc < 0 && rc != ERR_STATE_EXISTS && rc != ERR_STATE_NOT_FOUND) {
             *e = r->err;
             db_rollback(&s->db);
             return rc;
@@ -251,11 +262,13 @@ static bool run_small(struct store *s)
 
 static int large_put_step(struct store *s, struct req *r)
 {
-    bool last = r->put.next == Q_PUT_FINISH;
-    int rc = db_begin(&s->db, last ? DB_DURABLE : DB_LAZY, &r->err);
+    if (q_put_only_reads(&r->put))
+        return put_step(s, r);
+    enum db_sync sync = r->put.next == Q_PUT_FINISH ? DB_DURABLE : DB_LAZY;
+    int rc = db_begin(&s->db, sync, &r->err);
     if (rc < 0)
         return rc;
-    rc = q_put_step(&s->db, &r->put, &r->state, r->blob, r->mode, &r->out, &r->change, &r->err);
+    rc = put_step(s, r);
     if (rc < 0) {
         db_rollback(&s->db);
         return rc;

@@ -1,6 +1,7 @@
 #include "tests/lib/store_sync.h"
 
 #include "daemon/base/sha256.h"
+#include "store/db.h"
 #include "tests/lib/check.h"
 
 #include <dirent.h>
@@ -206,4 +207,87 @@ void removed_dir(char *dir)
     closedir(d);
     assert_int_equal(rmdir(dir), 0);
     free(dir);
+}
+
+struct store *opened(const char *dir, size_t max_queue)
+{
+    struct store *s = NULL;
+    struct err e = {0};
+    if (store_open(&(struct store_options){.dir = dir, .max_queue = max_queue}, &s, &e) < 0)
+        fail_msg("open: %s", e.msg);
+    return s;
+}
+
+int open_fails(const char *dir, struct err *e)
+{
+    struct store *s = NULL;
+    *e = (struct err){0};
+    int rc = store_open(&(struct store_options){.dir = dir}, &s, e);
+    assert_null(s);
+    assert_int_equal(rc, e->code);
+    return rc;
+}
+
+/* Puts n bytes of this seed and returns the version. */
+uint64_t put_seeded(struct store *s, const char *name, uint64_t seed, size_t n)
+{
+    struct answer a;
+    void *blob = seeded_bytes(seed, n);
+    struct store_state st = state_of(name, blob, n);
+    if (sync_put(s, &st, blob, n, STORE_EXISTS_NEW_VERSION, &a) < 0)
+        fail_msg("put %s: %s", name, a.err.msg);
+    uint64_t version = a.state.version;
+    answer_fini(&a);
+    free(blob);
+    return version;
+}
+
+void check_seeded(struct store *s, const char *name, uint64_t version, uint64_t seed, size_t n)
+{
+    struct answer a;
+    if (sync_get(s, name, version, true, &a) < 0)
+        fail_msg("get %s: %s", name, a.err.msg);
+    void *want = seeded_bytes(seed, n);
+    assert_int_equal(a.blob_bytes, n);
+    assert_int_equal(a.state.bytes, n);
+    assert_memory_equal(a.blob, want, n);
+    free(want);
+    answer_fini(&a);
+}
+
+/* Runs SQL on a closed store's file through a connection of its own. */
+void sql_on_file(const char *dir, const char *sql)
+{
+    char path[300];
+    sqlite3 *h;
+    snprintf(path, sizeof path, "%s/" DB_FILE, dir);
+    assert_int_equal(sqlite3_open(path, &h), SQLITE_OK);
+    int rc = sqlite3_exec(h, sql, NULL, NULL, NULL);
+    if (rc != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(h));
+    sqlite3_close(h);
+}
+
+int64_t int_on_file(const char *dir, const char *sql)
+{
+    char path[300];
+    sqlite3 *h;
+    sqlite3_stmt *st;
+    snprintf(path, sizeof path, "%s/" DB_FILE, dir);
+    assert_int_equal(sqlite3_open(path, &h), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(h, sql, -1, &st, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    int64_t v = sqlite3_column_int64(st, 0);
+    sqlite3_finalize(st);
+    sqlite3_close(h);
+    return v;
+}
+
+void check_stats(struct store *s, uint64_t states, uint64_t blobs, uint64_t bytes)
+{
+    struct store_stats t;
+    store_get_stats(s, &t);
+    assert_int_equal(t.states, states);
+    assert_int_equal(t.blobs, blobs);
+    assert_int_equal(t.blob_bytes, bytes);
 }

@@ -21,6 +21,21 @@ int sync_delete(struct store *s, const char *name, uint64_t version, struct answ
 int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
               size_t size, bool *has_more);
 
+/* Each of these fails the test if it does not succeed. */
+struct store *opened(const char *dir, size_t max_queue);
+/* Puts n bytes of this seed and returns the version. */
+uint64_t put_seeded(struct store *s, const char *name, uint64_t seed, size_t n);
+/* The state reads back with exactly these bytes. */
+void check_seeded(struct store *s, const char *name, uint64_t version, uint64_t seed, size_t n);
+void check_stats(struct store *s, uint64_t states, uint64_t blobs, uint64_t bytes);
+/* Opening fails; returns and fills in how. */
+int open_fails(const char *dir, struct err *e);
+
+/* SQL on a closed store's file, through a connection of its own; and the number that a query gives.
+ */
+void sql_on_file(const char *dir, const char *sql);
+int64_t int_on_file(const char *dir, const char *sql);
+
 /* Bytes that depend on the seed alone; free() them. */
 void *seeded_bytes(uint64_t seed, size_t n);
 uint64_t seeded_next(uint64_t *seed);
