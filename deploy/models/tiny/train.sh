@@ -22,4 +22,5 @@ done
 "$bin" bench quality --model "$out/model.safetensors" --heldout "$here/heldout" --json >"$out/quality.json"
 python3 "$here/plot.py" "$out/log.jsonl" >"$out/loss.svg"
 cp "$out/model.safetensors" "$out/loss.svg" "$out/quality.json" "$here/"
-"$bin" bench quality --model "$here/model.safetensors" --heldout "$here/heldout" --limit 30000
+python3 "$here/card.py" "$recipe" "$bin"
+echo "$here: weights, loss.svg, quality.json and README.md are renewed"
