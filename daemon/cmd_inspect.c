@@ -60,8 +60,8 @@ static json_t *tensor_json(const struct tensor *t)
     json_t *shape = json_array();
     for (int d = 0; d < t->n_dims; d++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
-    return json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "dtype", dtype_name(t->dtype), "shape", shape,
-                     "sha256", hex);
+    return json_pack("{s:s, s:s, s:o, s:s}", "name", t->name, "dtype", dtype_name(t->dtype),
+                     "shape", shape, "sha256", hex);
 }
 
 static int inspect_json(const struct tensor_file *f)
@@ -130,7 +130,8 @@ static void shape_text(const struct tensor *t, char *out, size_t size)
         snprintf(out, size, "scalar");
 }
 
-/* One line a tensor: name, type, shape, the first 16 digits of the digest that --json gives whole. */
+/* One line a tensor: name, type, shape, the first 16 digits of the digest that --json gives whole.
+ */
 static void put_table(struct buf *b, const struct tensor_file *f)
 {
     char shape[8 * 24], hex[65];
@@ -150,8 +151,8 @@ static void put_table(struct buf *b, const struct tensor_file *f)
         tensor_sha256_f32(t, digest, NULL);
         sha256_hex(digest, hex);
         put_text(b, t->name, strlen(t->name), SIZE_MAX);
-        buf_printf(b, "%*s  %-4s  %-*s  %.16s\n", wide_name - (int)strlen(t->name), "", dtype_name(t->dtype),
-                   wide_shape, shape, hex);
+        buf_printf(b, "%*s  %-4s  %-*s  %.16s\n", wide_name - (int)strlen(t->name), "",
+                   dtype_name(t->dtype), wide_shape, shape, hex);
     }
 }
 

@@ -1,8 +1,8 @@
 /* GGUF's quantised blocks, after the layouts that ggml and gguf-py publish.
  *
- * d, m: F16 scale and minimum. q: the small integers of the block. In the 32-element types byte j of
- * the packed nibbles holds element j (low) and element j + 16 (high). The K types hold 256 elements
- * in groups of 16 or 32, each with a small integer scale under the block's F16 scale. */
+ * d, m: F16 scale and minimum. q: the small integers of the block. In the 32-element types byte j
+ * of the packed nibbles holds element j (low) and element j + 16 (high). The K types hold 256
+ * elements in groups of 16 or 32, each with a small integer scale under the block's F16 scale. */
 #include "engine/tensor/blocks.h"
 
 #include "engine/tensor/file.h"
@@ -87,8 +87,9 @@ static void q2_k(const uint8_t *b, float *y)
 }
 
 /* high bits [32] | q [64], 2 bits | scales [12], 6 bits each | d;  x = d (scale - 32) q3,
- * q3 = q if its high bit is set, else q - 4. The high bit of group pair p is bit p of its byte. Scale
- * g: low nibbles in bytes 0..7 (g < 8 low half, else high half), two high bits in bytes 8..11. */
+ * q3 = q if its high bit is set, else q - 4. The high bit of group pair p is bit p of its byte.
+ * Scale g: low nibbles in bytes 0..7 (g < 8 low half, else high half), two high bits in
+ * bytes 8..11. */
 static void q3_k(const uint8_t *b, float *y)
 {
     const uint8_t *high = b, *q = b + 32, *scale = b + 96;
@@ -107,7 +108,8 @@ static void q3_k(const uint8_t *b, float *y)
 }
 
 /* Eight 6-bit scales and eight 6-bit minima in 12 bytes: groups 0..3 in the low six bits of bytes
- * g and g + 4; groups 4..7 in the nibbles of byte g + 4 under the two high bits of bytes g - 4 and g. */
+ * g and g + 4; groups 4..7 in the nibbles of byte g + 4 under the two high bits of bytes g - 4 and
+ * g. */
 static void scale_min(const uint8_t *s, int g, float *scale, float *min)
 {
     int a = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | s[g - 4] >> 6 << 4;
@@ -146,8 +148,8 @@ static void q5_k(const uint8_t *b, float *y)
 }
 
 /* low nibbles [128] | high bit pairs [64] | scales, signed [16] | d;  x = d scale (q - 32).
- * Within a half of 128, quarter k (32 elements) has its nibbles in bytes 32 (k % 2) .. + 31, low for
- * k < 2, and its bit pairs at bits 2 k of the 32 bytes of its half. */
+ * Within a half of 128, quarter k (32 elements) has its nibbles in bytes 32 (k % 2) .. + 31, low
+ * for k < 2, and its bit pairs at bits 2 k of the 32 bytes of its half. */
 static void q6_k(const uint8_t *b, float *y)
 {
     const int8_t *scale = (const int8_t *)b + 192;

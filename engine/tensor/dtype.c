@@ -62,8 +62,8 @@ static inline float bits_float(uint32_t u)
 }
 
 /* sign | exponent (5, bias 15) | fraction (10) to sign | exponent (8, bias 127) | fraction (23).
- * Subnormals are fraction * 2^-24, by an integer conversion: no denormal F32 takes part, so a thread
- * that flushes those gets the same values. */
+ * Subnormals are fraction * 2^-24, by an integer conversion: no denormal F32 takes part, so a
+ * thread that flushes those gets the same values. */
 static inline float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
@@ -74,8 +74,8 @@ static inline float half_to_float(uint16_t h)
     return bits_float(u | sign);
 }
 
-/* To nearest even. Adding 0.5 to a magnitude below 2^-14 leaves it, rounded to multiples of 2^-24, in
- * the low bits; above, half a unit less one plus the last bit kept is added and the rest cut. */
+/* To nearest even. Adding 0.5 to a magnitude below 2^-14 leaves it, rounded to multiples of 2^-24,
+ * in the low bits; above, half a unit less one plus the last bit kept is added and the rest cut. */
 static inline uint16_t float_to_half(float f)
 {
     uint32_t u = float_bits(f), sign = u >> 16 & 0x8000;

@@ -208,8 +208,9 @@ int tensor__measure(struct tensor *t, struct err *e)
     size_t block = dtype_block_len(t->dtype);
     size_t row = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     if (row % block)
-        return err_set(e, ERR_FORMAT, "tensor %s: rows of %zu elements, want a multiple of %zu for %s",
-                       shown, row, block, dtype_name(t->dtype));
+        return err_set(e, ERR_FORMAT,
+                       "tensor %s: rows of %zu elements, want a multiple of %zu for %s", shown, row,
+                       block, dtype_name(t->dtype));
     if (!dtype_bytes(t->dtype, t->count, &t->bytes))
         return err_set(e, ERR_FORMAT, "tensor %s: the size of %zu elements overflows", shown,
                        t->count);
@@ -273,8 +274,8 @@ int tensor_file_open(const char *path, struct tensor_file **out, struct err *e)
         rc = err_set(e, ERR_IO, "cannot open the file: %s", strerror(errno));
     else if (!S_ISREG(st.st_mode))
         rc = err_set(e, ERR_IO, "not a regular file");
-    else if (st.st_size > 0 && (map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) ==
-                                   MAP_FAILED)
+    else if (st.st_size > 0 &&
+             (map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
         rc = err_set(e, ERR_IO, "cannot map the file: %s", strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -327,7 +328,8 @@ const struct tensor *tensor_file_find(const struct tensor_file *f, const char *n
     return p ? *p : NULL;
 }
 
-static const struct tensor_file_meta *find_meta(const struct tensor_file *f, const char *key, int type)
+static const struct tensor_file_meta *find_meta(const struct tensor_file *f, const char *key,
+                                                int type)
 {
     struct tensor_file_meta want = {.key = key};
     const struct tensor_file_meta *m =
@@ -397,8 +399,8 @@ int tensor_sha256_f32(const struct tensor *t, uint8_t digest[32], struct err *e)
 {
     (void)e;
     float x[4096]; /* a whole number of blocks of every type */
-    size_t step = sizeof x / sizeof x[0], step_bytes = step / dtype_block_len(t->dtype) *
-                                                       dtype_block_bytes(t->dtype);
+    size_t step = sizeof x / sizeof x[0],
+           step_bytes = step / dtype_block_len(t->dtype) * dtype_block_bytes(t->dtype);
     struct sha256 s;
     sha256_start(&s);
     const uint8_t *p = t->data;

@@ -35,8 +35,8 @@ struct tensor_file {
     enum tensor_file_kind kind;
     const uint8_t *bytes; /* the whole file, [n] */
     size_t n;
-    void *map; /* to be unmapped, or NULL */
-    struct tensor_mem mem; /* ends with the file */
+    void *map;              /* to be unmapped, or NULL */
+    struct tensor_mem mem;  /* ends with the file */
     struct tensor *tensors; /* in the file's order */
     size_t n_tensors, cap_tensors;
     const struct tensor **by_name; /* the same, sorted by name */
@@ -57,7 +57,8 @@ int tensor__index(struct tensor_file *f, struct err *e);
 
 /* Names in files must be UTF-8 of 1 to TENSOR_MAX_NAME bytes without control characters. */
 int tensor__check_name(const char *s, size_t len, struct err *e);
-/* From dtype, n_dims and shape to count and bytes; ERR_FORMAT if they overflow or blocks do not fit. */
+/* From dtype, n_dims and shape to count and bytes; ERR_FORMAT if they overflow or blocks do not
+ * fit. */
 int tensor__measure(struct tensor *t, struct err *e);
 /* Text from a file made fit for a message: cut, and without control characters. */
 #define TENSOR_SHOWN 80

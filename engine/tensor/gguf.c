@@ -1,17 +1,30 @@
 /* Reader of GGUF, versions 2 and 3, little-endian (the format that ggml's gguf.md describes):
  *
- *     "GGUF" | version u32 | tensors u64 | entries u64 | entries | tensor descriptions | padding | data
- *     entry:       key string | type u32 | value        string: length u64, bytes
- *     description: name string | n_dims u32 | dims u64 [n_dims], fastest first | type u32 | offset u64
+ *     "GGUF" | version u32 | tensors u64 | entries u64 | entries | tensor descriptions | padding |
+ * data entry:       key string | type u32 | value        string: length u64, bytes description:
+ * name string | n_dims u32 | dims u64 [n_dims], fastest first | type u32 | offset u64
  *
- * Offsets count from the data, which begins at a multiple of general.alignment (32 if absent). Holes are
- * allowed (padding), overlaps are not. */
+ * Offsets count from the data, which begins at a multiple of general.alignment (32 if absent).
+ * Holes are allowed (padding), overlaps are not. */
 #include "engine/tensor/file.h"
 
 #include <inttypes.h>
 
 enum value_type {
-    V_U8, V_I8, V_U16, V_I16, V_U32, V_I32, V_F32, V_BOOL, V_STR, V_ARRAY, V_U64, V_I64, V_F64, V_COUNT
+    V_U8,
+    V_I8,
+    V_U16,
+    V_I16,
+    V_U32,
+    V_I32,
+    V_F32,
+    V_BOOL,
+    V_STR,
+    V_ARRAY,
+    V_U64,
+    V_I64,
+    V_F64,
+    V_COUNT
 };
 /* bytes of a value; 0: it has its own length */
 static const uint8_t value_bytes[V_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -21,9 +34,9 @@ static const struct {
     uint32_t id;
     enum dtype dtype;
 } type_ids[] = {
-    {0, DTYPE_F32},   {1, DTYPE_F16},   {2, DTYPE_Q4_0},  {3, DTYPE_Q4_1}, {6, DTYPE_Q5_0},
+    {0, DTYPE_F32},   {1, DTYPE_F16},   {2, DTYPE_Q4_0},  {3, DTYPE_Q4_1},  {6, DTYPE_Q5_0},
     {7, DTYPE_Q5_1},  {8, DTYPE_Q8_0},  {10, DTYPE_Q2_K}, {11, DTYPE_Q3_K}, {12, DTYPE_Q4_K},
-    {13, DTYPE_Q5_K}, {14, DTYPE_Q6_K}, {24, DTYPE_I8},   {25, DTYPE_I16}, {26, DTYPE_I32},
+    {13, DTYPE_Q5_K}, {14, DTYPE_Q6_K}, {24, DTYPE_I8},   {25, DTYPE_I16},  {26, DTYPE_I32},
     {27, DTYPE_I64},  {28, DTYPE_F64},  {30, DTYPE_BF16},
 };
 #define N_TYPE_IDS (sizeof type_ids / sizeof type_ids[0])
@@ -79,8 +92,8 @@ static bool next_u64(struct reader *r, uint64_t *v)
 
 static int cut_short(const struct reader *r, const char *what, struct err *e)
 {
-    return err_set(e, ERR_FORMAT, "the GGUF file ends within %s: %zu bytes, of which %zu were read", what,
-                   r->f->n, r->at);
+    return err_set(e, ERR_FORMAT, "the GGUF file ends within %s: %zu bytes, of which %zu were read",
+                   what, r->f->n, r->at);
 }
 
 /* A string of the file, copied with a NUL. */
@@ -124,11 +137,12 @@ static int read_array(struct reader *r, struct tensor_file_meta *m, struct err *
     if (type == V_STR)
         return read_strings(r, n, m, e);
     if (type >= V_COUNT || !value_bytes[type])
-        return err_set(e, ERR_FORMAT, "a GGUF array has elements of type %u, want 0 to 12 without 9", type);
+        return err_set(e, ERR_FORMAT,
+                       "a GGUF array has elements of type %u, want 0 to 12 without 9", type);
     if (n > (r->f->n - r->at) / value_bytes[type])
         return err_set(e, ERR_FORMAT,
-                       "a GGUF array claims %" PRIu64 " elements, %zu bytes of the file are left", n,
-                       r->f->n - r->at);
+                       "a GGUF array claims %" PRIu64 " elements, %zu bytes of the file are left",
+                       n, r->f->n - r->at);
     next(r, n * value_bytes[type]);
     return 0;
 }
@@ -216,7 +230,8 @@ static int read_entry(struct reader *r, struct err *e)
     return rc < 0 ? rc : tensor__add_meta(r->f, &m, e);
 }
 
-/* t->data is left at the start of the file; offset is checked later, when the data's start is known. */
+/* t->data is left at the start of the file; offset is checked later, when the data's start is
+ * known. */
 static int read_description(struct reader *r, uint64_t *offset, struct err *e)
 {
     char shown[TENSOR_SHOWN];
@@ -245,10 +260,11 @@ static int read_description(struct reader *r, uint64_t *offset, struct err *e)
     if (!next_u32(r, &type) || !next_u64(r, offset))
         return cut_short(r, "the description of a tensor", e);
     if (!dtype_of_id(type, &t.dtype))
-        return err_set(e, ERR_FORMAT,
-                       "tensor %s: ggml type %u is not supported, want F32, F16, BF16, F64, an I type, Q4_0 "
-                       "to Q8_0 or Q2_K to Q6_K",
-                       shown, type);
+        return err_set(
+            e, ERR_FORMAT,
+            "tensor %s: ggml type %u is not supported, want F32, F16, BF16, F64, an I type, Q4_0 "
+            "to Q8_0 or Q2_K to Q6_K",
+            shown, type);
     rc = tensor__measure(&t, e);
     return rc < 0 ? rc : tensor__add(r->f, &t, e);
 }
@@ -286,7 +302,8 @@ static int refuse_overlaps(const struct tensor_file *f, struct err *e)
     return rc;
 }
 
-/* Points every tensor at its data, which begins at the next multiple of `align` and ends with the file. */
+/* Points every tensor at its data, which begins at the next multiple of `align` and ends with the
+ * file. */
 static int place(struct reader *r, const uint64_t *offsets, size_t align, struct err *e)
 {
     struct tensor_file *f = r->f;
@@ -297,12 +314,13 @@ static int place(struct reader *r, const uint64_t *offsets, size_t align, struct
         struct tensor *t = &f->tensors[i];
         tensor__show(shown, t->name, strlen(t->name));
         if (offsets[i] & (align - 1))
-            return err_set(e, ERR_FORMAT, "tensor %s: offset %" PRIu64 ", want a multiple of %zu", shown,
-                           offsets[i], align);
+            return err_set(e, ERR_FORMAT, "tensor %s: offset %" PRIu64 ", want a multiple of %zu",
+                           shown, offsets[i], align);
         if (offsets[i] > f->n - start || t->bytes > f->n - start - offsets[i])
             return err_set(e, ERR_FORMAT,
-                           "tensor %s: %zu bytes at offset %" PRIu64 ", the file has %zu bytes of data", shown,
-                           t->bytes, offsets[i], f->n - start);
+                           "tensor %s: %zu bytes at offset %" PRIu64
+                           ", the file has %zu bytes of data",
+                           shown, t->bytes, offsets[i], f->n - start);
         t->data = f->bytes + start + offsets[i];
     }
     return refuse_overlaps(f, e);
@@ -315,12 +333,14 @@ static int read_alignment(const struct tensor_file *f, size_t *align, struct err
     if (!tensor_file_meta_u64(f, "general.alignment", &v))
         return 0;
     if (!v || (v & (v - 1)) || v > 1u << 20)
-        return err_set(e, ERR_FORMAT, "general.alignment is %" PRIu64 ", want a power of two up to 2^20", v);
+        return err_set(e, ERR_FORMAT,
+                       "general.alignment is %" PRIu64 ", want a power of two up to 2^20", v);
     *align = (size_t)v;
     return 0;
 }
 
-/* The smallest entry and description have 13 and 24 bytes: claimed counts are held against that first. */
+/* The smallest entry and description have 13 and 24 bytes: claimed counts are held against that
+ * first. */
 static int read_counts(struct reader *r, uint64_t *n_tensors, uint64_t *n_meta, struct err *e)
 {
     uint32_t version;

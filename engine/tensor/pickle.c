@@ -1,6 +1,6 @@
 /* The pickle machine: a stack with marks, a memo, one handler an opcode (CPython's pickletools.py
- * describes them). Work and memory are bounded by the pickle's length: an opcode has at least one byte
- * and makes at most one value. */
+ * describes them). Work and memory are bounded by the pickle's length: an opcode has at least one
+ * byte and makes at most one value. */
 #include "engine/tensor/pickle.h"
 
 #include <inttypes.h>
@@ -47,8 +47,8 @@ struct machine {
 
 static int bad(struct machine *m, const char *what)
 {
-    return err_set(m->e, ERR_FORMAT, "the pickle is damaged at byte %zu (opcode 0x%02x): %s", m->at, m->op,
-                   what);
+    return err_set(m->e, ERR_FORMAT, "the pickle is damaged at byte %zu (opcode 0x%02x): %s", m->at,
+                   m->op, what);
 }
 
 static int no_memory(struct machine *m)
@@ -177,7 +177,8 @@ static int op_proto(struct machine *m)
 static int op_frame(struct machine *m)
 {
     uint64_t v;
-    return next_number(m, 8, &v) && v <= m->n - m->at ? 0 : bad(m, "a frame is longer than the pickle");
+    return next_number(m, 8, &v) && v <= m->n - m->at ? 0
+                                                      : bad(m, "a frame is longer than the pickle");
 }
 
 static int op_stop(struct machine *m)
@@ -263,7 +264,11 @@ static int op_float(struct machine *m)
 static int op_bytes(struct machine *m)
 {
     bool is_text = strchr("XUT\x8c\x8d", m->op) != NULL;
-    int width = strchr("U\x8c" "C", m->op) ? 1 : strchr("\x8d\x8e\x96", m->op) ? 8 : 4;
+    int width = 4;
+    if (strchr("\x8cUC", m->op))
+        width = 1;
+    else if (strchr("\x8d\x8e\x96", m->op))
+        width = 8;
     uint64_t len;
     const uint8_t *p = next_number(m, width, &len) ? next(m, len) : NULL;
     if (!p)
@@ -278,8 +283,8 @@ static int op_bytes(struct machine *m)
 
 static int op_empty(struct machine *m)
 {
-    struct pickle_value *v =
-        push_new(m, m->op == '}' ? PICKLE_DICT : m->op == 0x8f ? PICKLE_OTHER : PICKLE_LIST);
+    enum pickle_type type = m->op == '}' ? PICKLE_DICT : PICKLE_LIST;
+    struct pickle_value *v = push_new(m, m->op == 0x8f ? PICKLE_OTHER : type);
     if (!v)
         return failed(m);
     v->tuple = m->op == ')';
@@ -348,10 +353,12 @@ static int op_set(struct machine *m)
         return rc;
     if (m->op == 0x91)
         return op_none(m);
-    return top(m) && top(m)->type == PICKLE_OTHER ? 0 : bad(m, "items go into something that is no set");
+    return top(m) && top(m)->type == PICKLE_OTHER
+               ? 0
+               : bad(m, "items go into something that is no set");
 }
 
-/* An honest pickler numbers its memo in order: an index beyond the pickle's length cannot be one. */
+/* An honest pickler numbers its memo in order: an index beyond the pickle's length is a lie. */
 static int op_put(struct machine *m)
 {
     uint64_t i = m->memoized;
@@ -397,9 +404,9 @@ static int push_global(struct machine *m, struct tensor_str module, struct tenso
             v->global = &globals[i];
             return 0;
         }
-    return err_set(m->e, ERR_FORMAT,
-                   "the pickle names %s of module %s, which tensors do not need: refused",
-                   tensor__show(shown[0], name.s, name.len), tensor__show(shown[1], module.s, module.len));
+    return err_set(
+        m->e, ERR_FORMAT, "the pickle names %s of module %s, which tensors do not need: refused",
+        tensor__show(shown[0], name.s, name.len), tensor__show(shown[1], module.s, module.len));
 }
 
 static bool next_line(struct machine *m, struct tensor_str *s)
@@ -428,7 +435,8 @@ static int op_stack_global(struct machine *m)
     return push_global(m, module->str, name->str);
 }
 
-static const struct pickle_value *item(const struct pickle_value *list, size_t i, enum pickle_type type)
+static const struct pickle_value *item(const struct pickle_value *list, size_t i,
+                                       enum pickle_type type)
 {
     return i < list->list.n && list->list.at[i]->type == type ? list->list.at[i] : NULL;
 }
@@ -467,16 +475,19 @@ static bool read_dims(const struct pickle_value *list, uint64_t *out)
 static int rebuild_tensor(struct machine *m, const struct pickle_value *args)
 {
     const struct pickle_value *storage = item(args, 0, PICKLE_STORAGE),
-                              *offset = item(args, 1, PICKLE_INT), *shape = item(args, 2, PICKLE_LIST),
+                              *offset = item(args, 1, PICKLE_INT),
+                              *shape = item(args, 2, PICKLE_LIST),
                               *stride = item(args, 3, PICKLE_LIST);
-    if (!storage || !offset || offset->i < 0 || !shape || !stride || shape->list.n != stride->list.n)
+    if (!storage || !offset || offset->i < 0 || !shape || !stride ||
+        shape->list.n != stride->list.n)
         return bad(m, "a tensor lacks a storage, an offset, or a shape and strides of one length");
     if (shape->list.n > TENSOR_MAX_DIMS)
         return bad(m, "a tensor has more than 8 dimensions");
     struct pickle_tensor *t = tensor_mem_take(m->mem, sizeof *t, _Alignof(struct pickle_tensor));
     if (!t)
         return no_memory(m);
-    *t = (struct pickle_tensor){&storage->storage, (uint64_t)offset->i, (int)shape->list.n, {0}, {0}};
+    *t = (struct pickle_tensor){
+        &storage->storage, (uint64_t)offset->i, (int)shape->list.n, {0}, {0}};
     if (!read_dims(shape, t->shape) || !read_dims(stride, t->stride))
         return bad(m, "a tensor's shape or strides hold other than integers of 0 or more");
     struct pickle_value *v = push_new(m, PICKLE_TENSOR);
@@ -491,7 +502,8 @@ static int op_reduce(struct machine *m)
     struct pickle_value *args = pop(m), *f = pop(m);
     if (!args || args->type != PICKLE_LIST || !f || f->type != PICKLE_GLOBAL)
         return bad(m, "it calls something that is no global");
-    const struct pickle_value *tensor = item(args, 0, PICKLE_TENSOR), *dims = item(args, 0, PICKLE_LIST);
+    const struct pickle_value *tensor = item(args, 0, PICKLE_TENSOR),
+                              *dims = item(args, 0, PICKLE_LIST);
     switch (f->global->what) {
     case G_TENSOR:
         return rebuild_tensor(m, args);
@@ -500,8 +512,9 @@ static int op_reduce(struct machine *m)
     case G_SIZE:
         return dims ? push(m, args->list.at[0]) : bad(m, "a size is no tuple");
     case G_ORDERED_DICT:
-        /* Python 3 fills it afterwards; copying a list given here could multiply the file's size. */
-        return args->list.n                ? bad(m, "a dictionary is made of something")
+        /* Python 3 fills it afterwards; copying a list given here could multiply the file's size.
+         */
+        return args->list.n               ? bad(m, "a dictionary is made of something")
                : push_new(m, PICKLE_DICT) ? 0
                                           : failed(m);
     case G_STORAGE:
@@ -519,19 +532,19 @@ static int op_build(struct machine *m)
 }
 
 static int (*const handlers[256])(struct machine *) = {
-    [0x80] = op_proto,        [0x95] = op_frame,  ['.'] = op_stop,   ['('] = op_mark,
-    ['0'] = op_pop,           ['1'] = op_pop_mark, ['2'] = op_dup,   ['N'] = op_none,
-    [0x88] = op_bool,         [0x89] = op_bool,   ['J'] = op_int,    ['K'] = op_int,
-    ['M'] = op_int,           [0x8a] = op_long,   [0x8b] = op_long,  ['G'] = op_float,
-    ['X'] = op_bytes,         [0x8c] = op_bytes,  [0x8d] = op_bytes, ['U'] = op_bytes,
-    ['T'] = op_bytes,         ['B'] = op_bytes,   ['C'] = op_bytes,  [0x8e] = op_bytes,
-    [0x96] = op_bytes,        [')'] = op_empty,   [']'] = op_empty,  ['}'] = op_empty,
-    [0x8f] = op_empty,        [0x85] = op_tuple,  [0x86] = op_tuple, [0x87] = op_tuple,
-    ['t'] = op_tuple,         ['l'] = op_tuple,   ['a'] = op_add,    ['e'] = op_add,
-    ['s'] = op_add,           ['u'] = op_add,     ['d'] = op_dict,   [0x90] = op_set,
-    [0x91] = op_set,          ['q'] = op_put,     ['r'] = op_put,    [0x94] = op_put,
-    ['h'] = op_get,           ['j'] = op_get,     ['c'] = op_global, [0x93] = op_stack_global,
-    ['Q'] = op_persistent_id, ['R'] = op_reduce,  ['b'] = op_build,
+    [0x80] = op_proto,        [0x95] = op_frame,   ['.'] = op_stop,   ['('] = op_mark,
+    ['0'] = op_pop,           ['1'] = op_pop_mark, ['2'] = op_dup,    ['N'] = op_none,
+    [0x88] = op_bool,         [0x89] = op_bool,    ['J'] = op_int,    ['K'] = op_int,
+    ['M'] = op_int,           [0x8a] = op_long,    [0x8b] = op_long,  ['G'] = op_float,
+    ['X'] = op_bytes,         [0x8c] = op_bytes,   [0x8d] = op_bytes, ['U'] = op_bytes,
+    ['T'] = op_bytes,         ['B'] = op_bytes,    ['C'] = op_bytes,  [0x8e] = op_bytes,
+    [0x96] = op_bytes,        [')'] = op_empty,    [']'] = op_empty,  ['}'] = op_empty,
+    [0x8f] = op_empty,        [0x85] = op_tuple,   [0x86] = op_tuple, [0x87] = op_tuple,
+    ['t'] = op_tuple,         ['l'] = op_tuple,    ['a'] = op_add,    ['e'] = op_add,
+    ['s'] = op_add,           ['u'] = op_add,      ['d'] = op_dict,   [0x90] = op_set,
+    [0x91] = op_set,          ['q'] = op_put,      ['r'] = op_put,    [0x94] = op_put,
+    ['h'] = op_get,           ['j'] = op_get,      ['c'] = op_global, [0x93] = op_stack_global,
+    ['Q'] = op_persistent_id, ['R'] = op_reduce,   ['b'] = op_build,
 };
 
 int pickle_load(const uint8_t *p, size_t n, struct tensor_mem *mem, struct pickle_value **root,

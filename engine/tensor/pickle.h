@@ -35,7 +35,7 @@ struct pickle_tensor {
 
 struct pickle_value {
     enum pickle_type type;
-    bool tuple;                              /* LIST */
+    bool tuple;                                                 /* LIST */
     enum { WALK_NEW, WALK_NOW, WALK_PLAIN, WALK_TENSORS } walk; /* free for the user's walk */
     union {
         int64_t i;

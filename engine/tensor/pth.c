@@ -18,8 +18,8 @@
 #include <stdio.h>
 
 #define MAX_PICKLE ((size_t)64 << 20) /* bytes */
-#define MAX_DEPTH 32                  /* of containers */
-#define SLACK 65536u                  /* bytes of copies that any file may cause */
+#define MAX_DEPTH  32                 /* of containers */
+#define SLACK      65536u             /* bytes of copies that any file may cause */
 
 struct walker {
     struct tensor_file *f;
@@ -117,7 +117,8 @@ static int copy_strided(struct walker *w, const struct pickle_tensor *p, const u
         limit = SIZE_MAX;
     if (t->bytes > limit - w->copied)
         return err_set(w->e, ERR_FORMAT,
-                       "tensor %s: its strides spread the storage over %zu bytes, more than the file accounts for",
+                       "tensor %s: its strides spread the storage over %zu bytes, more than the "
+                       "file accounts for",
                        shown, t->bytes);
     uint8_t *out = tensor__alloc(w->f, t->bytes);
     if (!out)
@@ -142,19 +143,21 @@ static bool last_element(const struct pickle_tensor *p, uint64_t *last)
 }
 
 /* Loads the storage and points t->data into it, or at a copy in order. */
-static int place(struct walker *w, const struct pickle_tensor *p, struct tensor *t, const char *shown)
+static int place(struct walker *w, const struct pickle_tensor *p, struct tensor *t,
+                 const char *shown)
 {
     const struct pickle_storage *s = p->storage;
     char key[TENSOR_SHOWN];
     tensor__show(key, s->key.s, s->key.len);
     struct zip_member *m = member(w, "data/", s->key);
     if (!m)
-        return err_set(w->e, ERR_FORMAT, "tensor %s: its storage %s is not in the file", shown, key);
+        return err_set(w->e, ERR_FORMAT, "tensor %s: its storage %s is not in the file", shown,
+                       key);
     size_t size = dtype_block_bytes(s->dtype), bytes;
     if (!mem_mul(s->numel, size, &bytes) || bytes != m->size)
         return err_set(w->e, ERR_FORMAT,
-                       "tensor %s: storage %s has %zu bytes, want %" PRIu64 " elements of %s", shown, key,
-                       m->size, s->numel, dtype_name(s->dtype));
+                       "tensor %s: storage %s has %zu bytes, want %" PRIu64 " elements of %s",
+                       shown, key, m->size, s->numel, dtype_name(s->dtype));
     int rc = zip_read(&w->zip, m, &w->f->mem, w->e);
     if (rc < 0)
         return rc;
@@ -165,8 +168,8 @@ static int place(struct walker *w, const struct pickle_tensor *p, struct tensor 
     uint64_t last;
     if (!last_element(p, &last) || last >= s->numel)
         return err_set(w->e, ERR_FORMAT,
-                       "tensor %s: offset %" PRIu64 ", shape and strides reach past its storage of %" PRIu64
-                       " elements",
+                       "tensor %s: offset %" PRIu64
+                       ", shape and strides reach past its storage of %" PRIu64 " elements",
                        shown, p->offset, s->numel);
     t->data = m->data + p->offset * size;
     if (is_contiguous(t, p->stride))
@@ -205,8 +208,8 @@ static int walk_under(struct walker *w, const char *part, size_t len, struct pic
     if (v->type != PICKLE_TENSOR && v->type != PICKLE_LIST && v->type != PICKLE_DICT)
         return 0;
     if (len > TENSOR_MAX_NAME || before + dot + len > TENSOR_MAX_NAME)
-        return err_set(w->e, ERR_FORMAT, "a name of more than %d bytes, ending in %s", TENSOR_MAX_NAME,
-                       tensor__show(shown, part, len));
+        return err_set(w->e, ERR_FORMAT, "a name of more than %d bytes, ending in %s",
+                       TENSOR_MAX_NAME, tensor__show(shown, part, len));
     if (dot)
         w->name[before] = '.';
     memcpy(w->name + before + dot, part, len);
@@ -237,15 +240,17 @@ static int walk_items(struct walker *w, struct pickle_value *v)
             rc = walk_under(w, key->str.s, key->str.len, item);
         else if (key->type == PICKLE_INT)
             rc = walk_number(w, key->i, item);
-        else if (item->type == PICKLE_TENSOR || item->type == PICKLE_LIST || item->type == PICKLE_DICT)
+        else if (item->type == PICKLE_TENSOR || item->type == PICKLE_LIST ||
+                 item->type == PICKLE_DICT)
             rc = err_set(w->e, ERR_FORMAT, "a key in %s is neither a string nor an integer",
                          w->name_len ? w->name : "the outermost dictionary");
     }
     return rc;
 }
 
-/* A container is walked once, so the work is bounded by the pickle's length. Meeting one again is fine
- * while it holds no tensor (shared options); with tensors, their names would be doubled without end. */
+/* A container is walked once, so the work is bounded by the pickle's length. Meeting one again is
+ * fine while it holds no tensor (shared options); with tensors, their names would be doubled
+ * without end. */
 static int walk(struct walker *w, struct pickle_value *v)
 {
     char shown[TENSOR_SHOWN];
@@ -254,7 +259,8 @@ static int walk(struct walker *w, struct pickle_value *v)
     if ((v->type != PICKLE_LIST && v->type != PICKLE_DICT) || v->walk == WALK_PLAIN)
         return 0;
     if (v->walk != WALK_NEW || w->depth == MAX_DEPTH)
-        return err_set(w->e, ERR_FORMAT, "the container %s %s", tensor__show(shown, w->name, w->name_len),
+        return err_set(w->e, ERR_FORMAT, "the container %s %s",
+                       tensor__show(shown, w->name, w->name_len),
                        v->walk == WALK_NEW   ? "is nested more than 32 deep"
                        : v->walk == WALK_NOW ? "contains itself"
                                              : "holds tensors and appears twice");
@@ -271,8 +277,8 @@ static struct pickle_value *without_wrapper(struct pickle_value *root)
 {
     for (size_t i = 0; root->type == PICKLE_DICT && i < root->list.n; i += 2) {
         const struct pickle_value *key = root->list.at[i];
-        if (key->type == PICKLE_STR && key->str.len == 10 && !memcmp(key->str.s, "state_dict", 10) &&
-            root->list.at[i + 1]->type == PICKLE_DICT)
+        if (key->type == PICKLE_STR && key->str.len == 10 &&
+            !memcmp(key->str.s, "state_dict", 10) && root->list.at[i + 1]->type == PICKLE_DICT)
             return root->list.at[i + 1];
     }
     return root;
@@ -288,9 +294,11 @@ int tensor__read_pth(struct tensor_file *f, struct err *e)
     f->kind = TENSOR_FILE_PTH;
     int rc = zip_init(&w.zip, f->bytes, f->n, w.e);
     if (rc == 0 && !(m = find_pickle(&w)))
-        rc = err_set(w.e, ERR_FORMAT, "the zip file is no .pth: it has no (or several) <folder>/data.pkl");
+        rc = err_set(w.e, ERR_FORMAT,
+                     "the zip file is no .pth: it has no (or several) <folder>/data.pkl");
     if (rc == 0 && m->size > MAX_PICKLE)
-        rc = err_set(w.e, ERR_FORMAT, "the pickle has %zu bytes, want at most %zu", m->size, MAX_PICKLE);
+        rc = err_set(w.e, ERR_FORMAT, "the pickle has %zu bytes, want at most %zu", m->size,
+                     MAX_PICKLE);
     if (rc == 0)
         rc = check_byte_order(&w);
     if (rc == 0)

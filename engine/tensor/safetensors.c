@@ -24,14 +24,17 @@ static int span_order(const void *a, const void *b)
 }
 
 /* A non-negative integer that fits; what and name are for the message. */
-static int read_size(const json_t *v, const char *shown, const char *what, size_t *out, struct err *e)
+static int read_size(const json_t *v, const char *shown, const char *what, size_t *out,
+                     struct err *e)
 {
     if (!json_is_integer(v))
-        return err_set(e, ERR_FORMAT, "tensor %s: %s holds something other than an integer", shown, what);
+        return err_set(e, ERR_FORMAT, "tensor %s: %s holds something other than an integer", shown,
+                       what);
     json_int_t i = json_integer_value(v);
     if (i < 0)
-        return err_set(e, ERR_FORMAT, "tensor %s: %s holds %" JSON_INTEGER_FORMAT ", want 0 or more",
-                       shown, what, i);
+        return err_set(e, ERR_FORMAT,
+                       "tensor %s: %s holds %" JSON_INTEGER_FORMAT ", want 0 or more", shown, what,
+                       i);
     *out = (size_t)i;
     return 0;
 }
@@ -50,8 +53,8 @@ static int read_dtype(const json_t *v, const char *shown, enum dtype *out, struc
             return 0;
         }
     return err_set(e, ERR_FORMAT,
-                   "tensor %s: dtype %s, want one of F32 F16 BF16 F64 I8 U8 I16 I32 I64 BOOL", shown,
-                   tensor__show(got, s, strlen(s)));
+                   "tensor %s: dtype %s, want one of F32 F16 BF16 F64 I8 U8 I16 I32 I64 BOOL",
+                   shown, tensor__show(got, s, strlen(s)));
 }
 
 static int read_shape(const json_t *v, const char *shown, struct tensor *t, struct err *e)
@@ -93,8 +96,9 @@ static int read_entry(struct tensor_file *f, const char *key, const json_t *v, c
     if (tensor__measure(&t, e) < 0)
         return ERR_FORMAT;
     if (span->begin > span->end || span->end > n_data)
-        return err_set(e, ERR_FORMAT, "tensor %s: data_offsets %zu to %zu, the file has %zu bytes of data",
-                       shown, span->begin, span->end, n_data);
+        return err_set(e, ERR_FORMAT,
+                       "tensor %s: data_offsets %zu to %zu, the file has %zu bytes of data", shown,
+                       span->begin, span->end, n_data);
     if (span->end - span->begin != t.bytes)
         return err_set(e, ERR_FORMAT, "tensor %s: %zu bytes of data, want %zu for its shape and %s",
                        shown, span->end - span->begin, t.bytes, dtype_name(t.dtype));
@@ -110,7 +114,8 @@ static int read_metadata(struct tensor_file *f, json_t *meta, struct err *e)
     json_t *v;
     if (!json_is_object(meta))
         return err_set(e, ERR_FORMAT, "__metadata__ is no object");
-    json_object_foreach(meta, key, v) {
+    json_object_foreach(meta, key, v)
+    {
         if (!json_is_string(v))
             return err_set(e, ERR_FORMAT, "__metadata__: %s is no string",
                            tensor__show(shown, key, strlen(key)));
@@ -136,7 +141,8 @@ static int check_spans(struct span *s, size_t n, size_t n_data, struct err *e)
         qsort(s, n, sizeof *s, span_order);
     for (size_t i = 0; i < n; i++) {
         if (s[i].begin != at)
-            return err_set(e, ERR_FORMAT, "tensor %s: begins at byte %zu of the data, want %zu (%s)",
+            return err_set(e, ERR_FORMAT,
+                           "tensor %s: begins at byte %zu of the data, want %zu (%s)",
                            tensor__show(shown, s[i].name, strlen(s[i].name)), s[i].begin, at,
                            s[i].begin < at ? "it overlaps another" : "a hole is before it");
         at = s[i].end;
@@ -157,7 +163,8 @@ static int read_header(struct tensor_file *f, json_t *root, const uint8_t *data,
     struct span *spans = calloc(room ? room : 1, sizeof *spans);
     if (!spans)
         return err_set(e, ERR_NOMEM, "no memory for a header of %zu tensors", room);
-    json_object_foreach(root, key, v) {
+    json_object_foreach(root, key, v)
+    {
         if (!strcmp(key, "__metadata__"))
             rc = read_metadata(f, v, e);
         else
@@ -179,10 +186,11 @@ int tensor__read_safetensors(struct tensor_file *f, struct err *e)
         return err_set(e, ERR_FORMAT, "no tensor file: it has %zu bytes", f->n);
     uint64_t len = load_u64(f->bytes);
     if (len > f->n - 8 || len > MAX_HEADER)
-        return err_set(e, ERR_FORMAT,
-                       "no .safetensors, .gguf or .pth file, or cut short: its first bytes read as a "
-                       "header of %" PRIu64 " bytes, %zu follow and %u are allowed",
-                       len, f->n - 8, MAX_HEADER);
+        return err_set(
+            e, ERR_FORMAT,
+            "no .safetensors, .gguf or .pth file, or cut short: its first bytes read as a "
+            "header of %" PRIu64 " bytes, %zu follow and %u are allowed",
+            len, f->n - 8, MAX_HEADER);
     json_error_t je;
     json_t *root = json_loadb((const char *)f->bytes + 8, (size_t)len, JSON_REJECT_DUPLICATES, &je);
     if (!root)

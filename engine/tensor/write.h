@@ -1,5 +1,5 @@
-/* Writers of tensor files. A file is written beside its goal, synced and renamed: a crash leaves the
- * old file or the new one, never half of one. */
+/* Writers of tensor files. A file is written beside its goal, synced and renamed: a crash leaves
+ * the old file or the new one, never half of one. */
 #ifndef ENGINE_TENSOR_WRITE_H
 #define ENGINE_TENSOR_WRITE_H
 
@@ -17,9 +17,9 @@ struct tensor_meta {
     size_t n;
 };
 
-/* `name`, `dtype`, `shape`, `bytes` and `data` of each tensor are written as they are (`count` is not used).
- * ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM; ERR_INVALID: bytes that do not match the shape, a type that
- * safetensors cannot hold, a name that is taken. */
+/* `name`, `dtype`, `shape`, `bytes` and `data` of each tensor are written as they are (`count` is
+ * not used). ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM; ERR_INVALID: bytes that do not match the shape, a
+ * type that safetensors cannot hold, a name that is taken. */
 int safetensors_write(const char *path, const struct tensor *tensors, size_t n,
                       const struct tensor_meta *meta, size_t n_meta, struct err *e);
 /* The same bytes into a buffer. */

@@ -97,7 +97,8 @@ int tensor__check_output(const struct tensor *t, struct err *e)
     struct err why = {0};
     struct tensor want = *t;
     if ((unsigned)t->dtype >= DTYPE_COUNT || t->n_dims < 0 || t->n_dims > TENSOR_MAX_DIMS)
-        return err_set(e, ERR_INVALID, "a tensor to be written has no valid type or too many dimensions");
+        return err_set(e, ERR_INVALID,
+                       "a tensor to be written has no valid type or too many dimensions");
     if (tensor__check_name(t->name, strlen(t->name), &why) < 0 || tensor__measure(&want, &why) < 0)
         return err_set(e, ERR_INVALID, "%s", why.msg);
     char shown[TENSOR_SHOWN];

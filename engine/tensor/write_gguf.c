@@ -5,9 +5,9 @@
 
 #include <stdint.h>
 
-#define ALIGN 32u
-#define MAX_DIMS 4          /* ggml's own limit */
-#define MAX_NAME 63         /* bytes; ggml's own limit */
+#define ALIGN      32u
+#define MAX_DIMS   4  /* ggml's own limit */
+#define MAX_NAME   63 /* bytes; ggml's own limit */
 #define MAX_HEADER (1u << 30)
 
 enum { V_U32 = 4, V_F32 = 6, V_STR = 8, V_ARRAY = 9 };
@@ -63,9 +63,11 @@ static int put_description(struct buf *b, const struct tensor *t, uint64_t offse
         return rc;
     tensor__show(shown, t->name, strlen(t->name));
     if (!gguf__type_id(t->dtype, &id))
-        return err_set(e, ERR_INVALID, "tensor %s: a GGUF file cannot hold %s", shown, dtype_name(t->dtype));
+        return err_set(e, ERR_INVALID, "tensor %s: a GGUF file cannot hold %s", shown,
+                       dtype_name(t->dtype));
     if (t->n_dims > MAX_DIMS || strlen(t->name) > MAX_NAME)
-        return err_set(e, ERR_INVALID, "tensor %s: a GGUF file holds at most %d dimensions and names of %d bytes",
+        return err_set(e, ERR_INVALID,
+                       "tensor %s: a GGUF file holds at most %d dimensions and names of %d bytes",
                        shown, MAX_DIMS, MAX_NAME);
     put_str(b, t->name);
     put_u32(b, (uint32_t)t->n_dims);
@@ -93,8 +95,8 @@ static int refuse_twins(const char **names, size_t n, const char *what, struct e
     return 0;
 }
 
-static int check_names(const struct tensor *t, size_t n, const struct tensor_meta *meta, size_t n_meta,
-                       struct err *e)
+static int check_names(const struct tensor *t, size_t n, const struct tensor_meta *meta,
+                       size_t n_meta, struct err *e)
 {
     size_t most = n > n_meta ? n : n_meta;
     const char **names = calloc(most ? most : 1, sizeof *names);
@@ -111,8 +113,8 @@ static int check_names(const struct tensor *t, size_t n, const struct tensor_met
     return rc;
 }
 
-static int put_header(struct buf *b, const struct tensor *t, size_t n, const struct tensor_meta *meta,
-                      size_t n_meta, struct err *e)
+static int put_header(struct buf *b, const struct tensor *t, size_t n,
+                      const struct tensor_meta *meta, size_t n_meta, struct err *e)
 {
     static const char zero[ALIGN];
     uint64_t offset = 0;

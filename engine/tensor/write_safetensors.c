@@ -67,8 +67,8 @@ static int put_entry(json_t *root, const struct tensor *t, size_t begin, struct 
     return rc;
 }
 
-static int lay_out(struct layout *l, const struct tensor *t, size_t n, const struct tensor_meta *meta,
-                   size_t n_meta, struct err *e)
+static int lay_out(struct layout *l, const struct tensor *t, size_t n,
+                   const struct tensor_meta *meta, size_t n_meta, struct err *e)
 {
     *l = (struct layout){.order = calloc(n ? n : 1, sizeof *l->order)};
     size_t *begin = calloc(n ? n : 1, sizeof *begin), at = 0;

@@ -2,13 +2,13 @@
 
 #include <zlib.h>
 
-#define END_BYTES 22u     /* end-of-directory record without its comment */
-#define END64_BYTES 56u   /* its zip64 form */
+#define END_BYTES     22u /* end-of-directory record without its comment */
+#define END64_BYTES   56u /* its zip64 form */
 #define LOCATOR_BYTES 20u /* points at the zip64 form, right before the plain record */
-#define ENTRY_BYTES 46u   /* directory entry without name, extra field and comment */
-#define LOCAL_BYTES 30u   /* local header without name and extra field */
-#define MAX_INFLATED ((size_t)1 << 30)
-#define MAX_RATIO 1032u   /* deflate cannot expand more */
+#define ENTRY_BYTES   46u /* directory entry without name, extra field and comment */
+#define LOCAL_BYTES   30u /* local header without name and extra field */
+#define MAX_INFLATED  ((size_t)1 << 30)
+#define MAX_RATIO     1032u /* deflate cannot expand more */
 
 enum { STORED = 0, DEFLATED = 8, ENCRYPTED = 1 };
 
@@ -86,7 +86,8 @@ static bool read_zip64(const uint8_t *extra, size_t n, struct zip_member *m)
 }
 
 /* One directory entry at *at, which moves behind it; end is where the directory ends. */
-static int read_entry(const struct zip *z, size_t *at, size_t end, struct zip_member *m, struct err *e)
+static int read_entry(const struct zip *z, size_t *at, size_t end, struct zip_member *m,
+                      struct err *e)
 {
     const uint8_t *p = z->bytes + *at;
     if (end - *at < ENTRY_BYTES || !signature(p, 0x0201))
@@ -175,7 +176,8 @@ struct zip_member *zip_find(const struct zip *z, const char *name, size_t len)
     return NULL;
 }
 
-/* The packed bytes, or NULL: the local header is damaged or they do not end before the directory. */
+/* The packed bytes, or NULL: the local header is damaged or they do not end before the directory.
+ */
 static const uint8_t *packed_bytes(const struct zip *z, const struct zip_member *m)
 {
     if (m->header > z->directory || z->directory - m->header < LOCAL_BYTES)
@@ -211,10 +213,11 @@ static int unpack(struct zip *z, struct zip_member *m, const uint8_t *in, struct
 {
     if (m->size / MAX_RATIO > m->packed || m->size > MAX_INFLATED - z->inflated ||
         m->packed > MAX_INFLATED)
-        return err_set(e, ERR_FORMAT,
-                       "zip member %s: %zu bytes packed as %zu are more than can be, or more than 1 GiB "
-                       "of compressed members: save the file uncompressed",
-                       shown, m->size, m->packed);
+        return err_set(
+            e, ERR_FORMAT,
+            "zip member %s: %zu bytes packed as %zu are more than can be, or more than 1 GiB "
+            "of compressed members: save the file uncompressed",
+            shown, m->size, m->packed);
     uint8_t *out = tensor_mem_take(mem, m->size, 64);
     if (!out)
         return err_set(e, ERR_NOMEM, "zip member %s: no memory for %zu bytes", shown, m->size);
@@ -233,14 +236,16 @@ int zip_read(struct zip *z, struct zip_member *m, struct tensor_mem *mem, struct
     tensor__show(shown, m->name, m->name_len);
     const uint8_t *in = packed_bytes(z, m);
     if (!in)
-        return err_set(e, ERR_FORMAT, "zip member %s: its header is damaged or its %zu bytes do not fit",
-                       shown, m->packed);
+        return err_set(e, ERR_FORMAT,
+                       "zip member %s: its header is damaged or its %zu bytes do not fit", shown,
+                       m->packed);
     if (m->flags & ENCRYPTED || (m->method != STORED && m->method != DEFLATED))
-        return err_set(e, ERR_FORMAT, "zip member %s: encrypted or packed by method %u, want 0 or 8", shown,
+        return err_set(e, ERR_FORMAT,
+                       "zip member %s: encrypted or packed by method %u, want 0 or 8", shown,
                        m->method);
     if (m->method == STORED && m->packed != m->size)
-        return err_set(e, ERR_FORMAT, "zip member %s: stored, but %zu bytes become %zu", shown, m->packed,
-                       m->size);
+        return err_set(e, ERR_FORMAT, "zip member %s: stored, but %zu bytes become %zu", shown,
+                       m->packed, m->size);
     if (m->method == STORED)
         m->data = in;
     else {
@@ -250,7 +255,8 @@ int zip_read(struct zip *z, struct zip_member *m, struct tensor_mem *mem, struct
     }
     if (crc32_z(0, m->data, m->size) != m->crc) {
         m->data = NULL;
-        return err_set(e, ERR_FORMAT, "zip member %s: its CRC does not match, the file is damaged", shown);
+        return err_set(e, ERR_FORMAT, "zip member %s: its CRC does not match, the file is damaged",
+                       shown);
     }
     return 0;
 }

@@ -1,5 +1,6 @@
-/* Every file of golden/loader-fixtures: the good ones hold what torch wrote, the bad ones are refused
- * with a message that says why; and the .pth files of the other sets equal their .safetensors twins. */
+/* Every file of golden/loader-fixtures: the good ones hold what torch wrote, the bad ones are
+ * refused with a message that says why; and the .pth files of the other sets equal their
+ * .safetensors twins. */
 #include "tests/lib/check.h"
 
 #include <stdlib.h>
@@ -27,8 +28,8 @@ static void check_equal(const char *got, const char *want)
     tensor_file_close(g);
 }
 
-static void check_values(const struct tensor_file *f, const char *name, enum dtype dtype, int n_dims,
-                         const float *want, size_t n)
+static void check_values(const struct tensor_file *f, const char *name, enum dtype dtype,
+                         int n_dims, const float *want, size_t n)
 {
     const struct tensor *t = tensor_file_find(f, name);
     assert_non_null(t);
@@ -142,9 +143,12 @@ static void test_other_sets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_module_state_dict),      cmocka_unit_test(test_mixed_dtypes),
-        cmocka_unit_test(test_nested),                 cmocka_unit_test(test_misaligned_and_escapes),
-        cmocka_unit_test(test_bad_files),              cmocka_unit_test(test_other_sets),
+        cmocka_unit_test(test_module_state_dict),
+        cmocka_unit_test(test_mixed_dtypes),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_misaligned_and_escapes),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_other_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,7 +54,8 @@ static void test_every_half(void **state)
     }
 }
 
-/* The boundary between neighbours a < b goes to the even one; a hair beside it goes to the nearer. */
+/* The boundary between neighbours a < b goes to the even one; a hair beside it goes to the nearer.
+ */
 static void test_half_rounds_to_even(void **state)
 {
     (void)state;
@@ -81,10 +82,10 @@ static void test_bf16(void **state)
         else
             assert_int_equal(f32_to_bf16(f), h);
     }
-    assert_int_equal(f32_to_bf16(0x1.01p0f), 0x3f80);        /* halfway, to even: down */
-    assert_int_equal(f32_to_bf16(0x1.03p0f), 0x3f82);        /* halfway, to even: up */
-    assert_int_equal(f32_to_bf16(0x1.010002p0f), 0x3f81);    /* just above */
-    assert_int_equal(f32_to_bf16(0x1.fffffep127f), 0x7f80);  /* rounds to infinity */
+    assert_int_equal(f32_to_bf16(0x1.01p0f), 0x3f80);       /* halfway, to even: down */
+    assert_int_equal(f32_to_bf16(0x1.03p0f), 0x3f82);       /* halfway, to even: up */
+    assert_int_equal(f32_to_bf16(0x1.010002p0f), 0x3f81);   /* just above */
+    assert_int_equal(f32_to_bf16(0x1.fffffep127f), 0x7f80); /* rounds to infinity */
     float signalling;
     memcpy(&signalling, &(uint32_t){0x7f800001}, 4);
     assert_true(isnan(bf16_to_f32(f32_to_bf16(signalling))));

@@ -1,5 +1,5 @@
-/* The GGUF reader and writer: metadata of every type, shapes, hostile counts and offsets, truncation,
- * round trips, and our quantiser against the files that gguf-py wrote. */
+/* The GGUF reader and writer: metadata of every type, shapes, hostile counts and offsets,
+ * truncation, round trips, and our quantiser against the files that gguf-py wrote. */
 #include "engine/tensor/write.h"
 #include "tests/lib/check.h"
 #include "tests/lib/hostile.h"
@@ -235,9 +235,19 @@ static void test_round_trip(void **state)
         x[i] = (float)i - 31.5f;
     assert_true(dtype_from_f32(DTYPE_Q8_0, x, q, 64));
     const struct tensor t[] = {
-        {.name = "q", .dtype = DTYPE_Q8_0, .n_dims = 2, .shape = {2, 32}, .bytes = sizeof q, .data = q},
+        {.name = "q",
+         .dtype = DTYPE_Q8_0,
+         .n_dims = 2,
+         .shape = {2, 32},
+         .bytes = sizeof q,
+         .data = q},
         {.name = "scalar", .dtype = DTYPE_F32, .bytes = 4, .data = &d},
-        {.name = "x", .dtype = DTYPE_F32, .n_dims = 3, .shape = {2, 4, 8}, .bytes = sizeof x, .data = x},
+        {.name = "x",
+         .dtype = DTYPE_F32,
+         .n_dims = 3,
+         .shape = {2, 4, 8},
+         .bytes = sizeof x,
+         .data = x},
     };
     const struct tensor_meta meta[] = {
         {.key = "general.architecture", .type = TENSOR_META_STR, .str = "rwkv7"},
@@ -289,7 +299,8 @@ static void test_quantiser_matches_gguf_py(void **state)
         {"output.weight", "head.weight"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        const struct tensor *a = tensor_file_find(q, pairs[i][0]), *x = tensor_file_find(w, pairs[i][1]);
+        const struct tensor *a = tensor_file_find(q, pairs[i][0]),
+                            *x = tensor_file_find(w, pairs[i][1]);
         assert_non_null(a);
         assert_non_null(x);
         assert_int_equal(a->dtype, DTYPE_Q8_0);
@@ -310,9 +321,12 @@ static void test_quantiser_matches_gguf_py(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_metadata_type), cmocka_unit_test(test_shape_is_reversed),
-        cmocka_unit_test(test_hostile_headers),     cmocka_unit_test(test_hostile_tensors),
-        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_quantiser_matches_gguf_py),
+        cmocka_unit_test(test_every_metadata_type),
+        cmocka_unit_test(test_shape_is_reversed),
+        cmocka_unit_test(test_hostile_headers),
+        cmocka_unit_test(test_hostile_tensors),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_quantiser_matches_gguf_py),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
