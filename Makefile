@@ -45,9 +45,9 @@ BIN := $(B)/dreamstated
 .DEFAULT_GOAL := all
 all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 
-# The numbers are built -O3; a product may be fused into a sum (never reassociated). Files named
+# The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may be fused into a sum (never reassociated). Files named
 # *_avx2.c and *_avx512.c hold the code that is chosen at run time for such CPUs.
-ifeq ($(filter debug cov,$(PROFILE)),)
+ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
 endif
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
