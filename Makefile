@@ -51,7 +51,7 @@ ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
 endif
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
-$(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math
+$(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 

@@ -15,6 +15,7 @@
 #ifndef ENGINE_NN_H
 #define ENGINE_NN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,6 +53,10 @@ struct nn_f64 {
 /* The variant for a CPU level, or for the best level that this CPU runs where that is lower
  * (CPU_AUTO: the best). */
 const struct nn_f32 *nn_f32_for(enum cpu_level level);
+
+/* Lets the matrix products of *op round their operands to BF16, sums staying F32 (about twice as
+ * fast). False, and nothing changed, on a CPU that cannot. */
+bool nn_bf16_products(struct nn_f32 *op);
 
 extern const struct nn_f64 nn_f64;
 

@@ -21,6 +21,7 @@ struct base_run {
     uint32_t *tokens;        /* [batch, sequence + 1] */
     struct train_seq *seqs;  /* [batch] */
     size_t S;
+    bool bf16; /* products in use */
     uint64_t step, n_tokens; /* done */
     struct train_run run;
 };
@@ -41,9 +42,11 @@ static int base_init(struct base_run *b, const struct recipe *r, struct pool *po
         return err_set(e, ERR_INVALID, "recipe: base training wants model as an object with a shape");
     if (r->shape.n_vocab < 256)
         return err_set(e, ERR_INVALID, "recipe: a byte model has n_vocab 256");
+    struct nn_f32 op = *nn_f32_for(CPU_AUTO);
+    b->bf16 = r->bf16 && nn_bf16_products(&op);
     int rc = rwkv_layout_init(&b->l, &r->shape, e);
     if (rc == 0)
-        rc = trainer_init(&b->t, &b->l, pool, CPU_AUTO, r->sequence, e);
+        rc = trainer_init(&b->t, &b->l, pool, &op, r->sequence, e);
     if (rc == 0)
         rc = open_corpora(b->data, r->data, r->n_data, e);
     if (rc == 0)
@@ -220,9 +223,11 @@ int train_base(const struct recipe *r, const struct train_control *c, struct poo
     if (rc == 0)
         rc = train_run_open(&b->run, c, r->out, r->max_minutes, b->step, b->n_tokens, e);
     if (rc == 0) {
-        train_run_note(&b->run, "%zu parameters, %d threads, BLAS %s, SIMD %s, step %llu, %s", b->l.n_params,
-                       b->t.threads, blas, cpu_level_name(cpu_detect(CPU_AUTO)),
-                       (unsigned long long)b->step, how);
+        train_run_note(&b->run, "%zu parameters, %d threads, SIMD %s, products %s, step %llu, %s",
+                       b->l.n_params, b->t.threads, cpu_level_name(cpu_detect(CPU_AUTO)),
+                       b->bf16 ? "BF16" : blas, (unsigned long long)b->step, how);
+        if (r->bf16 && !b->bf16)
+            train_run_note(&b->run, "this CPU has no BF16 products: F32 instead, slower");
         rc = loop(b, e);
         *done = rc == 0 && b->step >= r->schedule.steps;
     }

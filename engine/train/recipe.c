@@ -41,6 +41,7 @@ static const struct key corpus_keys[] = {
 static const struct key keys[] = {
     K(struct recipe, "init_from", init_from, TEXT, 0, RECIPE_PATH, false),
     K(struct recipe, "out", out, TEXT, 0, RECIPE_PATH, true),
+    K(struct recipe, "products", products, TEXT, 0, 8, false),
     K(struct recipe, "seed", seed, UINT, 0, 9e15, false),
     K(struct recipe, "threads", threads, UINT, 1, 256, false),
     K(struct recipe, "sequence", sequence, UINT, 1, 65536, true),
@@ -171,6 +172,9 @@ static int check(struct recipe *r, const json_t *root, struct err *e)
         return err_set(e, ERR_INVALID, "recipe: model is missing");
     if (!json_object_get(root, "lr_final"))
         r->schedule.lr_final = r->schedule.lr / 25;
+    r->bf16 = !strcmp(r->products, "bf16");
+    if (!r->bf16 && strcmp(r->products, "f32"))
+        return err_set(e, ERR_INVALID, "recipe: products must be \"f32\" or \"bf16\"");
     if (r->schedule.warmup > r->schedule.steps)
         return err_set(e, ERR_INVALID, "recipe: warmup is longer than steps");
     return 0;
@@ -183,6 +187,7 @@ int recipe_read(struct recipe *r, const char *path, struct err *e)
                          .schedule = {.warmup = 10},
                          .adamw = {.beta1 = 0.9, .beta2 = 0.99, .eps = 1e-18, .clip = 1},
                          .document_start = 0.1,
+                         .products = "f32",
                          .eval_every = 500,
                          .eval_bytes = 16384,
                          .checkpoint_every = 500};

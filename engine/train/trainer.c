@@ -5,11 +5,11 @@
 #include <math.h>
 
 int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *pool,
-                 enum cpu_level level, size_t max_T, struct err *e)
+                 const struct nn_f32 *op, size_t max_T, struct err *e)
 {
     memset(t, 0, sizeof *t);
     t->l = l;
-    t->op = nn_f32_for(level);
+    t->op = *op;
     t->pool = pool;
     t->threads = pool_threads(pool);
     t->max_T = max_T;
@@ -22,7 +22,7 @@ int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *po
     bool ok = t->params && t->m && t->v && t->grad && t->work && t->weight;
     for (int k = 0; ok && k < t->threads; k++) {
         t->grad[k] = mem_calloc_aligned(l->count, sizeof **t->grad);
-        t->work[k] = rwkv_work_new_f32(l, t->op, max_T);
+        t->work[k] = rwkv_work_new_f32(l, &t->op, max_T);
         t->weight[k] = mem_calloc_aligned(2 * max_T, sizeof **t->weight);
         ok = t->grad[k] && t->work[k] && t->weight[k];
     }
@@ -111,7 +111,7 @@ void trainer_evaluate(struct trainer *t, struct train_seq *seqs, size_t n)
 double trainer_norm(const struct trainer *t)
 {
     double sum = 0;
-    t->op->sumsq_add(&sum, t->grad[0], t->l->count);
+    t->op.sumsq_add(&sum, t->grad[0], t->l->count);
     return sqrt(sum);
 }
 
@@ -151,7 +151,7 @@ static void update_part(void *ctx, int part, int parts)
         size_t a = p->offset > lo ? p->offset : lo;
         size_t b = p->offset + p->count < hi ? p->offset + p->count : hi;
         if (a < b)
-            t->op->adamw_update(t->params + a, t->m + a, t->v + a, t->grad[0] + a, b - a,
+            t->op.adamw_update(t->params + a, t->m + a, t->v + a, t->grad[0] + a, b - a,
                                 &j->group[p->group]);
     }
 }

@@ -28,7 +28,7 @@ struct train_seq {
 
 struct trainer {
     const struct rwkv_layout *l;
-    const struct nn_f32 *op;
+    struct nn_f32 op;
     struct pool *pool;
     int threads;
     size_t max_T;
@@ -38,10 +38,11 @@ struct trainer {
     float **weight;              /* [threads][2 max_T]: the weight of each token, then the cross entropies */
 };
 
-/* For sequences of up to max_T tokens; params start at zero. The layout and the pool must outlive it.
- * ERR_NOMEM. */
+/* For sequences of up to max_T tokens, with the operations `op`; params start at zero. The layout and
+ * the pool must outlive it, and it must stay where it is. ERR_NOMEM. */
 int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *pool,
-                 enum cpu_level level, size_t max_T, struct err *e) __attribute__((warn_unused_result));
+                 const struct nn_f32 *op, size_t max_T, struct err *e)
+    __attribute__((warn_unused_result));
 void trainer_fini(struct trainer *t); /* a zeroed one is fine */
 
 /* The gradient of the mean cross entropy over all tokens of the batch, left in grad[0]; returns that

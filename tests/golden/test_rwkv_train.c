@@ -59,7 +59,7 @@ static void run_20(const struct tensor_file *f, const char *run, const char *sta
     struct pool *pool = pool_new(threads, "test", 0, &e);
     assert_non_null(pool);
     assert_int_equal(rwkv_layout_init(&l, &shape, &e), 0);
-    assert_int_equal(trainer_init(&t, &l, pool, CPU_AUTO, T, &e), 0);
+    assert_int_equal(trainer_init(&t, &l, pool, nn_f32_for(CPU_AUTO), T, &e), 0);
     snprintf(prefix, sizeof prefix, "%s.param0", start);
     load_params(f, prefix, &l, t.params);
     load_tokens(f, "tokens", tok);
