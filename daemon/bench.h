@@ -5,5 +5,6 @@
 #define DAEMON_BENCH_H
 
 int bench_quality(int argc, char **argv);
+int bench_speed(int argc, char **argv);
 
 #endif

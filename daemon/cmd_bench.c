@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } parts[] = {
     {"quality", bench_quality},
+    {"speed", bench_speed},
 };
 
 int cmd_bench(int argc, char **argv)

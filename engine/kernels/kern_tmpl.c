@@ -228,32 +228,35 @@ INLINE void tile_wide(const float *w, size_t padded, size_t o, const struct mat_
     tile_end(acc, R, C, out, col, o);
 }
 
+/* The columns in groups of equal size, as near as can be. */
 INLINE void wide_columns(const float *w, size_t padded, size_t o, const struct mat_in *in,
                          const struct mat_out *out, const int R)
 {
-    size_t col = 0;
-    for (; col + TILE_COLUMNS <= in->n; col += TILE_COLUMNS)
-        tile_wide(w, padded, o, in, col, out, R, TILE_COLUMNS);
-    switch (in->n - col) {
+    for (size_t col = 0, c; col < in->n; col += c) {
+        size_t left = in->n - col, groups = (left + TILE_COLUMNS - 1) / TILE_COLUMNS;
+        c = (left + groups - 1) / groups;
+        switch (c) {
 #if TILE_COLUMNS > 2
-    case 5:
-        tile_wide(w, padded, o, in, col, out, R, 5);
-        break;
-    case 4:
-        tile_wide(w, padded, o, in, col, out, R, 4);
-        break;
-    case 3:
-        tile_wide(w, padded, o, in, col, out, R, 3);
-        break;
-    case 2:
-        tile_wide(w, padded, o, in, col, out, R, 2);
-        break;
+        case 6:
+            tile_wide(w, padded, o, in, col, out, R, 6);
+            break;
+        case 5:
+            tile_wide(w, padded, o, in, col, out, R, 5);
+            break;
+        case 4:
+            tile_wide(w, padded, o, in, col, out, R, 4);
+            break;
+        case 3:
+            tile_wide(w, padded, o, in, col, out, R, 3);
+            break;
 #endif
-    case 1:
-        tile_wide(w, padded, o, in, col, out, R, 1);
-        break;
-    default:
-        break;
+        case 2:
+            tile_wide(w, padded, o, in, col, out, R, 2);
+            break;
+        default:
+            tile_wide(w, padded, o, in, col, out, R, 1);
+            break;
+        }
     }
 }
 
@@ -302,6 +305,7 @@ static __attribute__((noinline)) void wide_one(const float *w, size_t padded, si
         memcpy(last, row + steps * (block_bytes), rest);                                           \
         for (size_t b = 0; b < steps + (rest > 0); b++, w += MAT_STEP) {                           \
             V v[NV];                                                                               \
+            __builtin_prefetch(row + 4 * m->row_bytes + b * (block_bytes), 0, 2);                  \
             expand_##type(b < steps ? row + b * (block_bytes) : last, v);                          \
             UNROLL for (int s = 0; s < NV; s++) v_store(w + s * VW, v[s]);                         \
         }                                                                                          \

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MAX_SEQS = 32, LONGEST = 40 };
+enum { MAX_SEQS = 32, LONGEST = 24 };
 
 struct sequence {
     uint32_t tokens[LONGEST];
@@ -103,7 +103,7 @@ static void compare(const struct world *w, size_t n, const char *what)
     }
 }
 
-static void check_type(int type, enum cpu_level level)
+static void check_type(int type, enum cpu_level level, bool full)
 {
     struct world *w = malloc(sizeof *w);
     struct rng r;
@@ -113,7 +113,7 @@ static void check_type(int type, enum cpu_level level)
     sequences_new(w, w->want, 1);
     feed_alone(w, w->want);
     test_model_close(&w->t);
-    for (int threads = 1; threads <= 4; threads++) {
+    for (int threads = 1; threads <= 4; threads += full ? 1 : 2) {
         char what[64];
         snprintf(what, sizeof what, "%s, %s, %d threads", dtype_name((enum dtype)type),
                  cpu_level_name(level), threads);
@@ -135,7 +135,7 @@ static void test_same_bytes(void **state)
     static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0};
     for (size_t l = 0; test_level(l); l++)
         for (size_t t = 0; t < 5; t++)
-            check_type((int)types[t], test_level(l));
+            check_type((int)types[t], test_level(l), !test_level(l + 1));
 }
 
 /* rms of the difference over the standard deviation of the F32 logits, and the bound that the type's

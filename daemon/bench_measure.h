@@ -1,0 +1,22 @@
+/* The clock and the loops of `bench speed`. Every function measures once; the caller repeats them in
+ * turn and takes medians. */
+#ifndef DAEMON_BENCH_MEASURE_H
+#define DAEMON_BENCH_MEASURE_H
+
+#include "engine/rwkv/rwkv.h"
+
+/* Bytes/s read from memory by all threads of the pool together, the best of several patterns over
+ * `bytes` of fresh memory. 0 without memory. */
+double measure_bandwidth(struct pool *pool, size_t bytes);
+
+/* Tokens/s of n_seqs sequences fed one token a step, `steps` steps, logits of each. */
+int measure_decode(struct rwkv_session *s, const struct rwkv_info *i, size_t n_seqs, size_t steps,
+                   double *tokens_per_s, struct err *e);
+/* Tokens/s of one prompt of n tokens, logits after the last. */
+int measure_prefill(struct rwkv_session *s, const struct rwkv_info *i, size_t n, double *tokens_per_s,
+                    struct err *e);
+/* Tokens/s of training steps (forward, backward, AdamW) of a byte model of 4 layers of width 192, batch
+ * 8 x 512, `steps` steps. */
+int measure_training(struct pool *pool, size_t steps, double *tokens_per_s, struct err *e);
+
+#endif

@@ -1,0 +1,18 @@
+/* llama.cpp's own benchmark programs, run on the same file, to compare with in one sitting. */
+#ifndef DAEMON_BENCH_PEER_H
+#define DAEMON_BENCH_PEER_H
+
+#include "daemon/base/err.h"
+
+struct bench_peer {
+    double decode;     /* tokens/s, one sequence (llama-bench tg) */
+    double prefill;    /* tokens/s of a 512-token prompt (llama-bench pp) */
+    double batched[3]; /* tokens/s together at 4, 8 and 16 sequences (llama-batched-bench); 0: it is not there */
+};
+
+/* Runs the programs found in folder `dir` once. OPENBLAS_CORETYPE is taken out of their environment.
+ * ERR_UNAVAILABLE (not there, or failed), ERR_FORMAT (its answer). */
+int bench_peer_run(const char *dir, const char *model, int threads, struct bench_peer *out,
+                   struct err *e);
+
+#endif
