@@ -80,14 +80,18 @@ $(B)/flags: force
 # One program a test file, linked with the whole library.
 TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/golden/test_*.c tests/property/test_*.c))
 TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
-TEST_LIB := $(sort $(wildcard tests/lib/*.c))
+TEST_LIB_SRC := $(sort $(wildcard tests/lib/*.c))
+TEST_LIB     := $(B)/tests/libtest.a
 # tests/lib/alloc_fail.h
 COMMA := ,
 TEST_WRAP := $(addprefix -Wl$(COMMA)--wrap=,malloc calloc realloc aligned_alloc strdup strndup)
 tests: $(BIN) $(TEST_BIN) ## build the test programs
-$(B)/tests/%: $(B)/tests/%.o $(TEST_LIB:%.c=$(B)/%.o) $(LIB)
+$(TEST_LIB): $(TEST_LIB_SRC:%.c=$(B)/%.o)
+	$(if $(Q),@echo "  AR    $@")
+	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+$(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(LIB)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB:%.c=$(B)/%.o) $(LIB) $(LDLIBS) -lcmocka $(TEST_WRAP) -o $@
+	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB) $(LIB) $(LDLIBS) -lcmocka $(TEST_WRAP) -o $@
 
 test-unit: tests ## run the C tests (unit, golden, property) of this profile
 	$(Q)tests/run.sh $(B) $(TEST_BIN)
@@ -137,7 +141,7 @@ force:
         check-full clean help force
 .SECONDARY:
 
--include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:%.c=$(B)/%.d)
+-include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d)
 
 # The version: from git where there is one, rewritten only when it changes.
 VERSION_NOW := $(shell git describe --always --dirty --match 'v*' 2>/dev/null)
