@@ -9,6 +9,7 @@
 #include "daemon/cmd.h"
 #include "daemon/config.h"
 #include "daemon/service_impl.h"
+#include "engine/kernels/gemm.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -164,6 +165,7 @@ static int serve(struct server *s)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL); /* a client that has gone is an error of write() */
     s->log.fd = STDERR_FILENO;
+    gemm_setup(); /* OpenBLAS starts no threads of its own beside ours */
     log_level_parse(s->config.log_level, &s->log.level);
     if (choose_data(&s->config, &e) < 0 || choose_model(&s->config, &e) < 0 || open_parts(s, &e) < 0) {
         fprintf(stderr, "dreamstated: %s\n", e.msg);

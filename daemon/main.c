@@ -9,11 +9,13 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *usage, *help;
 } commands[] = {
+    {"serve", cmd_serve, "[--model FILE] [OPTION ...]", "the daemon (the default; serve --help)"},
     {"bench", cmd_bench, "quality [OPTION ...]", "measure the program and its models"},
     {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
     {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
     {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
     {"inspect", cmd_inspect, "FILE [--json]", "what a model, state or tensor file holds"},
+    {"healthcheck", cmd_healthcheck, "[URL]", "does a running daemon take requests?"},
     {"version", cmd_version, "", "the version of this program"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
