@@ -7,10 +7,16 @@
 #include <jansson.h>
 
 struct layout {
-    char *header; /* JSON, malloc'd */
-    size_t header_len, pad;
+    struct buf header; /* JSON */
+    size_t pad;
     size_t *order; /* [n] of the data; malloc'd */
 };
+
+/* For json_dump_callback, which does not heed every failed write: the buffer remembers them. */
+static int put_header(const char *p, size_t n, void *header)
+{
+    return buf_append(header, p, n);
+}
 
 /* Stable: by element size, descending (8, 4, 2, 1 bytes). */
 static void order_by_width(const struct tensor *t, size_t n, size_t *order)
@@ -71,6 +77,7 @@ static int lay_out(struct layout *l, const struct tensor *t, size_t n,
                    const struct tensor_meta *meta, size_t n_meta, struct err *e)
 {
     *l = (struct layout){.order = calloc(n ? n : 1, sizeof *l->order)};
+    buf_init(&l->header, SIZE_MAX / 2);
     size_t *begin = calloc(n ? n : 1, sizeof *begin), at = 0;
     json_t *root = json_object();
     int rc = 0;
@@ -88,12 +95,10 @@ static int lay_out(struct layout *l, const struct tensor *t, size_t n,
     }
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = put_entry(root, &t[i], begin[i], e);
-    if (rc == 0 && !(l->header = json_dumps(root, JSON_COMPACT)))
+    if (rc == 0 && (json_dump_callback(root, put_header, &l->header, JSON_COMPACT) < 0 ||
+                    l->header.failed))
         rc = err_set(e, ERR_NOMEM, "no memory for a safetensors header");
-    if (rc == 0) {
-        l->header_len = strlen(l->header);
-        l->pad = -l->header_len & 7;
-    }
+    l->pad = -l->header.len & 7;
     json_decref(root);
     free(begin);
     return rc;
@@ -101,7 +106,7 @@ static int lay_out(struct layout *l, const struct tensor *t, size_t n,
 
 static void layout_free(struct layout *l)
 {
-    free(l->header);
+    buf_fini(&l->header);
     free(l->order);
 }
 
@@ -111,9 +116,9 @@ int safetensors_pack(struct buf *out, const struct tensor *tensors, size_t n,
     struct layout l;
     int rc = lay_out(&l, tensors, n, meta, n_meta, e);
     if (rc == 0) {
-        uint64_t len = l.header_len + l.pad;
+        uint64_t len = l.header.len + l.pad;
         buf_append(out, &len, sizeof len);
-        buf_append(out, l.header, l.header_len);
+        buf_append(out, l.header.data, l.header.len);
         buf_append(out, "        ", l.pad);
         for (size_t i = 0; i < n; i++)
             buf_append(out, tensors[l.order[i]].data, tensors[l.order[i]].bytes);
@@ -131,12 +136,12 @@ int safetensors_write(const char *path, const struct tensor *tensors, size_t n,
     struct layout l;
     int rc = lay_out(&l, tensors, n, meta, n_meta, e);
     if (rc == 0) {
-        uint64_t len = l.header_len + l.pad;
+        uint64_t len = l.header.len + l.pad;
         rc = new_file_open(&w, path, e);
         if (rc == 0)
             rc = new_file_put(&w, &len, sizeof len, e);
         if (rc == 0)
-            rc = new_file_put(&w, l.header, l.header_len, e);
+            rc = new_file_put(&w, l.header.data, l.header.len, e);
         if (rc == 0)
             rc = new_file_put(&w, "        ", l.pad, e);
         for (size_t i = 0; rc == 0 && i < n; i++)

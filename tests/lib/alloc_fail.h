@@ -21,5 +21,8 @@ bool alloc_fail_stop(void);
  * (a leak is for the sanitizer to see). Returns the number of allocations in an undisturbed run, at
  * least one. */
 size_t alloc_sweep(int (*run)(void *arg), void *arg);
+/* The same with jansson's allocations failing as well. jansson does not tell lack of memory from
+ * other failures, so any error will do; success will not. */
+size_t alloc_sweep_json(int (*run)(void *arg), void *arg);
 
 #endif

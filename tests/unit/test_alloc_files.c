@@ -38,6 +38,7 @@ static void test_open_file(void **state)
         char name[256];
         snprintf(name, sizeof name, "%s", golden_path(names[i]));
         alloc_sweep(open_file, name);
+        alloc_sweep_json(open_file, name);
     }
 }
 
@@ -73,6 +74,7 @@ static void test_write_file(void **state)
     assert_true(fd >= 0);
     close(fd);
     alloc_sweep(pack, NULL);
+    alloc_sweep_json(pack, NULL);
     unlink(path);
 }
 
