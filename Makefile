@@ -103,7 +103,7 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
 
 # Tests with more than one thread in them.
-THREAD_TESTS := $(foreach t,pool determinism stream mailbox store service http,$(filter %/test_$(t),$(TEST_BIN)))
+THREAD_TESTS := $(foreach t,pool determinism stream mailbox store service service_state http,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
 
