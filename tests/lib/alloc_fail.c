@@ -38,9 +38,10 @@ static bool refuse(void)
     return gate.onwards || !again;
 }
 
-/* The linker's --wrap: calls of f arrive at __wrap_f, the true one is __real_f. */
+/* The linker's --wrap: calls of f arrive at __wrap_f, the true one is __real_f. Weak, so that
+ * programs linked without --wrap (fuzz targets) may hold this file as well. */
 #define WRAP(type, name, params, args)                                                             \
-    type __real_##name params;                                                                     \
+    type __real_##name params __attribute__((weak));                                               \
     type __wrap_##name params;                                                                     \
     type __wrap_##name params                                                                      \
     {                                                                                              \
