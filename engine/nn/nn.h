@@ -25,7 +25,7 @@
 #define NN_WKV7_CHUNK 16 /* steps between kept states */
 /* Sizes of wkv7's arrays, in elements. */
 #define NN_WKV7_CACHE(T, H, N) (((T) + NN_WKV7_CHUNK - 1) / NN_WKV7_CHUNK * (H) * (N) * (N))
-#define NN_WKV7_SCRATCH(N) ((NN_WKV7_CHUNK + 1) * (N) * (N) + 8 * (N))
+#define NN_WKV7_SCRATCH(N) ((NN_WKV7_CHUNK + 1) * (N) * (N))
 
 /* One AdamW step of a group of parameters, bias corrections worked in. */
 struct nn_adamw {

@@ -35,12 +35,20 @@ static inline vec vsplat(real x)
 
 static inline real vsum(vec x)
 {
-    real s[VEC];
-    vstore(s, x);
-    for (size_t w = VEC / 2; w; w /= 2)
-        for (size_t i = 0; i < w; i++)
-            s[i] += s[i + w];
-    return s[0];
+#if NN_VEC_BYTES == 64 && NN_IS_F32
+    x += __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return x[0] + x[1];
+#elif NN_VEC_BYTES == 32 && NN_IS_F32
+    x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3);
+    x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5);
+    return x[0] + x[1];
+#elif NN_IS_F32
+    return (x[0] + x[2]) + (x[1] + x[3]);
+#else
+    return x[0] + x[1];
+#endif
 }
 
 #if NN_IS_F32
