@@ -4,6 +4,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/lib/check.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -70,6 +71,55 @@ static void test_lines(void **state)
     assert_int_equal(b.len, 7);
     assert_memory_equal(b.data, "abcdef\0", 7);
     buf_fini(&b);
+}
+
+static void test_bytes(void **state)
+{
+    (void)state;
+    char *argv[] = {(char *)(uintptr_t) "tokenize", (char *)(uintptr_t) "--bytes", NULL};
+    struct buf b;
+    assert_int_equal(run(cmd_tokenize, 2, argv, "a\0\xFF", 3, &b), 0);
+    assert_string_equal(b.data, "97 0 255\n");
+    buf_fini(&b);
+    assert_int_equal(run(cmd_detokenize, 2, argv, "97 0 255\n", 9, &b), 0);
+    assert_int_equal(b.len, 3);
+    assert_memory_equal(b.data, "a\0\xFF", 3);
+    buf_fini(&b);
+    assert_int_equal(run(cmd_detokenize, 2, argv, "256", 3, &b), 1);
+    buf_fini(&b);
+}
+
+/* A reader or writer that fails is told by the exit code. */
+static int run_with(int fd, const char *file, int flags)
+{
+    char *argv[] = {(char *)(uintptr_t) "tokenize", (char *)(uintptr_t) "--bytes", NULL};
+    int other = open(file, flags), null = open("/dev/null", O_RDWR), saved[3];
+    assert_true(other >= 0 && null >= 0);
+    fflush(stdout);
+    for (int i = 0; i < 3; i++)
+        saved[i] = dup(i);
+    assert_non_null(freopen("/dev/null", "w", stderr));
+    dup2(null, fd == 0 ? 1 : 0);
+    dup2(other, fd);
+    clearerr(stdin);
+    int code = cmd_tokenize(2, argv);
+    fflush(stdout);
+    clearerr(stdout);
+    clearerr(stdin);
+    for (int i = 0; i < 3; i++) {
+        dup2(saved[i], i);
+        close(saved[i]);
+    }
+    close(other);
+    close(null);
+    return code;
+}
+
+static void test_broken_files(void **state)
+{
+    (void)state;
+    assert_int_equal(run_with(1, "/dev/full", O_WRONLY), 1);
+    assert_int_equal(run_with(0, "tests", O_RDONLY), 1);
 }
 
 static void test_refused(void **state)
@@ -141,8 +191,8 @@ static void test_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_lines),        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_broken_files), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

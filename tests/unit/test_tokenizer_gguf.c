@@ -149,6 +149,13 @@ static void test_refused(void **state)
     write_gguf("rwkv", tokens, 258);
     assert_int_equal(open_gguf(&t, &e), ERR_FORMAT);
     assert_non_null(strstr(e.msg, "token 257: an escape of the byte 0x71"));
+    char longest[1026];
+    memset(longest, 'a', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    tokens[257] = longest;
+    write_gguf("rwkv", tokens, 258);
+    assert_int_equal(open_gguf(&t, &e), ERR_FORMAT);
+    assert_non_null(strstr(e.msg, "token 257: found 1025 bytes, want at most 1024"));
     tokens[257] = "\xC3\xA9"; /* not escaped: the bytes themselves */
     write_gguf("rwkv", tokens, 258);
     assert_int_equal(open_gguf(&t, &e), 0);
@@ -156,6 +163,34 @@ static void test_refused(void **state)
     assert_memory_equal(tokenizer_token(t, 257, &n), "\xC3\xA9", 2);
     assert_int_equal(n, 2);
     tokenizer_free(t);
+}
+
+static void test_too_many(void **state)
+{
+    (void)state;
+    const char **tokens = calloc(N_PADDED + 1, sizeof *tokens);
+    struct tokenizer *t;
+    struct err e;
+    assert_non_null(tokens);
+    for (size_t i = 0; i <= N_PADDED; i++)
+        tokens[i] = "a";
+    write_gguf("rwkv", tokens, N_PADDED + 1);
+    assert_int_equal(open_gguf(&t, &e), ERR_FORMAT);
+    assert_non_null(strstr(e.msg, "65537 tokens, want 1 to 65536"));
+    free(tokens);
+}
+
+static void test_not_gguf(void **state)
+{
+    (void)state;
+    FILE *f = fopen(path, "wb");
+    struct tokenizer *t;
+    struct err e;
+    assert_non_null(f);
+    assert_int_equal(fwrite("GGUF but no more", 1, 16, f), 16);
+    fclose(f);
+    assert_int_equal(open_gguf(&t, &e), ERR_FORMAT);
+    assert_null(t);
 }
 
 static int make_file(void **state)
@@ -174,9 +209,9 @@ static int remove_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_small),
-        cmocka_unit_test(test_world),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_small),    cmocka_unit_test(test_world),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_not_gguf),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }
