@@ -1,8 +1,9 @@
-/* `dreamstated train base RECIPE`: training without the daemon. SIGINT and SIGTERM stop after the
+/* `dreamstated train base|state RECIPE`: training without the daemon. SIGINT and SIGTERM stop after the
  * present step, with a checkpoint; the same command then goes on. */
 #include "daemon/base/err.h"
 #include "daemon/cmd.h"
 #include "engine/train/base.h"
+#include "engine/train/state.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -55,7 +56,7 @@ static void on_note(void *ctx, const char *text)
 
 static int usage(void)
 {
-    fputs("usage: dreamstated train base RECIPE [--threads N] [--max-minutes M] [--stop-at STEP]\n"
+    fputs("usage: dreamstated train base|state RECIPE [--threads N] [--max-minutes M] [--stop-at STEP]\n"
           "  --threads N      instead of the recipe's\n"
           "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
           "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
@@ -96,7 +97,8 @@ int cmd_train(int argc, char **argv)
                               .on_note = on_note, .ctx = &report};
     struct err e = {0};
     bool done = false;
-    if (argc < 3 || strcmp(argv[1], "base"))
+    bool base = argc > 1 && !strcmp(argv[1], "base");
+    if (argc < 3 || (!base && strcmp(argv[1], "state")))
         return usage();
     struct recipe *r = calloc(1, sizeof *r);
     struct pool *pool = NULL;
@@ -112,14 +114,16 @@ int cmd_train(int argc, char **argv)
         fputs("train: OPENBLAS_CORETYPE is set: BLAS does not choose its kernels by this CPU\n", stderr);
     if (rc == 0) {
         pool = pool_new((int)r->threads, "train", 0, &e);
-        rc = pool ? train_base(r, &c, pool, &done, &e) : e.code;
+        rc = !pool  ? e.code
+             : base ? train_base(r, &c, pool, &done, &e)
+                    : train_state(r, &c, pool, &done, &e);
     }
     pool_free(pool);
     if (rc < 0)
         fprintf(stderr, "train: %s\n", e.msg);
     else
-        fprintf(stderr, "%s: %s/model.safetensors\n", done ? "finished" : "stopped, to go on run it again",
-                r->out);
+        fprintf(stderr, "%s: %s/%s.safetensors\n", done ? "finished" : "stopped, to go on run it again",
+                r->out, base ? "model" : "state");
     free(r);
     return rc < 0 ? 1 : 0;
 }

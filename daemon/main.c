@@ -11,7 +11,7 @@ static const struct command {
 } commands[] = {
     {"serve", cmd_serve, "[--model FILE] [OPTION ...]", "the daemon (the default; serve --help)"},
     {"bench", cmd_bench, "quality [OPTION ...]", "measure the program and its models"},
-    {"train", cmd_train, "base RECIPE [OPTION ...]", "train a model from a recipe, resumable"},
+    {"train", cmd_train, "base|state RECIPE [OPTION ...]", "train a model or a state, resumable"},
     {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
     {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
     {"inspect", cmd_inspect, "FILE [--json]", "what a model, state or tensor file holds"},

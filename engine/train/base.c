@@ -4,7 +4,6 @@
 #include "engine/kernels/gemm.h"
 #include "engine/tensor/tensor.h"
 #include "engine/train/checkpoint.h"
-#include "engine/train/corpus.h"
 #include "engine/train/evaluate.h"
 
 #include <math.h>
@@ -26,14 +25,6 @@ struct base_run {
     struct train_run run;
 };
 
-static int open_corpora(struct corpus *c, const struct recipe_corpus *from, size_t n, struct err *e)
-{
-    int rc = 0;
-    for (size_t i = 0; i < n && rc == 0; i++)
-        rc = corpus_open(&c[i], from[i].name, from[i].path, from[i].weight, e);
-    return rc;
-}
-
 /* Corpora, memory; the weights are still zero. */
 static int base_init(struct base_run *b, const struct recipe *r, struct pool *pool, struct err *e)
 {
@@ -48,9 +39,9 @@ static int base_init(struct base_run *b, const struct recipe *r, struct pool *po
     if (rc == 0)
         rc = trainer_init(&b->t, &b->l, pool, &op, r->sequence, e);
     if (rc == 0)
-        rc = open_corpora(b->data, r->data, r->n_data, e);
+        rc = recipe_open_corpora(b->data, r->data, r->n_data, e);
     if (rc == 0)
-        rc = open_corpora(b->eval, r->eval, r->n_eval, e);
+        rc = recipe_open_corpora(b->eval, r->eval, r->n_eval, e);
     if (rc < 0)
         return rc;
     b->sampler = (struct sampler){.corpora = b->data, .n = r->n_data, .seed = r->seed,
@@ -176,23 +167,6 @@ static int one_step(struct base_run *b, struct err *e)
     return 0;
 }
 
-static int evaluate(struct base_run *b, struct err *e)
-{
-    const struct recipe *r = b->r;
-    const char *names[RECIPE_MAX_CORPORA];
-    double bits[RECIPE_MAX_CORPORA];
-    struct train_eval v = {.step = b->step, .n = r->n_eval, .names = names, .bits = bits};
-    int rc = r->n_eval ? train_evaluate(&b->t, b->eval, r->n_eval, r->eval_bytes, bits, e) : 0;
-    if (rc < 0 || !r->n_eval)
-        return rc;
-    for (size_t i = 0; i < r->n_eval; i++) {
-        names[i] = b->eval[i].name;
-        v.mean += bits[i] / (double)r->n_eval;
-    }
-    train_run_eval(&b->run, &v);
-    return 0;
-}
-
 static int loop(struct base_run *b, struct err *e)
 {
     const struct recipe *r = b->r;
@@ -202,7 +176,7 @@ static int loop(struct base_run *b, struct err *e)
         rc = one_step(b, e);
         stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
         if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
-            rc = evaluate(b, e);
+            rc = train_run_evaluate(&b->run, &b->t, b->eval, r->n_eval, r->eval_bytes, NULL, b->step, e);
         if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
             rc = save(b, e);
     }

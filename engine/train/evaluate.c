@@ -1,5 +1,6 @@
 #include "engine/train/evaluate.h"
 
+#include "daemon/base/assert.h"
 #include "daemon/base/mem.h"
 
 #define MAX_DOCS 64
@@ -41,8 +42,8 @@ static size_t open_docs(const struct corpus *c, uint64_t bytes, struct reader *d
     return n;
 }
 
-int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t bytes, double *bits,
-                   struct err *e)
+int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t bytes,
+                   const float *initial, double *bits, struct err *e)
 {
     size_t S = rwkv_layout_state(t->l), T = t->max_T;
     struct reader docs[MAX_DOCS];
@@ -53,7 +54,11 @@ int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t
     for (size_t k = 0; k < n && rc == 0; k++) {
         size_t n_docs = open_docs(&c[k], bytes, docs), total = 0, live;
         double ce = 0;
-        memset(states, 0, MAX_DOCS * S * sizeof *states);
+        for (size_t i = 0; i < n_docs; i++)
+            if (initial)
+                memcpy(states + i * S, initial, S * sizeof *states);
+            else
+                memset(states + i * S, 0, S * sizeof *states);
         while ((live = next_windows(docs, n_docs, tokens, states, S, T, seqs)) > 0) {
             trainer_evaluate(t, seqs, live);
             for (size_t i = 0; i < live; i++) {
@@ -66,4 +71,22 @@ int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t
     free(states);
     free(tokens);
     return rc;
+}
+
+int train_run_evaluate(struct train_run *r, struct trainer *t, const struct corpus *c, size_t n,
+                       uint64_t bytes, const float *initial, uint64_t step, struct err *e)
+{
+    const char *names[TRAIN_EVALUATE_MAX];
+    double bits[TRAIN_EVALUATE_MAX];
+    struct train_eval v = {.step = step, .n = n, .names = names, .bits = bits};
+    ASSERT(n <= TRAIN_EVALUATE_MAX);
+    int rc = n ? train_evaluate(t, c, n, bytes, initial, bits, e) : 0;
+    if (rc < 0 || !n)
+        return rc;
+    for (size_t i = 0; i < n; i++) {
+        names[i] = c[i].name;
+        v.mean += bits[i] / (double)n;
+    }
+    train_run_eval(r, &v);
+    return 0;
 }

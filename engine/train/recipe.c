@@ -208,3 +208,11 @@ int recipe_read(struct recipe *r, const char *path, struct err *e)
     json_decref(root);
     return rc;
 }
+
+int recipe_open_corpora(struct corpus *c, const struct recipe_corpus *from, size_t n, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = corpus_open(&c[i], from[i].name, from[i].path, from[i].weight, e);
+    return rc;
+}

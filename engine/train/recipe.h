@@ -16,6 +16,7 @@
 #ifndef ENGINE_TRAIN_RECIPE_H
 #define ENGINE_TRAIN_RECIPE_H
 
+#include "engine/train/corpus.h"
 #include "engine/train/trainer.h"
 
 #define RECIPE_MAX_CORPORA 64
@@ -45,5 +46,9 @@ struct recipe {
 
 /* ERR_IO, ERR_INVALID (which key, what is wrong), ERR_NOMEM. */
 int recipe_read(struct recipe *r, const char *path, struct err *e) __attribute__((warn_unused_result));
+
+/* Opens the files of a list into c [n]; on an error those opened are the caller's to close too. */
+int recipe_open_corpora(struct corpus *c, const struct recipe_corpus *from, size_t n, struct err *e)
+    __attribute__((warn_unused_result));
 
 #endif

@@ -1,0 +1,182 @@
+/* The loop of state tuning around state.c's step. */
+#include "engine/kernels/gemm.h"
+#include "engine/tensor/tensor.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/corpus.h"
+#include "engine/train/evaluate.h"
+#include "engine/train/state.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct state_run {
+    const struct recipe *r;
+    struct rwkv_layout l;
+    struct trainer t;
+    struct state_tuner tuner;
+    struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
+    struct sampler sampler;
+    uint32_t *tokens;       /* [batch, sequence + 1] */
+    struct train_seq *seqs; /* [batch] */
+    float *whole;           /* theta as a state */
+    uint64_t step, n_tokens;
+    struct train_run run;
+};
+
+static int load_model(struct state_run *s, struct pool *pool, struct err *e)
+{
+    struct rwkv_shape shape;
+    struct tensor_file *f = NULL;
+    struct nn_f32 op = *nn_f32_for(CPU_AUTO);
+    if (s->r->bf16)
+        nn_bf16_products(&op);
+    int rc = tensor_file_open(s->r->model, &f, e);
+    if (rc == 0)
+        rc = rwkv_shape_read(&shape, f, e);
+    if (rc == 0)
+        rc = rwkv_layout_init(&s->l, &shape, e);
+    if (rc == 0)
+        rc = trainer_init(&s->t, &s->l, pool, &op, s->r->sequence, e);
+    if (rc == 0)
+        rc = rwkv_params_read(&s->l, s->t.params, f, e);
+    if (rc == 0 && shape.n_vocab < 256)
+        rc = err_set(e, ERR_INVALID, "state tuning reads text as bytes: the model's vocabulary has %zu",
+                     shape.n_vocab);
+    tensor_file_close(f);
+    return rc;
+}
+
+static int state_init(struct state_run *s, const struct recipe *r, struct pool *pool, struct err *e)
+{
+    s->r = r;
+    if (!r->model[0])
+        return err_set(e, ERR_INVALID, "recipe: state tuning wants model as a path");
+    if (r->carry > 0)
+        return err_set(e, ERR_INVALID, "recipe: carry means nothing when the initial state is tuned");
+    int rc = load_model(s, pool, e);
+    if (rc == 0)
+        rc = state_tuner_init(&s->tuner, &s->t, r->batch, e);
+    if (rc == 0)
+        rc = recipe_open_corpora(s->data, r->data, r->n_data, e);
+    if (rc == 0)
+        rc = recipe_open_corpora(s->eval, r->eval, r->n_eval, e);
+    if (rc < 0)
+        return rc;
+    s->sampler = (struct sampler){.corpora = s->data, .n = r->n_data, .seed = r->seed,
+                                  .at_start = r->document_start, .T = r->sequence};
+    s->tokens = calloc(r->batch, (r->sequence + 1) * sizeof *s->tokens);
+    s->seqs = calloc(r->batch, sizeof *s->seqs);
+    s->whole = calloc(s->tuner.S, sizeof *s->whole);
+    return s->tokens && s->seqs && s->whole ? 0 : err_set(e, ERR_NOMEM, "state tuning: out of memory");
+}
+
+static void state_fini(struct state_run *s)
+{
+    train_run_close(&s->run);
+    for (size_t i = 0; i < RECIPE_MAX_CORPORA; i++) {
+        corpus_close(&s->data[i]);
+        corpus_close(&s->eval[i]);
+    }
+    state_tuner_fini(&s->tuner);
+    trainer_fini(&s->t);
+    rwkv_layout_fini(&s->l);
+    free(s->tokens);
+    free(s->seqs);
+    free(s->whole);
+}
+
+static int save_or_load(struct state_run *s, bool save, struct err *e)
+{
+    char path[RECIPE_PATH + 32];
+    struct checkpoint_array arrays[] = {
+        {"state", DTYPE_F32, s->tuner.n, s->tuner.theta},
+        {"adam.m", DTYPE_F32, s->tuner.n, s->tuner.m},
+        {"adam.v", DTYPE_F32, s->tuner.n, s->tuner.v},
+    };
+    struct checkpoint_number numbers[] = {
+        {"step", s->step, false},
+        {"tokens", s->n_tokens, false},
+        {"seed", s->r->seed, true},
+        {"corpora", s->r->n_data, true},
+    };
+    struct checkpoint c = {.arrays = arrays, .n_arrays = 3, .numbers = numbers, .n_numbers = 4};
+    snprintf(path, sizeof path, "%s/checkpoint.safetensors", s->r->out);
+    if (!save) {
+        if (access(path, F_OK) < 0)
+            return 0;
+        int rc = checkpoint_read(&c, path, e);
+        s->step = numbers[0].value;
+        s->n_tokens = numbers[1].value;
+        return rc;
+    }
+    int rc = checkpoint_write(&c, path, e);
+    snprintf(path, sizeof path, "%s/state.safetensors", s->r->out);
+    return rc < 0 ? rc : state_tuner_write(&s->tuner, path, e);
+}
+
+static int one_step(struct state_run *s, struct err *e)
+{
+    const struct recipe *r = s->r;
+    for (size_t i = 0; i < r->batch; i++) {
+        uint32_t *tokens = s->tokens + i * (r->sequence + 1);
+        struct stream fresh_start = {0};
+        bool fresh;
+        s->seqs[i] = (struct train_seq){.tokens = tokens};
+        s->seqs[i].T = sampler_next(&s->sampler, &fresh_start, s->step, i, tokens, &fresh);
+        s->n_tokens += s->seqs[i].T;
+    }
+    struct train_step report = {.steps = r->schedule.steps, .tokens = s->n_tokens};
+    report.lr = train_lr(&r->schedule, s->step);
+    report.loss = state_tuner_step(&s->tuner, s->seqs, r->batch, &r->adamw, report.lr, s->step + 1,
+                                   &report.norm);
+    if (!isfinite(report.loss) || !isfinite(report.norm))
+        return err_set(e, ERR_NUMERIC, "state tuning step %llu: loss %g, gradient norm %g",
+                       (unsigned long long)s->step, report.loss, report.norm);
+    report.step = ++s->step;
+    train_run_step(&s->run, &report);
+    return 0;
+}
+
+static int loop(struct state_run *s, struct err *e)
+{
+    const struct recipe *r = s->r;
+    int rc = 0;
+    bool stop = s->step >= r->schedule.steps;
+    while (!stop && rc == 0) {
+        rc = one_step(s, e);
+        stop = s->step >= r->schedule.steps || train_run_must_stop(&s->run, s->step);
+        if (rc == 0 && (s->step % r->eval_every == 0 || s->step >= r->schedule.steps)) {
+            state_tuner_expand(&s->tuner, s->whole);
+            rc = train_run_evaluate(&s->run, &s->t, s->eval, r->n_eval, r->eval_bytes, s->whole,
+                                    s->step, e);
+        }
+        if (rc == 0 && (stop || s->step % r->checkpoint_every == 0))
+            rc = save_or_load(s, true, e);
+    }
+    return rc;
+}
+
+int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool, bool *done,
+                struct err *e)
+{
+    struct state_run *s = calloc(1, sizeof *s);
+    *done = false;
+    if (!s)
+        return err_set(e, ERR_NOMEM, "state tuning: out of memory");
+    gemm_setup();
+    int rc = state_init(s, r, pool, e);
+    if (rc == 0)
+        rc = save_or_load(s, false, e);
+    if (rc == 0)
+        rc = train_run_open(&s->run, c, r->out, r->max_minutes, s->step, s->n_tokens, e);
+    if (rc == 0) {
+        train_run_note(&s->run, "a state of %zu numbers, %d threads, step %llu", s->tuner.n, s->t.threads,
+                       (unsigned long long)s->step);
+        rc = loop(s, e);
+        *done = rc == 0 && s->step >= r->schedule.steps;
+    }
+    state_fini(s);
+    free(s);
+    return rc;
+}
