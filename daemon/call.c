@@ -39,8 +39,8 @@ void call_cancel(struct call *c)
 
 static void state_info_fini(struct state_info *i)
 {
-    char *strings[] = {i->name,   i->model, i->fingerprint, i->weights_type, i->sha256,
-                       i->parents, i->origin, i->tags,       i->norms};
+    char *strings[] = {i->name,    i->model,  i->fingerprint, i->weights_type, i->sha256,
+                       i->parents, i->origin, i->tags,        i->norms};
     for (size_t n = 0; n < sizeof strings / sizeof strings[0]; n++)
         free(strings[n]);
 }
@@ -127,14 +127,16 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
     while (name_char(ref[n]))
         n++;
     if (n == 0 || n > 128 || (ref[n] && ref[n] != '@'))
-        return err_set_param(e, ERR_INVALID, "state",
-                             "a state's name has 1 to 128 of the characters A-Z a-z 0-9 . _ -, and may "
-                             "be followed by @version");
+        return err_set_param(
+            e, ERR_INVALID, "state",
+            "a state's name has 1 to 128 of the characters A-Z a-z 0-9 . _ -, and may "
+            "be followed by @version");
     memcpy(name, ref, n);
     name[n] = 0;
     *version = ref[n] ? parse_version(ref + n + 1) : 0;
     if (ref[n] && *version == 0)
-        return err_set_param(e, ERR_INVALID, "state", "the version of a state is a number from 1 on");
+        return err_set_param(e, ERR_INVALID, "state",
+                             "the version of a state is a number from 1 on");
     for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++)
         if (!strcmp(name, reserved[i]))
             return err_set_param(e, ERR_INVALID, "state", "'%s' cannot be a state's name", name);

@@ -1,5 +1,5 @@
-/* `healthcheck [URL]`: asks a running daemon whether it takes requests; exit code 0 or 1. For container
- * health checks: needs no other program. Default: the address of DREAMSTATE_LISTEN, else
+/* `healthcheck [URL]`: asks a running daemon whether it takes requests; exit code 0 or 1. For
+ * container health checks: needs no other program. Default: the address of DREAMSTATE_LISTEN, else
  * 127.0.0.1:8080, path /health/ready. */
 #include "daemon/base/err.h"
 #include "daemon/cmd.h"

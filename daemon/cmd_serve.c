@@ -1,9 +1,9 @@
 /* `serve`: puts the daemon together, runs it, takes it apart.
  *
  *     options -> store -> models -> loop -> service (workers, porter) -> HTTP -> "listening on ..."
- *     SIGTERM, SIGINT: no new connections, no new requests; those that run have --drain-seconds, then
- *     they are cancelled; HTTP ends, then the service, the store, the models; exit code 0.
- *     A second signal: exit code 1 at once. */
+ *     SIGTERM, SIGINT: no new connections, no new requests; those that run have --drain-seconds,
+ * then they are cancelled; HTTP ends, then the service, the store, the models; exit code 0. A
+ * second signal: exit code 1 at once. */
 #include "api/api.h"
 #include "daemon/bundled.h"
 #include "daemon/cmd.h"
@@ -167,7 +167,8 @@ static int serve(struct server *s)
     s->log.fd = STDERR_FILENO;
     gemm_setup(); /* OpenBLAS starts no threads of its own beside ours */
     log_level_parse(s->config.log_level, &s->log.level);
-    if (choose_data(&s->config, &e) < 0 || choose_model(&s->config, &e) < 0 || open_parts(s, &e) < 0) {
+    if (choose_data(&s->config, &e) < 0 || choose_model(&s->config, &e) < 0 ||
+        open_parts(s, &e) < 0) {
         fprintf(stderr, "dreamstated: %s\n", e.msg);
         close_parts(s);
         return 1;

@@ -22,12 +22,13 @@ struct option {
 #define AT(field) offsetof(struct config, field)
 static const struct option options[] = {
     {"model", "[NAME=]FILE", OPTION_MODEL, 0, NULL, 0, 0, NULL,
-     "a model (.pth, .safetensors, .gguf); may repeat: the first is the default one. Without it the "
-     "bundled model"},
+     "a model (.pth, .safetensors, .gguf); may repeat, the first is the default one (default: the "
+     "bundled model)"},
     {"name", "NAME", OPTION_TEXT, AT(name), NULL, 0, 0, NULL,
      "what requests call the model (default: from its file's name)"},
     {"vocab", "FILE", OPTION_TEXT, AT(vocab), NULL, 0, 0, NULL,
-     "the World vocabulary, rwkv_vocab_v20230424.txt (default: out of the GGUF, or beside the model)"},
+     "the World vocabulary, rwkv_vocab_v20230424.txt (default: out of the GGUF, or beside the "
+     "model)"},
     {"listen", "HOST:PORT", OPTION_TEXT, AT(listen), "127.0.0.1:8080", 0, 0, NULL,
      "address to serve; port 0 = any free one"},
     {"data", "DIR", OPTION_TEXT, AT(data), NULL, 0, 0, NULL,
@@ -116,8 +117,8 @@ static int set_option(struct config *c, const struct option *o, const char *valu
     case OPTION_NUMBER:
     case OPTION_BYTES:
         if (!parse_number(o, value, field))
-            return err_set(e, ERR_INVALID, "--%s %s: want a number from %llu to %llu", o->flag, value,
-                           (unsigned long long)o->min, (unsigned long long)o->max);
+            return err_set(e, ERR_INVALID, "--%s %s: want a number from %llu to %llu", o->flag,
+                           value, (unsigned long long)o->min, (unsigned long long)o->max);
         return 0;
     }
     return err_set(e, ERR_INTERNAL, "--%s: an option of no kind", o->flag);
@@ -187,7 +188,8 @@ int config_parse(struct config *c, int argc, char **argv, char *(*env)(const cha
     if (from_environment(c, given, env, e) < 0 || split_listen(c, e) < 0)
         return e->code;
     if (c->name && c->n_models > 1)
-        return err_set(e, ERR_INVALID, "--name goes with one --model; for more use --model NAME=FILE");
+        return err_set(e, ERR_INVALID,
+                       "--name goes with one --model; for more use --model NAME=FILE");
     return 0;
 }
 
@@ -195,7 +197,8 @@ void config_fini(struct config *c)
 {
     for (size_t i = 0; i < c->n_models; i++)
         free(c->models[i]);
-    char *texts[] = {c->name, c->vocab, c->listen, c->data, c->weights_type, c->log_level, c->half_open};
+    char *texts[] = {c->name,         c->vocab,     c->listen,   c->data,
+                     c->weights_type, c->log_level, c->half_open};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     *c = (struct config){0};
@@ -203,10 +206,11 @@ void config_fini(struct config *c)
 
 void config_help(FILE *to)
 {
-    fputs("usage: dreamstated serve [OPTION ...]\n\n"
-          "Serves RWKV-7 models over HTTP. Prints one line, `listening on http://HOST:PORT`, when it is\n"
-          "ready; logs go to standard error. SIGTERM ends it after running requests are answered.\n\n",
-          to);
+    fputs(
+        "usage: dreamstated serve [OPTION ...]\n\n"
+        "Serves RWKV-7 models over HTTP. Prints `listening on http://HOST:PORT` when it is ready;\n"
+        "logs go to standard error. SIGTERM ends it when running requests have been answered.\n\n",
+        to);
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
         fprintf(to, "  --%s %s\n        %s", o->flag, o->arg, o->help);
@@ -216,5 +220,6 @@ void config_help(FILE *to)
             fprintf(to, " (default %s)", o->preset);
         fputc('\n', to);
     }
-    fputs("\nEvery option may also stand in the environment, as DREAMSTATE_MAX_QUEUE for --max-queue.\n", to);
+    fputs("\nOptions may stand in the environment too: DREAMSTATE_MAX_QUEUE for --max-queue.\n",
+          to);
 }

@@ -1,6 +1,6 @@
 /* The options of `serve`, from the command line and the environment (DREAMSTATE_<FLAG>, for example
- * DREAMSTATE_MAX_QUEUE for --max-queue; the command line wins). One table in config.c says what there
- * is, with unit, range and default, and prints --help. */
+ * DREAMSTATE_MAX_QUEUE for --max-queue; the command line wins). One table in config.c says what
+ * there is, with unit, range and default, and prints --help. */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
@@ -21,14 +21,14 @@ struct config {
     char *data;         /* directory of the store */
     char *weights_type; /* "f32", ...; NULL: as the file has it */
     char *log_level, *half_open;
-    uint64_t port;      /* out of listen; 0: any free one */
-    uint64_t threads;   /* for the models' arithmetic; 0: one a processor */
+    uint64_t port;    /* out of listen; 0: any free one */
+    uint64_t threads; /* for the models' arithmetic; 0: one a processor */
     uint64_t http_threads, max_connections, idle_seconds;
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
 };
 
-/* Fills c from argv[1..] and from the environment. 0; 1 when --help was asked for; ERR_INVALID naming
- * the option, ERR_NOMEM. env: looks a variable up (getenv). config_fini in every case. */
+/* Fills c from argv[1..] and from the environment. 0; 1 when --help was asked for; ERR_INVALID
+ * naming the option, ERR_NOMEM. env: looks a variable up (getenv). config_fini in every case. */
 int config_parse(struct config *c, int argc, char **argv, char *(*env)(const char *name),
                  struct err *e);
 void config_fini(struct config *c);

@@ -54,8 +54,8 @@ static void put_time(struct buf *b)
     int64_t ms = clock_wall_ms();
     time_t seconds = (time_t)(ms / 1000);
     gmtime_r(&seconds, &tm);
-    buf_printf(b, "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", tm.tm_year + 1900, tm.tm_mon + 1,
-               tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000));
+    buf_printf(b, "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", tm.tm_year + 1900,
+               tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000));
 }
 
 void log_write(const struct log *l, enum log_level level, const char *event,
@@ -72,7 +72,8 @@ void log_write(const struct log *l, enum log_level level, const char *event,
     buf_puts(&b, "}\n");
     if (b.failed) { /* too long, or no memory: the event alone */
         buf_reset(&b);
-        buf_printf(&b, "{\"level\":\"%s\",\"event\":\"%s\",\"cut\":true}\n", level_names[level], event);
+        buf_printf(&b, "{\"level\":\"%s\",\"event\":\"%s\",\"cut\":true}\n", level_names[level],
+                   event);
     }
     if (!b.failed && write(l->fd, b.data, b.len) < 0) {
         /* Nobody listens: there is nowhere to tell it. */

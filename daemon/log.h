@@ -4,7 +4,8 @@
  *     LOG(log, LOG_INFO, "model_loaded", LOG_STR("model", name), LOG_INT("layers", n));
  *     {"time":"2026-11-23T10:00:00.123Z","level":"info","event":"model_loaded","model":"tiny","layers":4}
  *
- * Lines are at most 4 kB and written whole by one write(2). Threads: any. NULL for the log: silence. */
+ * Lines are at most 4 kB and written whole by one write(2). Threads: any. NULL for the log:
+ * silence. */
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 

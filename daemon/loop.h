@@ -23,7 +23,8 @@ void loop_free(struct loop *l); /* NULL is fine */
 int loop_post(struct loop *l, struct mail *m);
 
 /* Calls fn(arg) after first_ms, then every repeat_ms (0: once), until the loop ends or
- * loop_cancel_timer. *timer (may be NULL) is valid until it is cancelled or, of a single shot, has run. */
+ * loop_cancel_timer. *timer (may be NULL) is valid until it is cancelled or, of a single shot, has
+ * run. */
 struct loop_timer;
 int loop_start_timer(struct loop *l, uint64_t first_ms, uint64_t repeat_ms, loop_fn *fn, void *arg,
                      struct loop_timer **timer, struct err *e);

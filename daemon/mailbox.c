@@ -91,7 +91,8 @@ bool mailbox_wait(struct mailbox *b, struct list *out, uint64_t timeout_ns)
 {
     uint64_t now = clock_ns();
     uint64_t end = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
-    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
+    struct timespec until = {.tv_sec = (time_t)(end / 1000000000u),
+                             .tv_nsec = (long)(end % 1000000000u)};
     int timed_out = timeout_ns == 0;
     pthread_mutex_lock(&b->lock);
     while (b->n == 0 && !b->closed && !timed_out) {

@@ -1,7 +1,7 @@
 /* The way from one thread to another: a bounded queue of letters, many writers, one reader.
  *
- * A letter is a function to run on the reader's thread, inside whatever it is about; posting allocates
- * nothing, and what the letter carries changes hands with it.
+ * A letter is a function to run on the reader's thread, inside whatever it is about; posting
+ * allocates nothing, and what the letter carries changes hands with it.
  *
  *     struct sequence { struct mail mail; ... };
  *     q->mail.run = worker_admit;
@@ -10,8 +10,8 @@
  *         mailbox_run(&mails);                             runs it outside the lock
  *
  * The pattern is h2o's (lib/common/multithread.c). Threads: post and close from any thread, take
- * and wait from the reader. The lock is a leaf, except that `wake` runs under it: it may only signal
- * (uv_async_send). */
+ * and wait from the reader. The lock is a leaf, except that `wake` runs under it: it may only
+ * signal (uv_async_send). */
 #ifndef DAEMON_MAILBOX_H
 #define DAEMON_MAILBOX_H
 
@@ -28,10 +28,10 @@ struct mail {
 struct mailbox {
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    struct list queued; /* guard: lock */
-    size_t n;           /* guard: lock */
-    bool closed;        /* guard: lock */
-    size_t limit;       /* set once */
+    struct list queued;      /* guard: lock */
+    size_t n;                /* guard: lock */
+    bool closed;             /* guard: lock */
+    size_t limit;            /* set once */
     void (*wake)(void *arg); /* set once; NULL: the reader uses mailbox_wait */
     void *arg;
 };
@@ -46,10 +46,11 @@ int mailbox_post(struct mailbox *b, struct mail *m);
 /* No more letters; the reader gets those that wait, then false from mailbox_wait. */
 void mailbox_close(struct mailbox *b);
 
-/* Moves all letters to the end of *out (a list that was initialised), oldest first; their number. */
+/* Moves all letters to the end of *out (a list that was initialised), oldest first; their number.
+ */
 size_t mailbox_take(struct mailbox *b, struct list *out);
-/* The same, after waiting until there is one, the box is closed, or the time has passed. False when it
- * is closed and empty. */
+/* The same, after waiting until there is one, the box is closed, or the time has passed. False when
+ * it is closed and empty. */
 #define MAILBOX_FOREVER UINT64_MAX
 bool mailbox_wait(struct mailbox *b, struct list *out, uint64_t timeout_ns);
 /* Runs the letters in order, emptying the list. */

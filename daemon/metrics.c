@@ -13,10 +13,10 @@
 #define N_ERRORS    32  /* of the ERR_* codes */
 
 /* Upper bounds in nanoseconds or in units; UINT64_MAX ends them (+Inf). */
-static const uint64_t seconds_bounds[] = {
-    100000u,     250000u,     500000u,     1000000u,     2500000u,    5000000u,
-    10000000u,   25000000u,   50000000u,   100000000u,   250000000u,  500000000u,
-    1000000000u, 2500000000u, 10000000000u, UINT64_MAX};
+static const uint64_t seconds_bounds[] = {100000u,     250000u,     500000u,      1000000u,
+                                          2500000u,    5000000u,    10000000u,    25000000u,
+                                          50000000u,   100000000u,  250000000u,   500000000u,
+                                          1000000000u, 2500000000u, 10000000000u, UINT64_MAX};
 static const uint64_t sizes_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, UINT64_MAX};
 
 static const struct {
@@ -32,8 +32,8 @@ static const struct {
     const uint64_t *bounds;
     double unit; /* of one count, as shown */
 } histogram_table[] = {
-#define seconds seconds_bounds, 1e-9
-#define sizes   sizes_bounds, 1
+#define seconds                         seconds_bounds, 1e-9
+#define sizes                           sizes_bounds, 1
 #define XX(name, metric, help, buckets) {metric, help, buckets},
     METRIC_HISTOGRAMS(XX)
 #undef XX
@@ -138,7 +138,8 @@ void metrics_count_http(struct metrics *m, const char *route, int status, double
 
 static void write_head(struct buf *out, const char *metric, const char *help, const char *type)
 {
-    buf_printf(out, "# HELP " PREFIX "%s %s.\n# TYPE " PREFIX "%s %s\n", metric, help, metric, type);
+    buf_printf(out, "# HELP " PREFIX "%s %s.\n# TYPE " PREFIX "%s %s\n", metric, help, metric,
+               type);
 }
 
 static void write_histogram(const struct metrics *m, enum metric_histogram h, struct buf *out)
@@ -156,9 +157,10 @@ static void write_histogram(const struct metrics *m, enum metric_histogram h, st
                    (unsigned long long)total);
     }
     uint64_t sum = atomic_load_explicit(&m->histogram[h].sum, memory_order_relaxed);
-    buf_printf(out, PREFIX "%s_bucket{le=\"+Inf\"} %llu\n" PREFIX "%s_sum %.9g\n" PREFIX "%s_count %llu\n",
-               metric, (unsigned long long)total, metric, (double)sum * unit, metric,
-               (unsigned long long)total);
+    buf_printf(
+        out, PREFIX "%s_bucket{le=\"+Inf\"} %llu\n" PREFIX "%s_sum %.9g\n" PREFIX "%s_count %llu\n",
+        metric, (unsigned long long)total, metric, (double)sum * unit, metric,
+        (unsigned long long)total);
 }
 
 static void write_errors(const struct metrics *m, struct buf *out)
@@ -178,7 +180,8 @@ static void write_http(struct metrics *m, struct buf *out)
     for (size_t i = 0; i < m->n_http; i++)
         buf_printf(out, PREFIX "http_requests_total{route=\"%s\",status=\"%d\"} %llu\n",
                    m->http[i].route, m->http[i].status, (unsigned long long)m->http[i].n);
-    write_head(out, "http_request_seconds_total", "Time spent on answered HTTP requests", "counter");
+    write_head(out, "http_request_seconds_total", "Time spent on answered HTTP requests",
+               "counter");
     for (size_t i = 0; i < m->n_http; i++)
         buf_printf(out, PREFIX "http_request_seconds_total{route=\"%s\",status=\"%d\"} %.9g\n",
                    m->http[i].route, m->http[i].status, m->http[i].seconds);

@@ -69,8 +69,8 @@ void metrics_count_http(struct metrics *m, const char *route, int status, double
 
 /* Appends all of it; 0 or buf's error. */
 int metrics_write(struct metrics *m, struct buf *out);
-/* One number of `type` "gauge" or "counter"; labels ("model=\"tiny\"") may be NULL; help NULL: the HELP
- * and TYPE lines were written. */
+/* One number of `type` "gauge" or "counter"; labels ("model=\"tiny\"") may be NULL; help NULL: the
+ * HELP and TYPE lines were written. */
 void metrics_write_one(struct buf *out, const char *type, const char *metric, const char *help,
                        const char *labels, double value);
 /* Appends name="value" with the value escaped. */

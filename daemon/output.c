@@ -69,8 +69,8 @@ static int give(struct output *o, struct err *e)
 }
 
 /* Builds the record of id around its piece, the last `piece` bytes of *from, and o->text. */
-static int give_token(struct output *o, struct token_event *t, const char *piece, const float *logits,
-                      struct err *e)
+static int give_token(struct output *o, struct token_event *t, const char *piece,
+                      const float *logits, struct err *e)
 {
     struct token_logprob top[MAX_TOP];
     int want = o->n_logprobs > MAX_TOP ? MAX_TOP : o->n_logprobs;

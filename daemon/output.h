@@ -3,8 +3,8 @@
  *     token's bytes -> held (may yet become a stop string) -> shown (may yet be half a character)
  *       -> a record's text
  *
- * Records that the stream does not take now wait in `pending`, in order: the sequence is parked until
- * output_flush has given them all.
+ * Records that the stream does not take now wait in `pending`, in order: the sequence is parked
+ * until output_flush has given them all.
  *
  * Threads: a sequence's output belongs to the thread that has the sequence. */
 #ifndef DAEMON_OUTPUT_H
@@ -15,7 +15,7 @@
 struct output {
     const struct model *model;
     struct stream *stream;
-    int n_logprobs; /* -1: none */
+    int n_logprobs;             /* -1: none */
     struct stop_matcher *stops; /* NULL: no stop strings */
     struct buf held, shown, record, text;
     struct buf pending; /* records behind their uint32_t lengths */

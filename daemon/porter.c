@@ -181,7 +181,8 @@ static void texts_fini(struct texts *t)
     buf_fini(&t->parents);
 }
 
-static int fill_record(const struct sequence *q, struct store_state *r, struct texts *t, struct err *e)
+static int fill_record(const struct sequence *q, struct store_state *r, struct texts *t,
+                       struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
     *r = (struct store_state){
@@ -216,7 +217,8 @@ static int pack_and_put(struct sequence *q, struct texts *t, struct err *e)
     void *blob = NULL;
     if (fill_record(q, &record, t, e) < 0 ||
         state_record_pack(q->model->rwkv_info, q->model->weights_type, q->n_read, q->state,
-                          q->has_logits ? q->logits : NULL, &blob, &q->blob_bytes, record.sha256, e) < 0)
+                          q->has_logits ? q->logits : NULL, &blob, &q->blob_bytes, record.sha256,
+                          e) < 0)
         return e->code;
     record.bytes = q->blob_bytes;
     int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes,

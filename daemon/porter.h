@@ -1,11 +1,11 @@
-/* The thread that carries states between the store and the workers: checks their SHA-256, unpacks, packs
- * and hashes them, so that neither a batch nor the database waits for that.
+/* The thread that carries states between the store and the workers: checks their SHA-256, unpacks,
+ * packs and hashes them, so that neither a batch nor the database waits for that.
  *
  *     load: HTTP thread -> store (reads) -> porter (checks, unpacks) -> worker's queue
  *     save: worker -> porter (packs, hashes) -> store (commits) -> the call ends
  *
- * A state that is unknown (404), of another model (409) or damaged (422) ends its call; nothing else
- * ever takes its place. */
+ * A state that is unknown (404), of another model (409) or damaged (422) ends its call; nothing
+ * else ever takes its place. */
 #ifndef DAEMON_PORTER_H
 #define DAEMON_PORTER_H
 

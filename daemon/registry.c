@@ -52,7 +52,8 @@ static int name_model(struct model *m, const char *spec, const char *given, cons
     for (size_t i = 0; i < n; i++) {
         bool ok = isalnum((unsigned char)from[i]) || strchr("._-", from[i]);
         if (!ok && (eq || given))
-            return err_set(e, ERR_INVALID, "--model %s: a name has the characters A-Z a-z 0-9 . _ -", spec);
+            return err_set(e, ERR_INVALID,
+                           "--model %s: a name has the characters A-Z a-z 0-9 . _ -", spec);
         m->name[i] = ok ? from[i] : '-';
     }
     m->name[n] = 0;
@@ -125,7 +126,9 @@ static void fill_info(const struct model *m, const char *path, struct model_info
         .created = stat(path, &st) == 0 ? (int64_t)st.st_mtime : 0,
         .fingerprint = r->fingerprint,
         .weights_type = m->weights_type,
-        .tokenizer = !m->tokenizer ? "none" : tokenizer_vocab(m->tokenizer) <= 256 ? "bytes" : "world",
+        .tokenizer = !m->tokenizer                          ? "none"
+                     : tokenizer_vocab(m->tokenizer) <= 256 ? "bytes"
+                                                            : "world",
         .n_params = r->n_params,
         .weight_bytes = r->weight_bytes,
         .state_bytes = rwkv_state_floats(r) * sizeof(float),
@@ -149,7 +152,8 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
         return e->code;
     for (size_t k = 0; k < i; k++)
         if (!strcmp(r->models[k].name, m->name))
-            return err_set(e, ERR_INVALID, "two models are called %s: use --model NAME=FILE", m->name);
+            return err_set(e, ERR_INVALID, "two models are called %s: use --model NAME=FILE",
+                           m->name);
     char thread_name[16];
     snprintf(thread_name, sizeof thread_name, "pool-%.10s", m->name);
     m->pool = pool_new(threads, thread_name, 0, e);

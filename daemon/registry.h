@@ -1,12 +1,12 @@
 /* The models this process serves: opened at the start, fixed until the end.
  *
- * A model's name is NAME of NAME=FILE, or --name, or its file's name without folder and extension (of a
- * file called model.*: its folder's name). Its vocabulary is --vocab; or out of the GGUF; or
- * rwkv_vocab_v20230424.txt beside it; a vocabulary of at most 256 without any of these is bytes; else
- * none: the model takes and gives token ids only.
+ * A model's name is NAME of NAME=FILE, or --name, or its file's name without folder and extension
+ * (of a file called model.*: its folder's name). Its vocabulary is --vocab; or out of the GGUF; or
+ * rwkv_vocab_v20230424.txt beside it; a vocabulary of at most 256 without any of these is bytes;
+ * else none: the model takes and gives token ids only.
  *
- * Threads: read-only after registry_open. Ownership: the registry owns all; close it after the workers
- * have ended. */
+ * Threads: read-only after registry_open. Ownership: the registry owns all; close it after the
+ * workers have ended. */
 #ifndef DAEMON_REGISTRY_H
 #define DAEMON_REGISTRY_H
 
@@ -21,7 +21,7 @@ struct model {
     struct tokenizer *tokenizer; /* NULL: none */
     struct pool *pool;           /* the worker's, also used while loading */
     char name[129];
-    char weights_type[8];        /* lower case, as requests and records have it */
+    char weights_type[8]; /* lower case, as requests and records have it */
 };
 
 struct registry {
@@ -34,7 +34,7 @@ struct registry_options {
     char *const *models; /* "FILE" or "NAME=FILE"; a FILE with '=' needs a NAME */
     size_t n_models;
     const char *name, *vocab, *weights_type; /* NULL: not given */
-    int threads;                             /* in all, shared out among the models; 0: one a processor */
+    int threads; /* in all, shared out among the models; 0: one a processor */
 };
 
 struct log;

@@ -27,8 +27,8 @@ void rewind_fini(struct rewind *r)
     buf_fini(&r->ends);
 }
 
-/* The state has read shown tokens only: the copy begins here. shown: bytes of the next token that are
- * shown already. */
+/* The state has read shown tokens only: the copy begins here. shown: bytes of the next token that
+ * are shown already. */
 static void start(struct rewind *r, const float *state, const float *logits, uint64_t n_read,
                   size_t shown)
 {

@@ -1,7 +1,8 @@
 /* One request at a model: a state machine that a worker steps with others as a batch.
  *
  *     NEW --> WAIT_STATE --> QUEUED --> PREFILL --> DECODE --> SAVE --> DONE
- *       \_____________________/ \_________________/ \__________/         (DONE from any: an error)
+ *       \_____________________^                       \__________________^
+ *     and from each of them to DONE with an error
  *
  *   NEW         made on the HTTP thread from a completion or a bake
  *   WAIT_STATE  the store reads the named state, the porter checks and unpacks it
@@ -11,8 +12,8 @@
  *   SAVE        the porter packs the state, the store commits it
  *   DONE        ended; about to be freed
  *
- * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays in
- * its place and is left out of the batch until they are taken.
+ * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
+ * in its place and is left out of the batch until they are taken.
  *
  * `mail` is its ticket: a sequence is in one mailbox, or in the hands of one thread. */
 #ifndef DAEMON_SEQUENCE_H
@@ -40,9 +41,9 @@ struct sequence {
     /* the request; borrowed from the call */
     const uint32_t *prompt; /* [n_prompt] */
     size_t n_prompt;
-    uint32_t separator;     /* the prompt, where there was none and one is needed */
-    const char *from;       /* "name[@version]" or NULL */
-    const char *save;       /* name or NULL */
+    uint32_t separator; /* the prompt, where there was none and one is needed */
+    const char *from;   /* "name[@version]" or NULL */
+    const char *save;   /* name or NULL */
     uint32_t max_tokens;
     bool new_version, echo;
 
@@ -54,8 +55,8 @@ struct sequence {
     size_t fed;          /* of prompt */
     const uint32_t *due; /* DECODE: [n_due] to be fed next */
     size_t n_due;
-    uint32_t last;       /* sampled last */
-    bool over;           /* nothing more to sample: once nothing is due, it ends */
+    uint32_t last; /* sampled last */
+    bool over;     /* nothing more to sample: once nothing is due, it ends */
 
     /* the answer; completions only */
     struct sampler *sampler;
@@ -70,7 +71,7 @@ struct sequence {
     struct store_state record; /* of the loaded state; its JSON texts are not kept */
     void *blob;                /* WAIT_STATE: the state's bytes */
     size_t blob_bytes;
-    uint64_t hop_ns;           /* when the load or the save began */
+    uint64_t hop_ns; /* when the load or the save began */
 };
 
 /* Takes a reference on the call. ERR_NOMEM. */

@@ -2,14 +2,15 @@
  *
  *   completion, bake   HTTP thread: checks, admits, makes a struct sequence
  *                      -> store, porter: the state it starts from           (porter.c)
- *                      -> worker: its batch; tokens go straight to the stream (worker.c, sequence.c)
+ *                      -> worker: its batch; tokens go straight to the stream (worker.c,
+ * sequence.c)
  *                      -> porter, store: the state it leaves                 (porter.c)
  *                      -> service_end_call, on whatever thread it got to
  *   get, delete, list  HTTP thread -> store -> service_end_call              (service_state.c)
  *
  * A sequence is handed on by letters that lie inside it, so nothing on its way can fail for want of
- * memory or room: whoever is admitted can be queued anywhere. What a request allocates is freed when its
- * sequence ends; the call itself, with the results, when its last reference goes. */
+ * memory or room: whoever is admitted can be queued anywhere. What a request allocates is freed
+ * when its sequence ends; the call itself, with the results, when its last reference goes. */
 #include "daemon/base/thread.h"
 #include "daemon/service_impl.h"
 #include "daemon/worker.h"
@@ -88,8 +89,8 @@ int service_admit(struct service *s, struct worker *w, struct err *e)
     if (atomic_load(&s->draining))
         rc = err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
     else if (w && *worker_admitted(w) >= most)
-        rc = err_set(e, ERR_BUSY, "%zu requests are running or waiting for this model: try again later",
-                     most);
+        rc = err_set(e, ERR_BUSY,
+                     "%zu requests are running or waiting for this model: try again later", most);
     if (rc == 0) {
         s->live++;
         if (w)
@@ -153,8 +154,8 @@ void service_end_call(struct service *s, struct worker *w, struct call *c, const
         if (e->code == ERR_CANCELLED)
             metrics_add(s->metrics, METRIC_CANCELLED, 1);
         if (err_http(e->code) >= 500)
-            LOG(s->options.log, LOG_ERROR, "request_failed", LOG_STR("code", err_code_name(e->code)),
-                LOG_STR("message", e->msg));
+            LOG(s->options.log, LOG_ERROR, "request_failed",
+                LOG_STR("code", err_code_name(e->code)), LOG_STR("message", e->msg));
     }
     service_release(s, w);
     stream_end(&c->stream);
@@ -166,7 +167,8 @@ static void on_drain_deadline(void *arg)
 {
     struct service *s = arg;
     s->drain_timer = NULL;
-    LOG(s->options.log, LOG_WARN, "drain_deadline", LOG_STR("action", "cancelling what still runs"));
+    LOG(s->options.log, LOG_WARN, "drain_deadline",
+        LOG_STR("action", "cancelling what still runs"));
     atomic_store(&s->cancel_all, true);
 }
 
@@ -177,7 +179,8 @@ void service_drain(struct service *s, uint64_t timeout_ms, loop_fn *done, void *
     pthread_mutex_lock(&s->lock);
     atomic_store(&s->draining, true);
     pthread_mutex_unlock(&s->lock);
-    if (loop_start_timer(s->options.loop, timeout_ms, 0, on_drain_deadline, s, &s->drain_timer, &e) < 0)
+    if (loop_start_timer(s->options.loop, timeout_ms, 0, on_drain_deadline, s, &s->drain_timer,
+                         &e) < 0)
         atomic_store(&s->cancel_all, true);
     pthread_mutex_lock(&s->lock);
     s->on_drained = done;
@@ -191,12 +194,13 @@ void service_drain(struct service *s, uint64_t timeout_ms, loop_fn *done, void *
 static int check_prompt(const struct model_info *m, const uint32_t *prompt, size_t n, struct err *e)
 {
     if (n > MAX_PROMPT)
-        return err_set_param(e, ERR_INVALID, "prompt", "the prompt has %zu tokens, at most %u are taken",
-                             n, MAX_PROMPT);
+        return err_set_param(e, ERR_INVALID, "prompt",
+                             "the prompt has %zu tokens, at most %u are taken", n, MAX_PROMPT);
     for (size_t i = 0; i < n; i++)
         if (prompt[i] >= m->n_vocab)
-            return err_set_param(e, ERR_INVALID, "prompt", "token %u: the vocabulary of %s has %u ids",
-                                 prompt[i], m->name, m->n_vocab);
+            return err_set_param(e, ERR_INVALID, "prompt",
+                                 "token %u: the vocabulary of %s has %u ids", prompt[i], m->name,
+                                 m->n_vocab);
     return 0;
 }
 
@@ -216,8 +220,8 @@ static int check_completion(const struct completion *c, struct err *e)
 {
     if (!c->model)
         return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "no model");
-    if (check_prompt(c->model, c->prompt, c->n_prompt, e) < 0 || sampling_check(&c->sampling, e) < 0 ||
-        check_name(c->state, true, "state", e) < 0 ||
+    if (check_prompt(c->model, c->prompt, c->n_prompt, e) < 0 ||
+        sampling_check(&c->sampling, e) < 0 || check_name(c->state, true, "state", e) < 0 ||
         check_name(c->save_state, false, "save_state", e) < 0)
         return e->code;
     for (size_t i = 0; i < c->n_stops; i++)
@@ -225,8 +229,9 @@ static int check_completion(const struct completion *c, struct err *e)
             return err_set_param(e, ERR_INVALID, "stop", "a stop string is empty");
     for (size_t i = 0; i < c->n_bias; i++)
         if (c->bias[i].id >= c->model->n_vocab)
-            return err_set_param(e, ERR_INVALID, "logit_bias", "token %u: the vocabulary of %s has %u ids",
-                                 c->bias[i].id, c->model->name, c->model->n_vocab);
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "token %u: the vocabulary of %s has %u ids", c->bias[i].id,
+                                 c->model->name, c->model->n_vocab);
     return 0;
 }
 
@@ -293,11 +298,12 @@ const struct model_info *service_find_model(const struct service *s, const char 
 
 static int need_vocabulary(const struct model *m, struct err *e)
 {
-    return m->tokenizer ? 0
-                        : err_set(e, ERR_INVALID,
-                                  "the model %s has no vocabulary: send token ids, or start the server "
-                                  "with --vocab",
-                                  m->name);
+    return m->tokenizer
+               ? 0
+               : err_set(e, ERR_INVALID,
+                         "the model %s has no vocabulary: send token ids, or start the server "
+                         "with --vocab",
+                         m->name);
 }
 
 int service_tokenize(const struct service *s, const struct model_info *info, const char *text,
@@ -312,7 +318,8 @@ int service_tokenize(const struct service *s, const struct model_info *info, con
     *n = tokenizer_encode(m->tokenizer, text, bytes, out);
     for (size_t i = 0; i < *n; i++)
         if (out[i] >= info->n_vocab) {
-            err_set(e, ERR_INVALID, "the byte %u is not in the vocabulary of %s", out[i], info->name);
+            err_set(e, ERR_INVALID, "the byte %u is not in the vocabulary of %s", out[i],
+                    info->name);
             free(out);
             return e->code;
         }

@@ -1,8 +1,9 @@
-/* What the daemon does, as the API layer sees it: models, completions, named states, health, numbers.
+/* What the daemon does, as the API layer sees it: models, completions, named states, health,
+ * numbers.
  *
  * A request in flight is a `struct call` inside a typed request. The HTTP thread fills the request,
- * submits it and reads its stream; the loop, the RWKV worker and the store fill in the result and end
- * the stream. Results may be read after STREAM_END.
+ * submits it and reads its stream; the loop, the RWKV worker and the store fill in the result and
+ * end the stream. Results may be read after STREAM_END.
  *
  *     struct completion *c = completion_new();
  *     c->model = ..., c->prompt = ...;                       (malloc'd; owned by the completion)
@@ -34,11 +35,11 @@ struct service;
 
 struct call {
     atomic_int refs;
-    atomic_bool cancel;     /* set by call_cancel; the worker looks at it once a token */
+    atomic_bool cancel; /* set by call_cancel; the worker looks at it once a token */
     struct stream stream;
-    struct err err;         /* result: why it failed; code 0 if it did not */
-    uint64_t received_ns;   /* monotonic; set by call_init */
-    uint64_t deadline_ns;   /* monotonic; after it the work ends with ERR_TIMEOUT; 0: none */
+    struct err err;       /* result: why it failed; code 0 if it did not */
+    uint64_t received_ns; /* monotonic; set by call_init */
+    uint64_t deadline_ns; /* monotonic; after it the work ends with ERR_TIMEOUT; 0: none */
     void (*free)(struct call *c);
 };
 
@@ -56,7 +57,7 @@ struct model_info {
     int64_t created;         /* Unix seconds, of the file */
     const char *fingerprint; /* hex */
     const char *weights_type;
-    const char *tokenizer;   /* "bytes", "world" or "none" */
+    const char *tokenizer; /* "bytes", "world" or "none" */
     uint64_t n_params, weight_bytes, state_bytes;
     uint32_t n_layer, n_embd, head_size, n_vocab;
 };
@@ -65,10 +66,10 @@ size_t service_models(const struct service *s, const struct model_info **out);
 /* The model of a request: NULL or "" = the default one. NULL: no such model. */
 const struct model_info *service_find_model(const struct service *s, const char *name);
 
-/* Text to ids ([*n], malloc'd, the caller's) and back. ERR_INVALID naming --vocab if the model has no
- * vocabulary; ERR_MODEL_NOT_FOUND. Runs on the calling thread. */
-int service_tokenize(const struct service *s, const struct model_info *m, const char *text, size_t bytes,
-                     uint32_t **ids, size_t *n, struct err *e);
+/* Text to ids ([*n], malloc'd, the caller's) and back. ERR_INVALID naming --vocab if the model has
+ * no vocabulary; ERR_MODEL_NOT_FOUND. Runs on the calling thread. */
+int service_tokenize(const struct service *s, const struct model_info *m, const char *text,
+                     size_t bytes, uint32_t **ids, size_t *n, struct err *e);
 int service_detokenize(const struct service *s, const struct model_info *m, const uint32_t *ids,
                        size_t n, struct buf *out, struct err *e);
 /* The bytes of one token as shown in logprobs: its text, or "<id>" where there is none. */
@@ -77,29 +78,29 @@ int service_token_text(const struct service *s, const struct model_info *m, uint
 
 /* ---- completions ---- */
 
-/* One record in the stream of a completion: a token, sampled or (with echo) of the prompt. Behind the
- * struct stand n_top struct token_logprob, then piece_bytes bytes of the token itself, then text_bytes
- * bytes of text that may be shown now (whole UTF-8 characters, valid, past no stop string). All texts
- * in their order are the answer. A model without a vocabulary shows a token as "<id>". Text that was
- * held back for a stop string or a half character that never came is in a last record with id
- * TOKEN_NONE and no piece. The token that ends an answer (the model's end of text, or the one that
- * completes a stop string) has a record too: no text, or the part before the stop string.
- * Records are not aligned: memcpy them out. */
+/* One record in the stream of a completion: a token, sampled or (with echo) of the prompt. Behind
+ * the struct stand n_top struct token_logprob, then piece_bytes bytes of the token itself, then
+ * text_bytes bytes of text that may be shown now (whole UTF-8 characters, valid, past no stop
+ * string). All texts in their order are the answer. A model without a vocabulary shows a token as
+ * "<id>". Text that was held back for a stop string or a half character that never came is in a
+ * last record with id TOKEN_NONE and no piece. The token that ends an answer (the model's end of
+ * text, or the one that completes a stop string) has a record too: no text, or the part before the
+ * stop string. Records are not aligned: memcpy them out. */
 #define TOKEN_NONE UINT32_MAX
 
 struct token_event {
     uint32_t id;
-    float logprob;          /* NAN where not asked or, for the first prompt token, not defined */
-    bool prompt;            /* an echoed prompt token */
+    float logprob; /* NAN where not asked or, for the first prompt token, not defined */
+    bool prompt;   /* an echoed prompt token */
     uint16_t n_top;
     uint32_t piece_bytes, text_bytes;
 };
 
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 
-struct timings { /* llama-server's words */
-    uint64_t cache_n;      /* tokens that the named state had read already */
-    uint64_t prompt_n;     /* tokens evaluated before the first sampled one */
+struct timings {       /* llama-server's words */
+    uint64_t cache_n;  /* tokens that the named state had read already */
+    uint64_t prompt_n; /* tokens evaluated before the first sampled one */
     double prompt_ms;
     uint64_t predicted_n;
     double predicted_ms;
@@ -111,20 +112,20 @@ struct completion {
     struct call call;
     /* the request; malloc'd parts are the completion's */
     const struct model_info *model;
-    uint32_t *prompt;       /* token ids */
+    uint32_t *prompt; /* token ids */
     size_t n_prompt;
-    char *state;            /* "name" or "name@version"; NULL: from the zero state */
-    char *save_state;       /* name for the state after the last token; NULL: keep none */
-    bool save_new_version;  /* if it exists: add a version (else 409) */
-    uint32_t max_tokens;    /* 0: only read the prompt */
+    char *state;           /* "name" or "name@version"; NULL: from the zero state */
+    char *save_state;      /* name for the state after the last token; NULL: keep none */
+    bool save_new_version; /* if it exists: add a version (else 409) */
+    uint32_t max_tokens;   /* 0: only read the prompt */
     struct sampling_params sampling;
     struct logit_bias *bias; /* [n_bias] */
     size_t n_bias;
-    char **stops;           /* [n_stops] */
+    char **stops; /* [n_stops] */
     size_t *stop_lens;
     size_t n_stops;
     bool echo;
-    int n_logprobs;         /* -1: none; else 0..20 alternatives a token */
+    int n_logprobs; /* -1: none; else 0..20 alternatives a token */
     /* the result */
     enum finish finish;
     struct timings timings;
@@ -134,14 +135,15 @@ struct completion {
 };
 
 /* What a saved state has read: the state it started from, the prompt, and the tokens whose text was
- * shown; never an end token, never a token of which a stop string took a part. So continuing it means
- * the same whatever ended the answer: the next prompt goes on from the shown text. Its logits are those
- * after its last token, so it may be continued with an empty prompt too.
+ * shown; never an end token, never a token of which a stop string took a part. So continuing it
+ * means the same whatever ended the answer: the next prompt goes on from the shown text. Its logits
+ * are those after its last token, so it may be continued with an empty prompt too.
  *
  * An empty prompt: a state with logits is continued from them (nothing is evaluated: prompt_n 0); a
  * state without, or the zero state, is fed the separator first (prompt_n 1; not echoed). */
 
-/* Zeroed but for sampling = SAMPLING_DEFAULT and n_logprobs = -1; one reference. NULL: no memory. */
+/* Zeroed but for sampling = SAMPLING_DEFAULT and n_logprobs = -1; one reference. NULL: no memory.
+ */
 struct completion *completion_new(void);
 /* Queues it. ERR_BUSY (429), ERR_UNAVAILABLE, ERR_INVALID. Everything later comes by the stream. */
 int service_complete(struct service *s, struct completion *c, struct err *e);
@@ -163,15 +165,15 @@ struct state_call {
     struct call call;
     enum state_op op;
     /* the request */
-    char *ref;              /* BAKE: the new name; GET, DELETE: "name" or "name@version" */
+    char *ref;                      /* BAKE: the new name; GET, DELETE: "name" or "name@version" */
     const struct model_info *model; /* BAKE */
-    uint32_t *prompt;       /* BAKE: token ids to read, no token is sampled */
+    uint32_t *prompt;               /* BAKE: token ids to read, no token is sampled */
     size_t n_prompt;
-    char *base_state;       /* BAKE: start from this one; NULL: the zero state */
-    bool new_version;       /* BAKE: if the name exists, add a version (else 409) */
-    char *tags;             /* BAKE: JSON array of strings, or NULL */
-    char *after, *prefix;   /* LIST; NULL = "" */
-    size_t limit;           /* LIST: 1..1000 */
+    char *base_state;     /* BAKE: start from this one; NULL: the zero state */
+    bool new_version;     /* BAKE: if the name exists, add a version (else 409) */
+    char *tags;           /* BAKE: JSON array of strings, or NULL */
+    char *after, *prefix; /* LIST; NULL = "" */
+    size_t limit;         /* LIST: 1..1000 */
     /* the result */
     struct state_info *states; /* [n_states]: one, or the page */
     size_t n_states;

@@ -19,28 +19,28 @@
 struct worker;
 
 struct service_options {
-    const struct log *log;     /* NULL: silence */
+    const struct log *log; /* NULL: silence */
     struct store *store;
     struct registry *registry;
     struct loop *loop;
-    size_t max_sequences;      /* stepped together, per model; 0 = 32 */
-    size_t max_queue;          /* waiting, per model */
-    uint64_t park_ns;          /* a stream that stays full so long ends its request; 0 = 30 s */
+    size_t max_sequences; /* stepped together, per model; 0 = 32 */
+    size_t max_queue;     /* waiting, per model */
+    uint64_t park_ns;     /* a stream that stays full so long ends its request; 0 = 30 s */
 };
 
 struct service {
     struct service_options options; /* set once */
     struct metrics *metrics;
     struct porter porter;
-    struct worker **workers;        /* [registry->n] */
-    atomic_bool cancel_all;         /* the drain's deadline has passed: read once a token */
+    struct worker **workers; /* [registry->n] */
+    atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;
 
     pthread_mutex_t lock;
-    pthread_cond_t idle;            /* live has become 0 */
-    size_t live;                    /* guard: lock; admitted calls that have not ended */
-    struct mail drained;            /* guard: lock; posted to the loop when live is 0, once */
-    loop_fn *on_drained;            /* guard: lock; NULL: nobody waits */
+    pthread_cond_t idle; /* live has become 0 */
+    size_t live;         /* guard: lock; admitted calls that have not ended */
+    struct mail drained; /* guard: lock; posted to the loop when live is 0, once */
+    loop_fn *on_drained; /* guard: lock; NULL: nobody waits */
     void *on_drained_arg;
     struct loop_timer *drain_timer; /* loop only */
 };
@@ -49,20 +49,20 @@ int service_new(const struct service_options *o, struct service **out, struct er
     __attribute__((warn_unused_result));
 /* Refuses new calls, cancels those that run, waits for them, joins all threads. NULL is fine. */
 void service_free(struct service *s);
-/* Refuses new calls from now on; those that run have timeout_ms, then they are cancelled. done(arg) is
- * called on the loop when the last has ended. [thread: loop] */
+/* Refuses new calls from now on; those that run have timeout_ms, then they are cancelled. done(arg)
+ * is called on the loop when the last has ended. [thread: loop] */
 void service_drain(struct service *s, uint64_t timeout_ms, loop_fn *done, void *arg);
 
 /* Counts a call in; worker NULL: it needs none. ERR_UNAVAILABLE, ERR_BUSY. */
 int service_admit(struct service *s, struct worker *w, struct err *e);
-/* A place in the worker's queue is free again. Before the call's stream ends, so that who sees the end
- * may come again. */
+/* A place in the worker's queue is free again. Before the call's stream ends, so that who sees the
+ * end may come again. */
 void service_release(struct service *s, struct worker *w);
 /* The call has ended: s must not be used after this by who is not its owner. */
 void service_leave(struct service *s);
 
-/* Ends a call: counts it, keeps the error (NULL or code 0: none), ends its stream, drops the service's
- * reference and leaves. */
+/* Ends a call: counts it, keeps the error (NULL or code 0: none), ends its stream, drops the
+ * service's reference and leaves. */
 void service_end_call(struct service *s, struct worker *w, struct call *c, const struct err *e);
 
 /* STATE_BAKE of service_state. */

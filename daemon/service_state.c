@@ -31,10 +31,11 @@ int state_info_fill(struct state_info *out, const struct store_state *s)
         .has_logits = s->has_logits,
         .created_ms = s->created_ms,
     };
-    bool ok = copy(&out->name, s->name) & copy(&out->model, s->model) &
-              copy(&out->fingerprint, s->fingerprint) & copy(&out->weights_type, s->weights_type) &
-              copy(&out->sha256, s->sha256) & copy(&out->parents, s->parents) &
-              copy(&out->origin, s->origin) & copy(&out->tags, s->tags) & copy(&out->norms, s->norms);
+    bool ok = copy(&out->name, s->name) && copy(&out->model, s->model) &&
+              copy(&out->fingerprint, s->fingerprint) &&
+              copy(&out->weights_type, s->weights_type) && copy(&out->sha256, s->sha256) &&
+              copy(&out->parents, s->parents) && copy(&out->origin, s->origin) &&
+              copy(&out->tags, s->tags) && copy(&out->norms, s->norms);
     return ok ? 0 : ERR_NOMEM;
 }
 
@@ -72,7 +73,8 @@ static void on_state(void *arg, const struct err *e, const struct store_state *s
     on_states(arg, e, state, e->code ? 0 : 1, false);
 }
 
-static int ask(struct service *s, struct question *q, const char *name, uint64_t version, struct err *e)
+static int ask(struct service *s, struct question *q, const char *name, uint64_t version,
+               struct err *e)
 {
     struct store *store = s->options.store;
     struct state_call *c = q->call;
@@ -82,8 +84,8 @@ static int ask(struct service *s, struct question *q, const char *name, uint64_t
     case STATE_DELETE:
         return store_delete_state(store, name, version, on_state, q, e);
     case STATE_LIST:
-        return store_list_states(store, c->after ? c->after : "", c->prefix ? c->prefix : "", c->limit,
-                                 on_states, q, e);
+        return store_list_states(store, c->after ? c->after : "", c->prefix ? c->prefix : "",
+                                 c->limit, on_states, q, e);
     case STATE_BAKE:
         break;
     }
@@ -142,8 +144,8 @@ void service_count_http(struct service *s, const char *route, int status, double
     metrics_count_http(s->metrics, route, status, seconds);
 }
 
-static void write_worker(const struct service *s, struct buf *out, const char *metric, const char *help,
-                         size_t (*pick)(const struct worker_counts *c))
+static void write_worker(const struct service *s, struct buf *out, const char *metric,
+                         const char *help, size_t (*pick)(const struct worker_counts *c))
 {
     for (size_t i = 0; i < s->options.registry->n; i++) {
         struct worker_counts c;
@@ -185,8 +187,10 @@ static void write_store(const struct service *s, struct buf *out)
         {"gauge", "blob_bytes", "Bytes of these", (double)st.blob_bytes},
         {"gauge", "store_queued", "Requests waiting for the store", (double)st.queued},
         {"counter", "store_requests_total", "Requests to the store", (double)st.requests},
-        {"counter", "store_errors_total", "Requests that the store could not serve", (double)st.errors},
-        {"counter", "store_busy_seconds_total", "Time the store has worked", (double)st.busy_ns * 1e-9},
+        {"counter", "store_errors_total", "Requests that the store could not serve",
+         (double)st.errors},
+        {"counter", "store_busy_seconds_total", "Time the store has worked",
+         (double)st.busy_ns * 1e-9},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         metrics_write_one(out, rows[i].type, rows[i].metric, rows[i].help, NULL, rows[i].value);
@@ -195,7 +199,8 @@ static void write_store(const struct service *s, struct buf *out)
 int service_metrics(struct service *s, struct buf *out)
 {
     metrics_write(s->metrics, out);
-    write_worker(s, out, "sequences_waiting", "Sequences waiting for a place in the batch", pick_waiting);
+    write_worker(s, out, "sequences_waiting", "Sequences waiting for a place in the batch",
+                 pick_waiting);
     write_worker(s, out, "sequences_active", "Sequences in the batch", pick_active);
     write_worker(s, out, "sequences_parked", "Of these waiting for their clients", pick_parked);
     write_store(s, out);

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT   "dreamstate-state-1"
+#define FORMAT         "dreamstate-state-1"
 #define NAME_MAX_BYTES 48
-#define PARTS    3 /* of a layer: att.x_prev, att.wkv, ffn.x_prev */
+#define PARTS          3 /* of a layer: att.x_prev, att.wkv, ffn.x_prev */
 
 /* Part p of layer l: its name and shape, and where it lies in a state. */
 struct part {
@@ -120,10 +120,10 @@ static int check_hash(const void *blob, size_t bytes, const char *sha256, struct
     char hex[65];
     sha256_of(blob, bytes, digest);
     sha256_hex(digest, hex);
-    return !strcmp(hex, sha256) ? 0
-                                : err_set(e, ERR_STATE_CORRUPT,
-                                          "damaged: its SHA-256 is %.12s..., recorded is %.12s...", hex,
-                                          sha256);
+    return !strcmp(hex, sha256)
+               ? 0
+               : err_set(e, ERR_STATE_CORRUPT,
+                         "damaged: its SHA-256 is %.12s..., recorded is %.12s...", hex, sha256);
 }
 
 static int read_part(const struct tensor_file *f, const struct part *p, float *to, struct err *e)
@@ -133,12 +133,14 @@ static int read_part(const struct tensor_file *f, const struct part *p, float *t
         return err_set(e, ERR_STATE_CORRUPT, "damaged: no tensor %s", p->name);
     if (t->dtype != DTYPE_F32 || t->n_dims != p->n_dims ||
         memcmp(t->shape, p->shape, (size_t)p->n_dims * sizeof t->shape[0]) != 0)
-        return err_set(e, ERR_STATE_CORRUPT, "damaged: %s is %s of %zu values in %d dimensions, want F32 of %zu in %d",
+        return err_set(e, ERR_STATE_CORRUPT,
+                       "damaged: %s is %s of %zu values in %d dimensions, want F32 of %zu in %d",
                        p->name, dtype_name(t->dtype), t->count, t->n_dims, p->count, p->n_dims);
     tensor_to_f32(t, to);
     return all_finite(to, p->count)
                ? 0
-               : err_set(e, ERR_STATE_CORRUPT, "damaged: %s holds a value that is not finite", p->name);
+               : err_set(e, ERR_STATE_CORRUPT, "damaged: %s holds a value that is not finite",
+                         p->name);
 }
 
 /* A decimal number and nothing else. */
@@ -178,13 +180,14 @@ int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
     if (rc < 0)
         return rc;
     if (tensor_file_open_memory(blob, bytes, &f, e) < 0)
-        return e->code == ERR_NOMEM ? e->code
-                                    : err_set(e, ERR_STATE_CORRUPT, "damaged: not a safetensors file");
+        return e->code == ERR_NOMEM
+                   ? e->code
+                   : err_set(e, ERR_STATE_CORRUPT, "damaged: not a safetensors file");
     *has_logits = tensor_file_find(f, "logits") != NULL;
     rc = check_meta(f, info, n_tokens, e);
     if (rc == 0 && tensor_file_count(f) != n_parts + *has_logits)
-        rc = err_set(e, ERR_STATE_CORRUPT, "damaged: it has %zu tensors, want %zu", tensor_file_count(f),
-                     n_parts + *has_logits);
+        rc = err_set(e, ERR_STATE_CORRUPT, "damaged: it has %zu tensors, want %zu",
+                     tensor_file_count(f), n_parts + *has_logits);
     for (size_t i = 0; i < n_parts && rc == 0; i++) {
         struct part p = part_of(info, i / PARTS, i % PARTS);
         rc = read_part(f, &p, state + p.at, e);

@@ -1,12 +1,12 @@
 /* A state as bytes and back: a safetensors file in memory, all values F32.
  *
- *     blocks.<i>.att.x_prev [C]   blocks.<i>.att.wkv [H, N (value), N (key)]   blocks.<i>.ffn.x_prev [C]
- *     logits [V]                  (only where the state has logits)
+ *     blocks.<i>.att.x_prev [C]   blocks.<i>.att.wkv [H, N (value), N (key)] blocks.<i>.ffn.x_prev
+ * [C] logits [V]                  (only where the state has logits)
  *     __metadata__: "format" "dreamstate-state-1", "fingerprint", "weights_type", "n_tokens"
  *
- * Packing the same state gives the same bytes. Unpacking trusts nothing: the SHA-256 is compared first,
- * then every name, type and shape with the model's, then every value must be finite; all of that wrong
- * is ERR_STATE_CORRUPT (422), with what was found and wanted.
+ * Packing the same state gives the same bytes. Unpacking trusts nothing: the SHA-256 is compared
+ * first, then every name, type and shape with the model's, then every value must be finite; all of
+ * that wrong is ERR_STATE_CORRUPT (422), with what was found and wanted.
  *
  * Threads: pure functions, any thread; they take as long as hashing a state takes. */
 #ifndef DAEMON_STATE_RECORD_H

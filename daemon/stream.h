@@ -1,16 +1,19 @@
 /* The bounded pipe from whoever works on a request to the HTTP connection that waits for it.
  *
- * The producer (an engine worker, the loop, the store's callback) appends records; the consumer (the
- * connection's HTTP thread) takes everything that is there. When nothing is there, "is it empty", "mark
- * as waiting" and the consumer's suspend callback are one critical section, and so are "append", "was it
- * waiting" and the resume callback: no wake-up is lost and none is given twice.
+ * The producer (an engine worker, the loop, the store's callback) appends records; the consumer
+ * (the connection's HTTP thread) takes everything that is there. When nothing is there, "is it
+ * empty", "mark as waiting" and the consumer's suspend callback are one critical section, and so
+ * are "append", "was it waiting" and the resume callback: no wake-up is lost and none is given
+ * twice.
  *
  *     worker:  stream_push(&c->stream, &rec, sizeof rec);  ...  stream_end(&c->stream);
- *     http:    switch (stream_take(&c->stream, &batch)) { case STREAM_DATA: ... case STREAM_WAIT: ... }
+ *     http:    switch (stream_take(&c->stream, &batch)) { case STREAM_DATA: ... case STREAM_WAIT:
+ * ... }
  *
- * Threads: one producer at a time, one consumer, any threads; stream_push after stream_end is dropped.
- * The callbacks run under the stream's lock: they may suspend or resume a connection, nothing more
- * (lock order: stream lock, then MHD's own). Ownership: init/fini of the user's storage. */
+ * Threads: one producer at a time, one consumer, any threads; stream_push after stream_end is
+ * dropped. The callbacks run under the stream's lock: they may suspend or resume a connection,
+ * nothing more (lock order: stream lock, then MHD's own). Ownership: init/fini of the user's
+ * storage. */
 #ifndef DAEMON_STREAM_H
 #define DAEMON_STREAM_H
 
@@ -27,7 +30,7 @@ struct stream_wake {
 
 struct stream {
     pthread_mutex_t lock;
-    struct buf queued;       /* guard: lock; whole records, each behind its uint32_t length in bytes */
+    struct buf queued; /* guard: lock; whole records, each behind its uint32_t length in bytes */
     struct stream_wake wake; /* guard: lock */
     bool waiting, ended;     /* guard: lock */
 };
@@ -47,14 +50,15 @@ bool stream_room(struct stream *s, size_t bytes);
 /* Nothing more will come. Everything the producer wrote before is visible to the consumer that sees
  * STREAM_END. */
 void stream_end(struct stream *s);
-/* Moves all queued records to the end of *batch (STREAM_DATA), or tells that the end was reached and
- * all was taken (STREAM_END), or suspends (STREAM_WAIT). An empty batch (buf_init, buf_reset) exchanges
- * memory with the queue and cannot fail; appending to one that is not may leave batch->failed. */
+/* Moves all queued records to the end of *batch (STREAM_DATA), or tells that the end was reached
+ * and all was taken (STREAM_END), or suspends (STREAM_WAIT). An empty batch (buf_init, buf_reset)
+ * exchanges memory with the queue and cannot fail; appending to one that is not may leave
+ * batch->failed. */
 enum stream_take stream_take(struct stream *s, struct buf *batch);
 /* Wakes a waiting consumer with no data (shutdown, a client that has gone). */
 void stream_poke(struct stream *s);
-/* Walks the records of a batch: *at is the place, 0 at first. NULL at the end. A record starts at any
- * address: memcpy its struct out. */
+/* Walks the records of a batch: *at is the place, 0 at first. NULL at the end. A record starts at
+ * any address: memcpy its struct out. */
 const void *stream_next_record(const struct buf *batch, size_t *at, size_t *bytes);
 
 #endif

@@ -2,15 +2,16 @@
  *
  *     box      letters from the service and the porter: sequences that may begin
  *     waiting  a list of sequences (QUEUED), oldest first
- *     active   a list of sequences (PREFILL, DECODE), at most max_sequences: the batch. Prompts that
- *              have just had their chunk go to its end: each gets its turn
- *     batch    this step's rows, one struct rwkv_seq a sequence; members [i] is the sequence of batch [i]
- *     block    logits after every token, for prompts echoed with logprobs
+ *     active   a list of sequences (PREFILL, DECODE), at most max_sequences: the batch. Prompts
+ * that have just had their chunk go to its end: each gets its turn batch    this step's rows, one
+ * struct rwkv_seq a sequence; members [i] is the sequence of batch [i] block    logits after every
+ * token, for prompts echoed with logprobs
  *
- * A turn: fill free places from `waiting`; step (every sequence that decodes feeds its token, and some
- * prompts a chunk, so many that those who decode do not wait long); sweep out what has ended, was
- * cancelled or is late. What a sequence computes depends on its own tokens alone, whatever else is in the
- * batch (rwkv.h), and its chunks begin at fixed places of its prompt: load changes when, never what. */
+ * A turn: fill free places from `waiting`; step (every sequence that decodes feeds its token, and
+ * some prompts a chunk, so many that those who decode do not wait long); sweep out what has ended,
+ * was cancelled or is late. What a sequence computes depends on its own tokens alone, whatever else
+ * is in the batch (rwkv.h), and its chunks begin at fixed places of its prompt: load changes when,
+ * never what. */
 #include "daemon/worker.h"
 
 #include "daemon/base/clock.h"
@@ -84,7 +85,8 @@ static void fill(struct worker *w)
 static size_t prefill_budget(const struct worker *w)
 {
     const uint32_t *tokens;
-    LIST_FOR_EACH(n, &w->active) {
+    LIST_FOR_EACH(n, &w->active)
+    {
         const struct sequence *q = LIST_OWNER(n, struct sequence, link);
         if (q->phase == SEQ_DECODE && sequence_next(q, &tokens))
             return PREFILL_ROWS_SHARED;
@@ -112,7 +114,8 @@ static size_t gather(struct worker *w, size_t *rows)
 {
     size_t n = 0, prefilled = 0, budget = prefill_budget(w);
     *rows = 0;
-    LIST_FOR_EACH(node, &w->active) {
+    LIST_FOR_EACH(node, &w->active)
+    {
         struct sequence *q = LIST_OWNER(node, struct sequence, link);
         struct rwkv_seq row = {.state = q->state};
         row.n_tokens = sequence_next(q, &row.tokens);
@@ -188,7 +191,8 @@ static void sweep(struct worker *w)
     struct err e = {0};
     uint64_t now = clock_ns();
     w->n_parked = 0;
-    LIST_FOR_EACH(n, &w->waiting) {
+    LIST_FOR_EACH(n, &w->waiting)
+    {
         struct sequence *q = LIST_OWNER(n, struct sequence, link);
         if (!sequence_must_end(q, now, &e))
             continue;
@@ -196,7 +200,8 @@ static void sweep(struct worker *w)
         w->n_waiting--;
         sequence_end(q, &e);
     }
-    LIST_FOR_EACH(n, &w->active) {
+    LIST_FOR_EACH(n, &w->active)
+    {
         struct sequence *q = LIST_OWNER(n, struct sequence, link);
         if (sequence_must_end(q, now, &e)) {
             leave(w, q);

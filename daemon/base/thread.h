@@ -8,8 +8,8 @@
  *   PORTER   a state on its way between a worker and the store: hashing, packing, checking
  *   OTHER    HTTP threads (made by libmicrohttpd), the store's thread, pool threads, tests
  *
- * Lock order: stream.lock, then libmicrohttpd's own. service.lock, then mailbox.lock. mailbox.lock and
- * metrics.lock are leaves. No lock is held while a callback runs, except stream.lock around
+ * Lock order: stream.lock, then libmicrohttpd's own. service.lock, then mailbox.lock. mailbox.lock
+ * and metrics.lock are leaves. No lock is held while a callback runs, except stream.lock around
  * suspend and resume. */
 #ifndef BASE_THREAD_H
 #define BASE_THREAD_H

@@ -17,7 +17,8 @@ static void run_loop(void *arg)
     loop_run(arg);
 }
 
-static void host_open(struct host *h, const char *const *models, size_t n, const struct service_options *o)
+static void host_open(struct host *h, const char *const *models, size_t n,
+                      const struct service_options *o)
 {
     struct err e = {0};
     char specs[4][512], *list[4];
@@ -79,7 +80,8 @@ struct host *host_new(const char *const *models, size_t n, const struct service_
     return h;
 }
 
-void host_restart(struct host *h, const char *const *models, size_t n, const struct service_options *o)
+void host_restart(struct host *h, const char *const *models, size_t n,
+                  const struct service_options *o)
 {
     host_close(h);
     host_open(h, models, n, o);
@@ -247,7 +249,8 @@ struct oracle *oracle_new(const char *file)
     assert_true(o && path);
     o->pool = pool_new(1, "oracle", 0, &e);
     assert_non_null(o->pool);
-    must(rwkv_open(path, &(struct rwkv_options){.weights_type = -1}, o->pool, &o->model, &e), &e, path);
+    must(rwkv_open(path, &(struct rwkv_options){.weights_type = -1}, o->pool, &o->model, &e), &e,
+         path);
     o->info = rwkv_get_info(o->model);
     o->session = rwkv_session_new(o->model, o->pool, 7, &e);
     o->state = rwkv_state_new(o->info);
@@ -300,8 +303,8 @@ void oracle_sha256(const struct oracle *o, const char *weights_type, char sha256
     struct err e = {0};
     void *blob = NULL;
     size_t bytes;
-    must(state_record_pack(o->info, weights_type, o->n_read, o->state, o->logits, &blob, &bytes, sha256,
-                           &e),
+    must(state_record_pack(o->info, weights_type, o->n_read, o->state, o->logits, &blob, &bytes,
+                           sha256, &e),
          &e, "pack");
     free(blob);
 }

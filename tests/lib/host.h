@@ -1,5 +1,5 @@
-/* A daemon without HTTP inside a test: loop thread, store in a temporary folder, models, service. And the
- * oracle beside it: the same model driven by hand, one sequence, one thread. */
+/* A daemon without HTTP inside a test: loop thread, store in a temporary folder, models, service.
+ * And the oracle beside it: the same model driven by hand, one sequence, one thread. */
 #ifndef TESTS_HOST_H
 #define TESTS_HOST_H
 
@@ -19,10 +19,12 @@ struct host {
     struct service *svc;
 };
 
-/* Opens all in a new folder; fails the test on errors. models: "NAME=FILE" below tests/data, n of them. */
+/* Opens all in a new folder; fails the test on errors. models: "NAME=FILE" below tests/data, n of
+ * them. */
 struct host *host_new(const char *const *models, size_t n, const struct service_options *o);
 /* Closes and opens again over the same folder: a restart. */
-void host_restart(struct host *h, const char *const *models, size_t n, const struct service_options *o);
+void host_restart(struct host *h, const char *const *models, size_t n,
+                  const struct service_options *o);
 void host_free(struct host *h);
 
 /* What came out of a call's stream. */

@@ -73,12 +73,12 @@ static void test_wrong_options(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"--modle", "x"},           {"model", "x"},           {"--threads", "-1"},
-        {"--threads", "257"},       {"--threads", "1x"},      {"--threads", ""},
-        {"--threads", "0x10"},      {"--max-body", "9999G"},  {"--max-body", "99999999999999999999"},
-        {"--weights-type", "q4"},   {"--weights-type", ""},   {"--weights-type", "f32|f16"},
-        {"--listen", "8080"},       {"--listen", ":8080"},    {"--listen", "h:"},
-        {"--listen", "h:65536"},    {"--log-level", "loud"},  {"--name", ""},
+        {"--modle", "x"},         {"model", "x"},          {"--threads", "-1"},
+        {"--threads", "257"},     {"--threads", "1x"},     {"--threads", ""},
+        {"--threads", "0x10"},    {"--max-body", "9999G"}, {"--max-body", "99999999999999999999"},
+        {"--weights-type", "q4"}, {"--weights-type", ""},  {"--weights-type", "f32|f16"},
+        {"--listen", "8080"},     {"--listen", ":8080"},   {"--listen", "h:"},
+        {"--listen", "h:65536"},  {"--log-level", "loud"}, {"--name", ""},
         {"--max-queue", "1K"},
     };
     struct config c;
@@ -93,7 +93,8 @@ static void test_wrong_options(void **state)
     }
     assert_int_equal(PARSE(&c, no_env, &e, "--threads"), ERR_INVALID); /* no value */
     config_fini(&c);
-    assert_int_equal(PARSE(&c, no_env, &e, "--name", "n", "--model", "a", "--model", "b"), ERR_INVALID);
+    assert_int_equal(PARSE(&c, no_env, &e, "--name", "n", "--model", "a", "--model", "b"),
+                     ERR_INVALID);
     config_fini(&c);
     assert_int_equal(PARSE(&c, no_env, &e, "--threads", "2", "--help"), 1);
     config_fini(&c);
@@ -185,9 +186,12 @@ static void test_metrics(void **state)
     metrics_write_label(&b, "model", "a\"b");
     assert_true(b.len > 0 && !b.failed);
     expect(&b, "# HELP dreamstate_predicted_tokens_total ");
-    expect(&b, "# TYPE dreamstate_predicted_tokens_total counter\ndreamstate_predicted_tokens_total 42\n");
-    expect(&b, "dreamstate_batch_rows_bucket{le=\"1\"} 1\ndreamstate_batch_rows_bucket{le=\"2\"} 1\n"
-               "dreamstate_batch_rows_bucket{le=\"4\"} 2\n");
+    expect(
+        &b,
+        "# TYPE dreamstate_predicted_tokens_total counter\ndreamstate_predicted_tokens_total 42\n");
+    expect(&b,
+           "dreamstate_batch_rows_bucket{le=\"1\"} 1\ndreamstate_batch_rows_bucket{le=\"2\"} 1\n"
+           "dreamstate_batch_rows_bucket{le=\"4\"} 2\n");
     expect(&b, "dreamstate_batch_rows_bucket{le=\"+Inf\"} 3\ndreamstate_batch_rows_sum 5004\n"
                "dreamstate_batch_rows_count 3\n");
     expect(&b, "dreamstate_step_seconds_bucket{le=\"0.001\"} 0\n"
@@ -204,9 +208,9 @@ static void test_metrics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options), cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_wrong_options), cmocka_unit_test(test_help), cmocka_unit_test(test_log),
-        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_options),       cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_wrong_options), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_log),           cmocka_unit_test(test_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -201,8 +201,8 @@ static void test_timers_and_signals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_limit_and_close), cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_many_writers),    cmocka_unit_test(test_loop_post),
+        cmocka_unit_test(test_limit_and_close),    cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_many_writers),       cmocka_unit_test(test_loop_post),
         cmocka_unit_test(test_timers_and_signals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

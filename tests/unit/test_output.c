@@ -84,7 +84,8 @@ static void test_whole_characters(void **state)
     open_output(&f, NULL, 10000);
     say(&f, "a\xc3\xa4\xe2\x82\xac!");
     assert_string_equal(texts(&f, &all), "a||\xc3\xa4|||\xe2\x82\xac|!|");
-    say(&f, "\xff" "b\xf0\x9f\x98");
+    say(&f, "\xff"
+            "b\xf0\x9f\x98");
     assert_string_equal(texts(&f, &all), "\xef\xbf\xbd|b||||");
     assert_int_equal(output_end(&f.out, false, &e), 0);
     assert_string_equal(texts(&f, &all), "\xef\xbf\xbd|"); /* a character that never came */

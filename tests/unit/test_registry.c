@@ -21,8 +21,9 @@ static void expect_name(const char *spec, const char *given, const char *want)
     struct registry *r;
     struct err e;
     char *list[] = {(char *)spec};
-    if (open_models(&(struct registry_options){.models = list, .n_models = 1, .name = given, .threads = 1},
-                    &r, &e) < 0)
+    if (open_models(
+            &(struct registry_options){.models = list, .n_models = 1, .name = given, .threads = 1},
+            &r, &e) < 0)
         fail_msg("%s: %s", spec, e.msg);
     assert_string_equal(r->infos[0].name, want);
     registry_close(r);
@@ -58,9 +59,10 @@ static void test_one_model(void **state)
     struct err e;
     char *list[] = {(char *)golden_path(RAND)};
     struct buf b;
-    assert_int_equal(open_models(&(struct registry_options){
-                                     .models = list, .n_models = 1, .threads = 3, .weights_type = "bf16"},
-                                 &r, &e),
+    assert_int_equal(open_models(
+                         &(struct registry_options){
+                             .models = list, .n_models = 1, .threads = 3, .weights_type = "bf16"},
+                         &r, &e),
                      0);
     const struct model_info *m = &r->infos[0];
     assert_ptr_equal(registry_model(r, m), &r->models[0]);
@@ -86,8 +88,10 @@ static void test_two_models(void **state)
     char a[600], b[600], *list[] = {a, b};
     snprintf(a, sizeof a, "one=%s", golden_path(RAND));
     snprintf(b, sizeof b, "two=%s", golden_path("rwkv7-rand/rwkv7-rand-q8_0.gguf"));
-    assert_int_equal(open_models(&(struct registry_options){.models = list, .n_models = 2, .threads = 2}, &r, &e),
-                     0);
+    assert_int_equal(
+        open_models(&(struct registry_options){.models = list, .n_models = 2, .threads = 2}, &r,
+                    &e),
+        0);
     assert_string_equal(r->infos[1].name, "two");
     assert_string_equal(r->infos[1].weights_type, "q8_0");
     assert_string_equal(r->infos[1].tokenizer, "none"); /* a GGUF without a vocabulary */
@@ -101,20 +105,27 @@ static void test_refusals(void **state)
     (void)state;
     struct registry *r;
     struct err e;
-    char a[600], *twice[] = {a, a}, *none[] = {(char *)"x=/nowhere/at.all"}, *bad[] = {(char *)"a/b=x"};
+    char a[600], *twice[] = {a, a}, *none[] = {(char *)"x=/nowhere/at.all"},
+                 *bad[] = {(char *)"a/b=x"};
     char *one[] = {a};
     snprintf(a, sizeof a, "one=%s", golden_path(RAND));
-    assert_int_equal(open_models(&(struct registry_options){.models = twice, .n_models = 2, .threads = 1}, &r, &e),
-                     ERR_INVALID);
+    assert_int_equal(
+        open_models(&(struct registry_options){.models = twice, .n_models = 2, .threads = 1}, &r,
+                    &e),
+        ERR_INVALID);
     assert_non_null(strstr(e.msg, "two models"));
-    assert_int_equal(open_models(&(struct registry_options){.models = none, .n_models = 1, .threads = 1}, &r, &e),
-                     ERR_IO);
-    assert_int_equal(open_models(&(struct registry_options){.models = bad, .n_models = 1, .threads = 1}, &r, &e),
-                     ERR_INVALID);
+    assert_int_equal(
+        open_models(&(struct registry_options){.models = none, .n_models = 1, .threads = 1}, &r,
+                    &e),
+        ERR_IO);
+    assert_int_equal(
+        open_models(&(struct registry_options){.models = bad, .n_models = 1, .threads = 1}, &r, &e),
+        ERR_INVALID);
     /* a vocabulary that is none */
-    assert_true(open_models(&(struct registry_options){.models = one, .n_models = 1, .threads = 1,
-                                                       .vocab = "/nowhere/vocab.txt"},
-                            &r, &e) < 0);
+    assert_true(open_models(
+                    &(struct registry_options){
+                        .models = one, .n_models = 1, .threads = 1, .vocab = "/nowhere/vocab.txt"},
+                    &r, &e) < 0);
 }
 
 /* The World vocabulary has more ids than this model: refused, not wrapped. */
@@ -129,18 +140,21 @@ static void test_vocabulary_too_large(void **state)
     if (!path)
         skip();
     snprintf(vocab, sizeof vocab, "%s", path);
-    assert_int_equal(open_models(&(struct registry_options){.models = list, .n_models = 1, .threads = 1,
-                                                            .vocab = vocab},
-                                 &r, &e),
-                     ERR_INVALID);
+    assert_int_equal(
+        open_models(
+            &(struct registry_options){.models = list, .n_models = 1, .threads = 1, .vocab = vocab},
+            &r, &e),
+        ERR_INVALID);
     assert_non_null(strstr(e.msg, "1000"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),      cmocka_unit_test(test_one_model),
-        cmocka_unit_test(test_two_models), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_one_model),
+        cmocka_unit_test(test_two_models),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_vocabulary_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* daemon/rewind.h against a search over the whole text: whatever the pieces and the stop string, the
- * state comes back to the last token that was shown whole. */
+/* daemon/rewind.h against a search over the whole text: whatever the pieces and the stop string,
+ * the state comes back to the last token that was shown whole. */
 #include "daemon/rewind.h"
 
 #include "engine/kernels/rng.h"

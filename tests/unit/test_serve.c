@@ -16,7 +16,7 @@ static char program[600]; /* set by main */
 
 struct daemon {
     pid_t pid;
-    int out;  /* its standard output */
+    int out; /* its standard output */
     int port;
 };
 
@@ -42,8 +42,12 @@ static int wait_code(pid_t pid)
 
 static struct daemon start(const char *dir)
 {
-    const char *const argv[] = {program,    "serve", "--model",     golden_path("rwkv7-rand/rwkv7-rand-fp32.safetensors"),
-                                "--listen", "127.0.0.1:0", "--data", dir, "--threads", "1", NULL};
+    const char *const argv[] = {program,     "serve",
+                                "--model",   golden_path("rwkv7-rand/rwkv7-rand-fp32.safetensors"),
+                                "--listen",  "127.0.0.1:0",
+                                "--data",    dir,
+                                "--threads", "1",
+                                NULL};
     struct daemon d = {0};
     int fd[2];
     char line[256] = "";
@@ -83,10 +87,11 @@ static int post(const struct daemon *d, const char *body)
 {
     char text[1000];
     int fd = connect_to(d);
-    int n = snprintf(text, sizeof text,
-                     "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                     "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
-                     strlen(body), body);
+    int n =
+        snprintf(text, sizeof text,
+                 "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                 "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                 strlen(body), body);
     assert_int_equal(write(fd, text, (size_t)n), n);
     return fd;
 }
@@ -127,15 +132,16 @@ static void remove_dir(const char *dir)
     wait_code(pid);
 }
 
-/* SIGTERM in the middle of an answer: the answer is finished, then the exit code is 0. What it saved is
- * there after the restart. */
+/* SIGTERM in the middle of an answer: the answer is finished, then the exit code is 0. What it
+ * saved is there after the restart. */
 static void test_drain_and_restart(void **state)
 {
     (void)state;
     const char *dir = new_dir();
     struct daemon d = start(dir);
     assert_int_equal(healthcheck(d.port), 0);
-    int fd = post(&d, "{\"prompt\":[1,2],\"max_tokens\":300,\"stream\":true,\"save_state\":\"kept\"}");
+    int fd =
+        post(&d, "{\"prompt\":[1,2],\"max_tokens\":300,\"stream\":true,\"save_state\":\"kept\"}");
     free(read_until(fd, "data: "));
     kill(d.pid, SIGTERM);
     char *rest = read_until(fd, NULL);
@@ -182,14 +188,15 @@ static void test_wrong_usage(void **state)
     const char *dir = new_dir();
     expect_exit(2, (const char *const[]){program, "serve", "--modle", "x", NULL});
     expect_exit(2, (const char *const[]){program, "serve", "--listen", "nothing", NULL});
-    expect_exit(1, (const char *const[]){program, "serve", "--model", "/nowhere", "--data", dir, NULL});
+    expect_exit(
+        1, (const char *const[]){program, "serve", "--model", "/nowhere", "--data", dir, NULL});
     expect_exit(2, (const char *const[]){program, "healthcheck", "http://", NULL});
     expect_exit(2, (const char *const[]){program, "healthcheck", "a", "b", NULL});
     struct daemon d = start(dir);
     const char *model = golden_path("rwkv7-rand/rwkv7-rand-fp32.safetensors");
     /* the data is in use by another process */
-    expect_exit(1, (const char *const[]){program, "serve", "--model", model, "--data", dir, "--listen",
-                                         "127.0.0.1:0", NULL});
+    expect_exit(1, (const char *const[]){program, "serve", "--model", model, "--data", dir,
+                                         "--listen", "127.0.0.1:0", NULL});
     assert_int_equal(stop(&d, SIGTERM), 0);
     remove_dir(dir);
 }

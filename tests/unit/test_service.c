@@ -1,8 +1,10 @@
-/* daemon/service.h, completions: what comes out is what the model gives by hand, bit for bit, alone and
- * among others; limits, cancels, slow readers, shutdown. */
+/* daemon/service.h, completions: what comes out is what the model gives by hand, bit for bit, alone
+ * and among others; limits, cancels, slow readers, shutdown. */
+#include "daemon/sequence.h"
 #include "tests/lib/host.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 
 static const char *const one_model[] = {"a=" RAND_A};
@@ -138,7 +140,8 @@ enum { CROWD = 32, CROWD_TOKENS = 24 };
 static void test_crowd(void **state)
 {
     (void)state;
-    struct host *h = host_new(one_model, 1, &(struct service_options){.max_sequences = 12, .max_queue = 64});
+    struct host *h =
+        host_new(one_model, 1, &(struct service_options){.max_sequences = 12, .max_queue = 64});
     struct oracle *o = oracle_new(RAND_A);
     struct completion *c[CROWD];
     struct err e;
@@ -174,8 +177,10 @@ static void test_full_queue(void **state)
     (void)state;
     uint32_t id = 7;
     struct err e;
-    struct host *h = host_new(one_model, 1, &(struct service_options){.max_sequences = 1, .max_queue = 1});
-    struct completion *running = ask(h, "a", &id, 1, 1000000, 1), *waiting = ask(h, "a", &id, 1, 5, 1);
+    struct host *h =
+        host_new(one_model, 1, &(struct service_options){.max_sequences = 1, .max_queue = 1});
+    struct completion *running = ask(h, "a", &id, 1, 1000000, 1),
+                      *waiting = ask(h, "a", &id, 1, 5, 1);
     struct completion *refused = ask(h, "a", &id, 1, 5, 1);
     assert_int_equal(service_complete(h->svc, running, &e), 0);
     assert_int_equal(service_complete(h->svc, waiting, &e), 0);
@@ -192,7 +197,8 @@ static void test_full_queue(void **state)
     host_free(h);
 }
 
-/* One client reads nothing: its sequence is parked, another is served, then it gets all of its own. */
+/* One client reads nothing: its sequence is parked, another is served, then it gets all of its own.
+ */
 static void test_slow_reader(void **state)
 {
     (void)state;
@@ -247,6 +253,34 @@ static void test_deadline(void **state)
     c->call.deadline_ns = 1; /* long ago */
     answer_free(complete(h, c, ERR_TIMEOUT));
     call_unref(&c->call);
+    host_free(h);
+}
+
+/* While a prompt of a hundred chunks is read, whoever decodes gets a token with every chunk. */
+static void test_long_prompt_stalls_nobody(void **state)
+{
+    (void)state;
+    enum { CHUNKS = 100, N = CHUNKS * SEQUENCE_CHUNK };
+    static uint32_t prompt[N];
+    uint32_t id = 5;
+    struct err e;
+    struct host *h = host_new(one_model, 1, NULL);
+    struct completion *talker = ask(h, "a", &id, 1, 1000000, 1), *reader;
+    some_ids(6, prompt, N);
+    stream_fini(&talker->call.stream); /* one that never fills */
+    assert_int_equal(stream_init(&talker->call.stream, 1u << 28), 0);
+    assert_int_equal(service_complete(h->svc, talker, &e), 0);
+    while (metrics_get(h->svc->metrics, METRIC_PREDICTED_TOKENS) == 0)
+        sched_yield();
+    uint64_t before = metrics_get(h->svc->metrics, METRIC_PREDICTED_TOKENS);
+    reader = ask(h, "a", prompt, N, 0, 1);
+    answer_free(complete(h, reader, 0));
+    assert_int_equal(reader->timings.prompt_n, N);
+    assert_true(metrics_get(h->svc->metrics, METRIC_PREDICTED_TOKENS) - before >= CHUNKS - 1);
+    call_cancel(&talker->call);
+    answer_free(answer_read(&talker->call));
+    call_unref(&talker->call);
+    call_unref(&reader->call);
     host_free(h);
 }
 
@@ -333,9 +367,12 @@ static void test_metrics(void **state)
     buf_init(&b, 1u << 20);
     assert_int_equal(service_metrics(h->svc, &b), 0);
     static const char *const lines[] = {
-        "dreamstate_completions_total 1\n",       "dreamstate_prompt_tokens_total 10\n",
-        "dreamstate_predicted_tokens_total 6\n",  "dreamstate_first_token_seconds_count 1\n",
-        "dreamstate_inter_token_seconds_count 5\n", "# TYPE dreamstate_states gauge\ndreamstate_states 0\n",
+        "dreamstate_completions_total 1\n",
+        "dreamstate_prompt_tokens_total 10\n",
+        "dreamstate_predicted_tokens_total 6\n",
+        "dreamstate_first_token_seconds_count 1\n",
+        "dreamstate_inter_token_seconds_count 5\n",
+        "# TYPE dreamstate_states gauge\ndreamstate_states 0\n",
         "dreamstate_sequences_waiting{model=\"a\"} 0\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
@@ -348,12 +385,19 @@ static void test_metrics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equals_by_hand), cmocka_unit_test(test_echo_and_logprobs),
-        cmocka_unit_test(test_empty_prompt),   cmocka_unit_test(test_stop_strings),
-        cmocka_unit_test(test_crowd),          cmocka_unit_test(test_full_queue),
-        cmocka_unit_test(test_slow_reader),    cmocka_unit_test(test_reader_given_up),
-        cmocka_unit_test(test_deadline),       cmocka_unit_test(test_bad_requests),
-        cmocka_unit_test(test_drain_cancels),  cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_equals_by_hand),
+        cmocka_unit_test(test_echo_and_logprobs),
+        cmocka_unit_test(test_empty_prompt),
+        cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_reader_given_up),
+        cmocka_unit_test(test_long_prompt_stalls_nobody),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_drain_cancels),
+        cmocka_unit_test(test_metrics),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* daemon/service.h, states: a state goes on exactly as if it had never been put down; the wrong one is
- * never used. */
+/* daemon/service.h, states: a state goes on exactly as if it had never been put down; the wrong one
+ * is never used. */
 #include "daemon/state_record.h"
 #include "tests/lib/host.h"
 
@@ -35,8 +35,8 @@ static void expect_ids(const struct answer *a, const uint32_t *ids, size_t n)
     assert_memory_equal(a->ids, ids, n * sizeof *ids);
 }
 
-/* Bake 100 tokens, add 70, go on with 30 more: all as one reading of 200, whatever the cuts, also over
- * restarts of the process. */
+/* Bake 100 tokens, add 70, go on with 30 more: all as one reading of 200, whatever the cuts, also
+ * over restarts of the process. */
 static void test_bake_and_go_on(void **state)
 {
     (void)state;
@@ -77,7 +77,8 @@ static void test_bake_and_go_on(void **state)
     host_free(h);
 }
 
-/* What a completion keeps has read its prompt and all it said; an empty prompt goes on from there. */
+/* What a completion keeps has read its prompt and all it said; an empty prompt goes on from there.
+ */
 static void test_save_and_go_on_with_nothing(void **state)
 {
     (void)state;
@@ -126,8 +127,8 @@ static void set_stop(struct completion *c, const char *stop)
     c->stop_lens[0] = strlen(stop);
 }
 
-/* A stop string over three tokens, and a decoy that begins as it does: the kept state has read only the
- * tokens that were shown whole. */
+/* A stop string over three tokens, and a decoy that begins as it does: the kept state has read only
+ * the tokens that were shown whole. */
 static void test_stop_goes_back(void **state)
 {
     (void)state;
@@ -150,8 +151,9 @@ static void test_stop_goes_back(void **state)
         oracle_sample(o, &c->sampling, N, ids, false);
         size_t at = 0;
         for (int k = cases[i].first; k <= cases[i].last; k++)
-            at += (size_t)snprintf(stop + at, sizeof stop - at,
-                                   k == cases[i].first && k != cases[i].last ? ">" : "<%u>", ids[k]);
+            at +=
+                (size_t)snprintf(stop + at, sizeof stop - at,
+                                 k == cases[i].first && k != cases[i].last ? ">" : "<%u>", ids[k]);
         set_stop(c, stop);
         oracle_reset(o);
         oracle_feed(o, prompt, 4);
@@ -235,7 +237,8 @@ struct put {
     int code;
 };
 
-static void on_put(void *arg, const struct err *e, const struct store_state *s, void *blob, size_t n)
+static void on_put(void *arg, const struct err *e, const struct store_state *s, void *blob,
+                   size_t n)
 {
     struct put *p = arg;
     (void)s, (void)n;
@@ -247,8 +250,8 @@ static void on_put(void *arg, const struct err *e, const struct store_state *s, 
     pthread_mutex_unlock(&p->lock);
 }
 
-/* Stores o's state under name; then bytes[flip] is another one (SIZE_MAX: none), the record keeps the
- * SHA-256 of before. */
+/* Stores o's state under name; then bytes[flip] is another one (SIZE_MAX: none), the record keeps
+ * the SHA-256 of before. */
 static void put_state(struct host *h, const struct oracle *o, const char *name, size_t flip)
 {
     struct put p = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0};
@@ -256,8 +259,8 @@ static void put_state(struct host *h, const struct oracle *o, const char *name, 
     struct err e;
     void *blob;
     size_t bytes;
-    assert_int_equal(state_record_pack(o->info, "f32", o->n_read, o->state, o->n_read ? o->logits : NULL,
-                                       &blob, &bytes, s.sha256, &e),
+    assert_int_equal(state_record_pack(o->info, "f32", o->n_read, o->state,
+                                       o->n_read ? o->logits : NULL, &blob, &bytes, s.sha256, &e),
                      0);
     if (flip < bytes)
         ((char *)blob)[bytes - 1 - flip] ^= 1;
@@ -360,7 +363,8 @@ static void test_forks(void **state)
     uint32_t ids[30], want[N];
     struct err e;
     struct completion *c[FORKS];
-    struct host *h = host_new(one_model, 1, &(struct service_options){.max_sequences = 6, .max_queue = 99});
+    struct host *h =
+        host_new(one_model, 1, &(struct service_options){.max_sequences = 6, .max_queue = 99});
     struct oracle *o = oracle_new(RAND_A);
     some_ids(21, ids, 30);
     call_unref(&bake(h, "a", "root", NULL, ids, 20, 0)->call);
@@ -376,7 +380,8 @@ static void test_forks(void **state)
         oracle_reset(o);
         oracle_feed(o, ids, 20 + i % 10);
         oracle_sample(o, &c[i]->sampling, N, want, false);
-        if (c[i]->call.err.code != ERR_CANCELLED) { /* one that was cancelled may have been quicker */
+        if (c[i]->call.err.code !=
+            ERR_CANCELLED) { /* one that was cancelled may have been quicker */
             assert_int_equal(c[i]->call.err.code, 0);
             expect_ids(a, want, N);
         }
@@ -400,12 +405,26 @@ static void test_references(void **state)
         int rc;
         uint64_t version;
     } cases[] = {
-        {"a", 0, 0},         {"A.b_c-9", 0, 0},      {"a@1", 0, 1},           {"a@9223372036854775807", 0, INT64_MAX},
-        {"", ERR_INVALID, 0}, {"@1", ERR_INVALID, 0}, {"a@", ERR_INVALID, 0},  {"a@0", ERR_INVALID, 0},
-        {"a@01", ERR_INVALID, 0}, {"a@-1", ERR_INVALID, 0}, {"a@1x", ERR_INVALID, 0}, {"a@1@2", ERR_INVALID, 0},
-        {"a/b", ERR_INVALID, 0}, {"a b", ERR_INVALID, 0}, {"\xc3\xa4", ERR_INVALID, 0},
-        {"a@9223372036854775808", ERR_INVALID, 0}, {"a@99999999999999999999", ERR_INVALID, 0},
-        {"import", ERR_INVALID, 0}, {"generations@2", ERR_INVALID, 0}, {"imports", 0, 0},
+        {"a", 0, 0},
+        {"A.b_c-9", 0, 0},
+        {"a@1", 0, 1},
+        {"a@9223372036854775807", 0, INT64_MAX},
+        {"", ERR_INVALID, 0},
+        {"@1", ERR_INVALID, 0},
+        {"a@", ERR_INVALID, 0},
+        {"a@0", ERR_INVALID, 0},
+        {"a@01", ERR_INVALID, 0},
+        {"a@-1", ERR_INVALID, 0},
+        {"a@1x", ERR_INVALID, 0},
+        {"a@1@2", ERR_INVALID, 0},
+        {"a/b", ERR_INVALID, 0},
+        {"a b", ERR_INVALID, 0},
+        {"\xc3\xa4", ERR_INVALID, 0},
+        {"a@9223372036854775808", ERR_INVALID, 0},
+        {"a@99999999999999999999", ERR_INVALID, 0},
+        {"import", ERR_INVALID, 0},
+        {"generations@2", ERR_INVALID, 0},
+        {"imports", 0, 0},
     };
     char name[129], longest[130];
     uint64_t version;

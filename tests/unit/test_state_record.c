@@ -1,4 +1,5 @@
-/* daemon/state_record.h: the same bytes always, every bit back, and nothing that is wrong gets in. */
+/* daemon/state_record.h: the same bytes always, every bit back, and nothing that is wrong gets in.
+ */
 #include "daemon/state_record.h"
 
 #include "daemon/base/sha256.h"
@@ -83,8 +84,9 @@ static void test_every_bit_counts(void **unused)
     for (size_t at = 0; at < p.bytes; at++) {
         ((uint8_t *)p.blob)[at] ^= (uint8_t)(1u << at % 8);
         e = (struct err){0};
-        assert_int_equal(state_record_unpack(p.blob, p.bytes, p.sha256, &i, out, out2, &has, &n, &e),
-                         ERR_STATE_CORRUPT);
+        assert_int_equal(
+            state_record_unpack(p.blob, p.bytes, p.sha256, &i, out, out2, &has, &n, &e),
+            ERR_STATE_CORRUPT);
         ((uint8_t *)p.blob)[at] ^= (uint8_t)(1u << at % 8);
     }
     for (size_t bytes = 0; bytes < p.bytes; bytes++)
