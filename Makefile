@@ -91,7 +91,7 @@ $(TEST_LIB): $(TEST_LIB_SRC:%.c=$(B)/%.o)
 	$(Q)rm -f $@ && $(AR) rcsD $@ $^
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(LIB)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) $(LDFLAGS) $< $(TEST_LIB) $(LIB) $(TEST_LIB) $(LDLIBS) -lcmocka $(TEST_WRAP) -o $@
+	$(Q)$(CC) $(LDFLAGS) $< -Wl,--start-group $(TEST_LIB) $(LIB) -Wl,--end-group $(LDLIBS) -lcmocka $(TEST_WRAP) -o $@
 
 test-unit: tests ## run the C tests (unit, golden, property) of this profile
 	$(Q)tests/run.sh $(B) $(TEST_BIN)
