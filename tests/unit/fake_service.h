@@ -74,7 +74,7 @@ int service_detokenize(const struct service *s, const struct model_info *m, cons
     return 0;
 }
 
-struct log *service_log(const struct service *s)
+const struct log *service_log(const struct service *s)
 {
     (void)s;
     return NULL;
