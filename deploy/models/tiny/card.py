@@ -62,9 +62,9 @@ def samples(program, model):
             if not line.startswith('listening on '):
                 raise SystemExit('card.py: the daemon did not start')
             out = []
-            for corpus, prompt in PROMPTS:
+            for seed, (corpus, prompt) in enumerate(PROMPTS, 1):
                 body = {'prompt': prompt, 'max_tokens': 280, 'temperature': 0.7, 'top_p': 0.95,
-                        'seed': 1}
+                        'seed': seed}
                 request = urllib.request.Request(line[len('listening on '):].strip() +
                                                  '/v1/completions', json.dumps(body).encode(),
                                                  {'Content-Type': 'application/json'})
@@ -135,7 +135,7 @@ def main():
                                              os.path.join(recipe['out'], 'log.jsonl'))
     text += '\n![loss curve](loss.svg)\n\n## Held-out bits per byte\n\n'
     text += quality_text(quality, baselines)
-    text += ('\n## Samples\n\nTemperature 0.7, top-p 0.95, seed 1, the first 280 bytes, unselected; '
+    text += ('\n## Samples\n\nTemperature 0.7, top-p 0.95, seeds 1 to 6, the first 280 bytes, unselected; '
              'the prompt is before the bar.\n')
     for corpus, prompt, answer in samples(program, os.path.join(HERE, 'model.safetensors')):
         text += '\n`%s`\n```text\n%s|%s\n```\n' % (corpus, prompt.lstrip('\n'), answer)
