@@ -111,6 +111,12 @@ test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, 
 	$(Q)DREAMSTATE_CPU=c TEST_TIMEOUT=3000 TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full" \
 	  tests/run.sh $(B) $(filter $(B)/tests/unit/%,$(TEST_BIN))
 
+test-http: $(BIN) tests/node_modules/.package-lock.json ## contract and end-to-end tests of the HTTP interface (Node 18 or newer)
+	$(Q)cd tests && DREAMSTATE_BIN=$(BIN) node --test --test-reporter=tap contract/*.test.mjs e2e/*.test.mjs
+
+tests/node_modules/.package-lock.json: tests/package-lock.json
+	$(Q)cd tests && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
+
 check-rules: ## layers, headers, banned calls
 	$(Q)tests/check_layers.sh && tests/check_headers.sh && tests/check_banned.sh
 
@@ -137,7 +143,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-asan test-tsan test-threads test-valgrind check-rules demo models check \
+.PHONY: all tests test-unit test-http test-asan test-tsan test-threads test-valgrind check-rules demo models check \
         check-full clean help force
 .SECONDARY:
 

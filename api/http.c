@@ -34,7 +34,7 @@ static void add_headers(struct req *r, struct MHD_Response *m)
         MHD_add_response_header(m, "Allow", r->reply.allow);
     if (r->reply.status == 429 || r->reply.status == 503)
         MHD_add_response_header(m, "Retry-After", "1");
-    if (atomic_load(&r->api->quiet))
+    if (r->close || atomic_load(&r->api->quiet))
         MHD_add_response_header(m, "Connection", "close");
 }
 
@@ -221,9 +221,10 @@ static bool is_json(const char *type)
 }
 
 struct framing {
-    size_t n_lengths;
+    size_t n_lengths, n_hosts;
     const char *encoding;
-    bool chunked, expect;
+    bool chunked, expect,
+        blank; /* blank: inside a header's name, where others may read it differently */
     uint64_t length;
 };
 
@@ -232,6 +233,7 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
 {
     struct framing *f = cls;
     (void)kind;
+    f->blank |= key[strcspn(key, " \t")] != 0;
     if (!value)
         return MHD_YES;
     if (strcasecmp(key, "Content-Length") == 0) {
@@ -240,6 +242,8 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     } else if (strcasecmp(key, "Transfer-Encoding") == 0) {
         f->encoding = value;
         f->chunked = strcasecmp(value, "chunked") == 0;
+    } else if (strcasecmp(key, "Host") == 0) {
+        f->n_hosts++;
     } else if (strcasecmp(key, "Expect") == 0) {
         f->expect = true;
     }
@@ -247,12 +251,19 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
 }
 
 /* What is wrong with the way the body is sent; *now: do not read it. */
-static int check_framing(struct req *r, const char *method, bool *now)
+static int check_framing(struct req *r, const char *method, const char *version, bool *now)
 {
     struct framing f = {0};
     struct err *e = &r->err;
     MHD_get_connection_values(r->conn, MHD_HEADER_KIND, on_header, &f);
     *now = f.expect || f.length > DRAIN_LIMIT;
+    if (f.n_hosts != 1 && (f.n_hosts || strcmp(version, "HTTP/1.0") != 0))
+        return err_set(e, ERR_INVALID, "the request has %zu Host headers: one is wanted",
+                       f.n_hosts);
+    if (f.blank) {
+        *now = true;
+        return err_set(e, ERR_INVALID, "a header's name has a space in it");
+    }
     if (f.n_lengths > 1 || (f.n_lengths && f.encoding) || (f.encoding && !f.chunked)) {
         *now = true;
         return err_set(e, ERR_INVALID,
@@ -284,8 +295,17 @@ static void watch_headers(struct req *r, uint64_t since_ns)
     pthread_mutex_unlock(&r->api->lock);
 }
 
+/* The path of a target that is written as a whole URL, as to a proxy. */
+static const char *origin_form(const char *url)
+{
+    if (strncasecmp(url, "http://", 7) != 0)
+        return url;
+    url += 7 + strcspn(url + 7, "/");
+    return *url ? url : "/";
+}
+
 static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, const char *url,
-                                  const char *method, void **con_cls)
+                                  const char *method, const char *version, void **con_cls)
 {
     bool now = false;
     struct req *r = req_new(a, a->svc, conn);
@@ -297,13 +317,13 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
     pthread_mutex_unlock(&a->lock);
     make_id(r);
     watch_headers(r, r->received_ns + BODY_SECONDS * UINT64_C(1000000000));
-    r->route = route_find(r, method, url, &r->err);
+    r->route = route_find(r, method, origin_form(url), &r->err);
     r->max_body = r->route ? r->route->max_body : 0;
     if (r->max_body > a->opt.max_body)
         r->max_body = a->opt.max_body;
     buf_init(&r->body, r->max_body);
-    if (check_framing(r, method, &now) < 0 && now) {
-        r->handled = true;
+    if (check_framing(r, method, version, &now) < 0 && now) {
+        r->handled = r->close = true;
         return answer_error(r);
     }
     return MHD_YES;
@@ -330,9 +350,8 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *conn, const ch
                                 size_t *upload_bytes, void **con_cls)
 {
     struct req *r = *con_cls;
-    (void)version;
     if (!r)
-        return on_headers(cls, conn, url, method, con_cls);
+        return on_headers(cls, conn, url, method, version, con_cls);
     if (*upload_bytes)
         return on_body(r, upload, upload_bytes);
     if (!r->handled)

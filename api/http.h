@@ -15,6 +15,7 @@ struct api {
     pthread_mutex_t lock;
     pthread_cond_t idle; /* with lock: a request has completed */
     struct list reqs;    /* guard: lock */
+    uint64_t looked_ns;  /* the sweep's */
     struct list conns;   /* guard: lock */
     size_t n_busy;       /* guard: lock; requests whose handler has begun */
 };
@@ -23,6 +24,7 @@ struct api {
 struct conn {
     struct list link;
     int fd;
+    bool ended;        /* guard: api.lock; at the last look its client had closed its side */
     uint64_t since_ns; /* guard: api.lock; 0 while a request is worked on; may lie ahead */
 };
 

@@ -76,7 +76,7 @@ struct req {
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
-    bool handled;
+    bool handled, close;        /* its handler has run; the connection ends behind its answer */
     struct err err;
 
     const struct task *task;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,17 +15,34 @@
 #include <unistd.h>
 
 #define SWEEP_MS 25
+#define LOOK_NS  UINT64_C(1000000000) /* between looks at connections that wait for a request */
 
 /* ---- the sweep: clients that left while suspended, requests that do not come ---- */
 
+/* Did the client close its side? MHD's edge-triggered reading does not see an end that came
+ * together with the last bytes. */
+static bool conn_ended(const struct conn *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+/* Closes connections whose request does not come in time, or, after one look's grace, will not
+ * come. */
 static void sweep_conns(struct api *a)
 {
     uint64_t now = clock_ns();
+    if (now - a->looked_ns < LOOK_NS)
+        return;
+    a->looked_ns = now;
     LIST_FOR_EACH(n, &a->conns)
     {
         struct conn *c = LIST_OWNER(n, struct conn, link);
-        if (c->since_ns && now > c->since_ns && now - c->since_ns > a->header_ns)
+        bool late = c->since_ns && now > c->since_ns && now - c->since_ns > a->header_ns;
+        bool ended = c->since_ns && conn_ended(c);
+        if (late || (ended && c->ended))
             shutdown(c->fd, SHUT_RDWR);
+        c->ended = ended;
     }
 }
 
@@ -142,7 +160,7 @@ static int start_mhd(struct api *a, struct err *e)
         a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)a->opt.threads,
         MHD_OPTION_CONNECTION_LIMIT, a->opt.connections, MHD_OPTION_CONNECTION_TIMEOUT,
         a->opt.timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-        MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 0,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION,
         http_on_connection, a, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
     return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));

@@ -1,0 +1,351 @@
+// Every operation, every example and every documented error of openapi.yaml, against the real daemon.
+import { after, before, test } from 'node:test';
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Daemon, scratch } from '../lib/daemon.mjs';
+import { byteModel } from '../lib/model.mjs';
+import { Raw, frames } from '../lib/raw.mjs';
+import { check, checkAnswer, doc, missing, operations, text } from '../lib/spec.mjs';
+
+const skip = missing;
+const by = Object.fromEntries(operations.map((o) => [o.id, o]));
+// "operation status" pairs that were seen; a test at the end compares them with the contract.
+const seen = new Set();
+// Not made here: a full disk, and a full queue of the store (256 requests at once).
+const unseen = new Set(['createState 507', 'createCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429']);
+
+let d;
+before(async () => { if (!skip) d = await Daemon.start({ model: byteModel() }); });
+after(async () => { await d?.stop(); });
+
+async function exchange(id, { path = by[id].path, body, headers, daemon = d, status, what = id }) {
+  const r = await daemon.fetch(by[id].method, path, body, headers);
+  if (status) assert.equal(r.status, status, `${what}: ${r.text.slice(0, 300)}`);
+  seen.add(`${id} ${checkAnswer(by[id], r, what)}`);
+  if (r.headers['content-type'] === 'text/event-stream') {
+    const all = frames(r.text);
+    assert.equal(all.pop(), '[DONE]');
+    for (const f of all) check('#/components/schemas/CompletionChunk', f, what);
+  }
+  return r;
+}
+
+// An answer read by hand, as exchange() gives them.
+function plain(r, status) {
+  const text = r.body.toString('utf8');
+  assert.equal(r.status, status, text);
+  return { ...r, text, json: JSON.parse(text) };
+}
+
+function success(op) {
+  return Number(Object.keys(op.op.responses).find((s) => s.startsWith('2')));
+}
+
+for (const op of operations) {
+  const examples = Object.entries(op.op.requestBody?.content['application/json'].examples ?? {});
+  for (const [name, e] of examples)
+    test(`${op.id}: example ${name}`, { skip }, async () => {
+      await exchange(op.id, { body: e.value, status: e['x-status'] ?? success(op) });
+    });
+  if (op.method === 'GET') {
+    if (!op.path.includes('{'))
+      test(op.id, { skip }, () => exchange(op.id, { status: 200 }));
+    for (const p of op.parameters)
+      for (const [name, e] of Object.entries(p.examples ?? {}))
+        test(`${op.id}: ${p.name} ${name}`, { skip }, async () => {
+          const value = encodeURIComponent(e.value);
+          const path = p.in === 'path' ? op.path.replace(`{${p.name}}`, value) : `${op.path}?${p.name}=${value}`;
+          await exchange(op.id, { path, status: e['x-status'] ?? 200 });
+        });
+  }
+}
+
+test('getOpenapi serves the very file', { skip }, async () => {
+  assert.ok((await d.get('/openapi.yaml')).text === text);
+});
+
+test('listModels and getModel agree', { skip }, async () => {
+  const { json } = await exchange('listModels', { status: 200 });
+  const id = encodeURIComponent(json.data[0].id);
+  const one = await exchange('getModel', { path: `/v1/models/${id}`, status: 200 });
+  assert.deepEqual(one.json, json.data[0]);
+  await exchange('getModel', { path: '/v1/models/%00', status: 400 });
+});
+
+test('deleteState: a version, the rest, and then nothing', { skip }, async () => {
+  const bake = (name, if_exists) => exchange('createState', { body: { name, text: 'x', if_exists }, status: 201 });
+  await bake('gone');
+  await bake('gone', 'new_version');
+  const third = await bake('gone', 'new_version');
+  assert.equal(third.json.version, 3);
+  assert.equal(third.headers.location, '/v1/states/gone@3');
+  const del = (ref, status) => exchange('deleteState', { path: `/v1/states/${ref}`, status });
+  assert.deepEqual((await del('gone@2', 200)).json, { id: 'gone@2', object: 'state.deleted', deleted: true });
+  await exchange('getState', { path: '/v1/states/gone@2', status: 404 });
+  await exchange('getState', { path: '/v1/states/gone@1', status: 200 });
+  await del('gone', 200);
+  await del('gone', 404);
+  await del('gone@1', 404);
+  await del('not%20a%20name', 400);
+  await del('import', 400);
+  // Numbers of versions are never used again.
+  assert.equal((await bake('gone')).json.version, 4);
+  await del('gone', 200);
+});
+
+test('listStates: pages, order, prefix', { skip }, async () => {
+  const names = ['p-c', 'p-a', 'p-e', 'p-b', 'p-d'];
+  for (const name of names) await exchange('createState', { body: { name, text: name }, status: 201 });
+  const got = [];
+  let after = '';
+  for (;;) {
+    const { json } = await exchange('listStates', { path: `/v1/states?prefix=p-&limit=2&after=${after}`, status: 200 });
+    assert.ok(json.data.length <= 2);
+    got.push(...json.data.map((s) => s.name));
+    assert.equal(json.first_id, json.data[0].id);
+    if (!json.has_more) break;
+    after = encodeURIComponent(json.last_id);
+  }
+  assert.deepEqual(got, [...names].sort());
+  const none = await exchange('listStates', { path: '/v1/states?prefix=zzz', status: 200 });
+  assert.deepEqual(none.json, { object: 'list', data: [], first_id: null, last_id: null, has_more: false });
+  for (const bad of ['limit=1001', 'limit=x', 'limit=', 'limit=-1', 'limit=2.5', 'after=%zz', `prefix=${'a'.repeat(200)}`])
+    await exchange('listStates', { path: `/v1/states?${bad}`, status: 400 });
+});
+
+test('createState: the record says what was read', { skip }, async () => {
+  const one = (await exchange('createState', { body: { name: 'whole', text: 'ab' }, status: 201 })).json;
+  const two = (await exchange('createState', {
+    body: { name: 'more', text: 'cde', base_state: 'whole@1', tags: ['t'] }, status: 201,
+  })).json;
+  assert.deepEqual([one.n_tokens, one.timings.prompt_n, one.timings.cache_n, one.parents], [2, 2, 0, []]);
+  assert.deepEqual([two.n_tokens, two.timings.prompt_n, two.timings.cache_n, two.parents], [5, 3, 2, ['whole@1']]);
+  assert.deepEqual([two.tags, two.origin.kind, two.has_logits], [['t'], 'bake', true]);
+  const { timings, ...record } = two;
+  assert.deepEqual((await d.get('/v1/states/more')).json, record);
+});
+
+const bad = {
+  createState: [
+    [{}, 'name'], [{ name: 'n' }, 'text'], [{ name: 'n', text: 'a', tokens: [1] }, 'tokens'], [{ name: 'n', text: '' }, 'text'],
+    [{ name: 'n', tokens: [] }, 'tokens'], [{ name: 'n', text: 1 }, 'text'], [{ name: 'n', tokens: 'a' }, 'tokens'],
+    [{ name: '', text: 'a' }, 'name'], [{ name: 'a/b', text: 'a' }, 'name'], [{ name: 'é', text: 'a' }, 'name'],
+    [{ name: 'a@1', text: 'a' }, 'name'], [{ name: 'x'.repeat(129), text: 'a' }, 'name'], [{ name: 'a\0b', text: 'a' }, 'name'],
+    [{ name: 'n', text: 'a', if_exists: 'maybe' }, 'if_exists'], [{ name: 'n', text: 'a', tags: 'x' }, 'tags'],
+    [{ name: 'n', text: 'a', tags: [1] }, 'tags'], [{ name: 'n', text: 'a', tags: [''] }, 'tags'],
+    [{ name: 'n', text: 'a', base_state: 'a@0' }, 'base_state'], [{ name: 'n', tokens: [256] }, 'tokens'],
+    ...['import', 'edits', 'compare', 'evaluate', 'projections', 'generations'].map((name) => [{ name, text: 'a' }, 'name']),
+  ],
+  createCompletion: [
+    [{ prompt: 1 }, 'prompt'], [{ prompt: {} }, 'prompt'], [{ prompt: [1, 'a'] }, 'prompt'], [{ prompt: ['a', 1] }, 'prompt'],
+    [{ prompt: [-1] }, 'prompt'], [{ prompt: [4294967297] }, 'prompt'], [{ prompt: [1.5] }, 'prompt'], [{ prompt: [256] }, 'prompt'],
+    [{ prompt: [[1], [true]] }, 'prompt'], [{ prompt: [[[1]]] }, 'prompt'], [{ prompt: Array(65).fill('a') }, 'prompt'],
+    [{ prompt: Array(100000).fill('a') }, 'prompt'],
+    [{ max_tokens: -1 }, 'max_tokens'], [{ max_tokens: 1.5 }, 'max_tokens'], [{ max_tokens: '1' }, 'max_tokens'],
+    [{ max_tokens: 1048577 }, 'max_tokens'], [{ n: 0 }, 'n'], [{ n: -1 }, 'n'], [{ n: 65 }, 'n'], [{ n: true }, 'n'],
+    [{ temperature: -0.1 }, 'temperature'], [{ temperature: 'hot' }, 'temperature'], [{ temperature: 1e30 }, 'temperature'],
+    [{ top_p: -0.1 }, 'top_p'], [{ top_p: 1.1 }, 'top_p'], [{ top_k: -2 }, 'top_k'], [{ top_k: 1.5 }, 'top_k'],
+    [{ min_p: 1.5 }, 'min_p'], [{ presence_penalty: 101 }, 'presence_penalty'], [{ frequency_penalty: [] }, 'frequency_penalty'],
+    [{ penalty_decay: 1.01 }, 'penalty_decay'], [{ repeat_penalty: 0 }, 'repeat_penalty'], [{ seed: -2 }, 'seed'], [{ seed: 'x' }, 'seed'],
+    [{ stop: 1 }, 'stop'], [{ stop: [''] }, 'stop'], [{ stop: [1] }, 'stop'], [{ stop: Array(17).fill('a') }, 'stop'],
+    [{ stop: 'x'.repeat(5000) }, 'stop'], [{ logprobs: 21 }, 'logprobs'], [{ logprobs: -1 }, 'logprobs'], [{ logprobs: 'x' }, 'logprobs'],
+    [{ logit_bias: [] }, 'logit_bias'], [{ logit_bias: { x: 1 } }, 'logit_bias'], [{ logit_bias: { 256: 1 } }, 'logit_bias'],
+    [{ logit_bias: { 1: 101 } }, 'logit_bias'], [{ logit_bias: { 1: 'a' } }, 'logit_bias'], [{ logit_bias: { '-1': 1 } }, 'logit_bias'],
+    [{ stream: 'yes' }, 'stream'], [{ stream_options: 1 }, 'stream_options'], [{ stream_options: { include_usage: 1 } }, 'include_usage'],
+    [{ echo: 1 }, 'echo'], [{ best_of: 2 }, 'best_of'], [{ suffix: 'x' }, 'suffix'], [{ model: 3 }, 'model'], [{ state: 3 }, 'state'],
+    [{ state: 'a b' }, 'state'], [{ state: 'a@x' }, 'state'], [{ save_state: 'a@1' }, 'save_state'], [{ save_state: 'a', n: 2 }, 'save_state'],
+    [{ save_state: 'edits' }, 'save_state'], [{ if_exists: 1 }, 'if_exists'],
+  ].map(([b, p]) => [{ prompt: 'a', max_tokens: 1, ...b }, p]),
+  tokenize: [[{ content: 1 }, 'content'], [{}, 'content'], [{ content: 'a', with_pieces: 1 }, 'with_pieces'], [{ content: 'a', model: 1 }, 'model']],
+  detokenize: [[{}, 'tokens'], [{ tokens: 'a' }, 'tokens'], [{ tokens: [256] }, 'tokens'], [{ tokens: [null] }, 'tokens'], [{ tokens: [4294967297] }, 'tokens']],
+};
+
+for (const [id, cases] of Object.entries(bad))
+  test(`${id}: a wrong field is a 400 that names it`, { skip }, async () => {
+    for (const [body, param] of cases) {
+      const what = `${id} ${JSON.stringify(body).slice(0, 80)}`;
+      const r = await exchange(id, { body, status: 400, what });
+      assert.equal(r.json.error.param, param, `${what}: ${r.text}`);
+      assert.equal(r.json.error.code, 'invalid_request', what);
+    }
+  });
+
+test('null is as if absent, unknown fields are ignored, 3.0 is an integer', { skip }, async () => {
+  const names = Object.keys(doc.components.schemas.CompletionRequest.properties).filter((k) => k !== 'prompt');
+  const body = { prompt: 'a', ...Object.fromEntries(names.map((k) => [k, null])), no_such_field: [{}], user: 'u' };
+  const r = await exchange('createCompletion', { body, status: 200 });
+  assert.equal(r.json.usage.completion_tokens, 16);
+  const three = await exchange('createCompletion', { body: '{"prompt":[65.0],"max_tokens":3.0,"seed":1e2}', status: 200 });
+  assert.deepEqual([three.json.usage.completion_tokens, three.json.seed], [3, 100]);
+});
+
+const broken = [
+  '', '[]', '"a"', '3', '{', '{"prompt":"a"', '{"prompt":"a"}}', '{"prompt":"a","prompt":"b"}', '{"prompt":"a",}',
+  '{"prompt":NaN}', '{"temperature":1e999}', '{"prompt":"\\ud800"}', '{"prompt":"\\udc00"}', "{'prompt':'a'}",
+  `{"a":${'['.repeat(100000)}`, `{"a":${'{"a":'.repeat(40)}1${'}'.repeat(40)}}`, '{"seed":99999999999999999999}',
+  Buffer.from('{"prompt":"\xff"}', 'latin1'), Buffer.from('{"prompt":"\xc0\x80"}', 'latin1'),
+  Buffer.from('{"prompt":"\xed\xa0\x80"}', 'latin1'), '{"prompt":"\0"}', '{"\\u0000":1}', '\ufeff{"prompt":"a"}',
+];
+const posts = ['createState', 'createCompletion', 'tokenize', 'detokenize'];
+
+for (const id of posts) {
+  test(`${id}: what is not a JSON object is a 400`, { skip }, async () => {
+    for (const body of broken) {
+      const what = `${id} ${String(body).slice(0, 40)}`;
+      const r = await exchange(id, { body, status: 400, what });
+      assert.equal(r.json.error.code, 'invalid_request', what);
+    }
+  });
+
+  test(`${id}: 411, 413, 415`, { skip }, async () => {
+    const raw = await Raw.open(d.port);
+    raw.send(`POST ${by[id].path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    seen.add(`${id} ${checkAnswer(by[id], plain(await raw.answer(), 411), id)}`);
+    raw.destroy();
+    await exchange(id, { body: ' '.repeat(17 << 20), status: 413 });
+    for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonx', 'application/xml'])
+      await exchange(id, { body: '{}', headers: { 'content-type': type }, status: 415 });
+    for (const type of ['application/json; charset=utf-8', 'APPLICATION/JSON', 'application/json;x=y'])
+      await exchange(id, { body: '[]', headers: { 'content-type': type }, status: 400 });
+  });
+
+  test(`${id}: 404 for a model that is not there`, { skip }, async () => {
+    const body = { model: 'nobody', prompt: 'a', content: 'a', tokens: [1], name: 'n' };
+    const r = await exchange(id, { body, status: 404 });
+    assert.deepEqual([r.json.error.code, r.json.error.param], ['model_not_found', 'model']);
+  });
+}
+
+test('paths and methods that are not served', { skip }, async () => {
+  for (const path of ['/', '/v1', '/v1/', '/v1/states/', '/v1/states/a/b', '/health/', '//health', '/v1/chat/completions', '/v1/models/']) {
+    const r = await d.get(path);
+    assert.equal(r.status, 404, path);
+    check('#/components/schemas/Error', r.json, path);
+    assert.equal(r.json.error.code, 'not_found');
+  }
+  for (const { path } of operations) {
+    const own = operations.filter((o) => o.path === path).map((o) => o.method);
+    const allow = own.includes('GET') ? [...own, 'HEAD'] : own;
+    for (const m of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'].filter((x) => !own.includes(x))) {
+      const r = await d.fetch(m, path.replace(/\{\w+\}/, 'x'), m === 'GET' ? undefined : '{}');
+      assert.equal(r.status, 405, `${m} ${path}`);
+      check('#/components/schemas/Error', r.json, path);
+      assert.deepEqual(r.headers.allow.split(', ').sort(), allow.sort(), `${m} ${path}`);
+    }
+  }
+});
+
+test('HEAD is GET without the body', { skip }, async () => {
+  for (const o of operations.filter((x) => x.method === 'GET')) {
+    const path = o.path.replace('{id}', 'nobody').replace('{ref}', 'captain');
+    const [get, head] = [await d.get(path), await d.fetch('HEAD', path)];
+    assert.equal(head.status, get.status, path);
+    assert.equal(head.text, '');
+    if (path !== '/metrics') assert.equal(head.headers['content-length'], get.headers['content-length'], path);
+  }
+});
+
+test('X-Request-Id comes back if it is one, else a new one', { skip }, async () => {
+  const ids = new Set();
+  for (const path of ['/health', '/nothing', '/v1/states/nobody']) {
+    const own = await d.get(path, { 'x-request-id': 'Aa0._-' });
+    assert.equal(own.headers['x-request-id'], 'Aa0._-');
+    for (const wrong of ['a b', 'x'.repeat(65), 'a"b', '']) {
+      const r = await d.get(path, { 'x-request-id': wrong });
+      assert.match(r.headers['x-request-id'], /^req-[0-9a-f]{24}$/);
+      ids.add(r.headers['x-request-id']);
+    }
+  }
+  assert.equal(ids.size, 12);
+});
+
+test('409: a state of other weights of the same shape; 422: damaged bytes', { skip }, async () => {
+  const data = scratch();
+  const [one, two] = [byteModel('one.safetensors'), byteModel('two.safetensors', (t) => {
+    const head = Buffer.from(t['head.weight'].data);
+    head.writeFloatLE(head.readFloatLE(0) + 0.5, 0);
+    t['head.weight'].data = head;
+  })];
+  let m = await Daemon.start({ model: [`one=${one}`, `two=${two}`], data });
+  try {
+    const on = (id, body, status) => exchange(id, { daemon: m, body, status });
+    await on('createState', { name: 's', text: 'hello there', model: 'one' }, 201);
+    let r = await on('createCompletion', { prompt: 'a', state: 's', model: 'two', max_tokens: 1 }, 409);
+    assert.equal(r.json.error.code, 'state_incompatible');
+    r = await on('createState', { name: 'x', text: 'a', base_state: 's', model: 'two' }, 409);
+    assert.equal(r.json.error.code, 'state_incompatible');
+    assert.equal((await m.get('/v1/states/s')).json.model, 'one');
+    await m.stop();
+    damage(data);
+    m = await Daemon.start({ model: [`one=${one}`, `two=${two}`], data });
+    for (const stream of [false, true]) {
+      r = await on('createCompletion', { prompt: 'a', state: 's', max_tokens: 1, stream }, 422);
+      assert.equal(r.json.error.code, 'state_corrupt');
+    }
+    r = await on('createState', { name: 'x', text: 'a', base_state: 's' }, 422);
+    await on('createState', { name: 'other', text: 'hello there', model: 'two' }, 201);
+    await on('createCompletion', { prompt: 'a', state: 'other', max_tokens: 1, model: 'two' }, 200);
+  } finally {
+    await m.stop();
+  }
+});
+
+// Flips one bit of every blob, in the file of the stopped daemon's database.
+function damage(data) {
+  let n = 0;
+  for (const name of readdirSync(data)) {
+    const path = join(data, name);
+    const file = readFileSync(path);
+    for (let at; (at = file.indexOf('"blocks.0.att.wkv"')) >= 0; n++) file[at + 3] ^= 1;
+    writeFileSync(path, file);
+  }
+  assert.ok(n > 0);
+}
+
+test('429 when the queue is full, 503 while it drains', { skip }, async () => {
+  const m = await Daemon.start({ model: byteModel(), args: ['--max-sequences', '1', '--max-queue', '1'] });
+  const long = { prompt: 'a', max_tokens: 1000000, stream: true };
+  const busy = [];
+  try {
+    for (const gauge of ['dreamstate_sequences_active', 'dreamstate_sequences_waiting']) {
+      busy.push((await Raw.open(m.port)).post('/v1/completions', JSON.stringify(long)));
+      await m.until(gauge, (v) => v === 1);
+    }
+    for (const stream of [false, true]) {
+      const r = await exchange('createCompletion', { daemon: m, body: { ...long, stream }, status: 429 });
+      assert.equal(r.json.error.code, 'too_many_requests');
+    }
+    await exchange('createState', { daemon: m, body: { name: 'n', text: 'a' }, status: 429 });
+    // Connections that are open when new ones are refused.
+    const ids = operations.filter((o) => o.op.responses[503]).map((o) => o.id);
+    const open = await Promise.all(ids.map(async (id) => {
+      const raw = await Raw.open(m.port);
+      raw.send('GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n');
+      assert.equal((await raw.answer()).status, 200);
+      return raw;
+    }));
+    m.child.kill('SIGTERM');
+    await m.logged('"draining"');
+    for (const [i, id] of ids.entries()) {
+      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a' });
+      const length = by[id].method === 'POST' ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
+      open[i].send(`${by[id].method} ${by[id].path.replace('{ref}', 'n')} HTTP/1.1\r\nHost: x\r\n${length}`);
+      const r = plain(await open[i].answer(), 503);
+      seen.add(`${id} ${checkAnswer(by[id], r, id)}`);
+      assert.equal(r.json.error.code, 'unavailable', id);
+      assert.match(r.headers.connection, /close/i);
+    }
+    await assert.rejects(Raw.open(m.port));
+  } finally {
+    for (const raw of busy) raw.destroy();
+    m.agent.destroy();
+  }
+  assert.equal((await m.exited).code, 0);
+});
+
+test('every documented error was seen', { skip }, () => {
+  const wanted = operations.flatMap((o) => Object.keys(o.op.responses).filter((k) => k !== 'default').map((k) => `${o.id} ${k}`));
+  assert.deepEqual(wanted.filter((w) => !seen.has(w) && !unseen.has(w)), []);
+  assert.deepEqual([...unseen].filter((w) => seen.has(w)), []);
+});
