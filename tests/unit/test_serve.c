@@ -197,8 +197,16 @@ static void test_wrong_usage(void **state)
     /* the data is in use by another process */
     expect_exit(1, (const char *const[]){program, "serve", "--model", model, "--data", dir,
                                          "--listen", "127.0.0.1:0", NULL});
+    /* so is the port: all that was opened before is closed again */
+    char *other = strdup(dir), listen[32];
+    snprintf(listen, sizeof listen, "127.0.0.1:%d", d.port);
+    const char *empty = new_dir();
+    expect_exit(1, (const char *const[]){program, "serve", "--model", model, "--data", empty,
+                                         "--listen", listen, NULL});
+    remove_dir(empty);
     assert_int_equal(stop(&d, SIGTERM), 0);
-    remove_dir(dir);
+    remove_dir(other);
+    free(other);
 }
 
 int main(int argc, char **argv)

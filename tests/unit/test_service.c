@@ -1,6 +1,7 @@
 /* daemon/service.h, completions: what comes out is what the model gives by hand, bit for bit, alone
  * and among others; limits, cancels, slow readers, shutdown. */
 #include "daemon/sequence.h"
+#include "tests/lib/alloc_fail.h"
 #include "tests/lib/host.h"
 
 #include <math.h>
@@ -322,6 +323,44 @@ static void test_bad_requests(void **state)
     host_free(h);
 }
 
+/* A completion submitted while the memory runs out: refused or served, never half. */
+static int submit_and_wait(void *arg)
+{
+    struct host *h = arg;
+    struct err e = {0};
+    struct completion *c = completion_new();
+    if (!c)
+        return ERR_NOMEM;
+    c->model = service_find_model(h->svc, NULL);
+    c->max_tokens = 3;
+    c->stop_lens = calloc(1, sizeof *c->stop_lens);
+    c->stops = calloc(1, sizeof *c->stops);
+    char *stop = strdup("x");
+    int rc = c->stop_lens && c->stops && stop ? 0 : ERR_NOMEM;
+    if (rc == 0) {
+        c->stops[0] = stop, c->stop_lens[0] = 1, c->n_stops = 1;
+        stop = NULL;
+        rc = service_complete(h->svc, c, &e);
+    }
+    pthread_mutex_lock(&h->svc->lock);
+    while (h->svc->live)
+        pthread_cond_wait(&h->svc->idle, &h->svc->lock);
+    pthread_mutex_unlock(&h->svc->lock);
+    if (rc == 0)
+        rc = c->call.err.code;
+    free(stop);
+    call_unref(&c->call);
+    return rc;
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct host *h = host_new(one_model, 1, NULL);
+    assert_true(alloc_sweep(submit_and_wait, h) >= 5);
+    host_free(h);
+}
+
 struct drainer {
     struct mail mail;
     struct host *h;
@@ -396,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_long_prompt_stalls_nobody),
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_drain_cancels),
         cmocka_unit_test(test_metrics),
     };
