@@ -203,10 +203,11 @@ static void test_full_queue(void **state)
 static void test_slow_reader(void **state)
 {
     (void)state;
-    enum { N = 300 };
+    enum { N = 120 };
     uint32_t id = 3, want[N];
     struct err e;
-    struct host *h = host_new(one_model, 1, NULL);
+    const struct service_options patient = {.max_queue = 8, .park_ns = UINT64_MAX};
+    struct host *h = host_new(one_model, 1, &patient);
     struct oracle *o = oracle_new(RAND_A);
     struct completion *slow = ask(h, "a", &id, 1, N, 11), *quick = ask(h, "a", &id, 1, N, 12);
     stream_fini(&slow->call.stream);
@@ -257,11 +258,11 @@ static void test_deadline(void **state)
     host_free(h);
 }
 
-/* While a prompt of a hundred chunks is read, whoever decodes gets a token with every chunk. */
+/* While a prompt of many chunks is read, whoever decodes gets a token with every chunk. */
 static void test_long_prompt_stalls_nobody(void **state)
 {
     (void)state;
-    enum { CHUNKS = 100, N = CHUNKS * SEQUENCE_CHUNK };
+    enum { CHUNKS = 40, N = CHUNKS * SEQUENCE_CHUNK };
     static uint32_t prompt[N];
     uint32_t id = 5;
     struct err e;
