@@ -29,7 +29,7 @@ static void host_open(struct host *h, const char *const *models, size_t n,
         snprintf(specs[i], sizeof specs[i], "%.*s=%s", (int)(eq - models[i]), models[i], path);
         list[i] = specs[i];
     }
-    struct registry_options ro = {.models = list, .n_models = n, .threads = 2};
+    struct registry_options ro = {.models = list, .n_models = n, .threads = 1};
     struct service_options so = o ? *o : (struct service_options){.max_queue = 64};
     must(store_open(&(struct store_options){.dir = h->dir}, &h->store, &e), &e, "store");
     must(registry_open(&ro, NULL, &h->registry, &e), &e, "models");
