@@ -19,6 +19,7 @@
 #include <sys/random.h>
 
 #define DRAIN_LIMIT  ((uint64_t)64 << 20) /* bytes of a refused body that are read all the same */
+#define BODIES_LIMIT ((size_t)256 << 20)  /* bytes of all bodies at once; beyond it 503 */
 #define BODY_SECONDS 240 /* that a body may take to come, beyond the time for headers */
 #define STREAM_BLOCK 16384
 
@@ -180,6 +181,14 @@ static void set_busy(struct req *r, bool busy)
     pthread_mutex_unlock(&r->api->lock);
 }
 
+/* The body is not needed any more. */
+static void drop_body(struct req *r)
+{
+    atomic_fetch_sub(&r->api->body_bytes, r->body_counted);
+    r->body_counted = 0;
+    buf_fini(&r->body);
+}
+
 static enum MHD_Result on_whole(struct req *r)
 {
     if (r->handled)
@@ -188,7 +197,7 @@ static enum MHD_Result on_whole(struct req *r)
     set_busy(r, true);
     if (!r->err.code)
         r->route->handle(r, &r->err);
-    buf_fini(&r->body);
+    drop_body(r);
     if (r->err.code)
         return answer_error(r);
     return r->n_sources ? advance(r) : answer(r);
@@ -329,18 +338,25 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
     return MHD_YES;
 }
 
+static void keep_body(struct req *r, const char *p, size_t n)
+{
+    size_t held = atomic_fetch_add(&r->api->body_bytes, n) + n;
+    r->body_counted += n;
+    if (r->body_seen > r->max_body)
+        err_set(&r->err, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
+    else if (held > BODIES_LIMIT || buf_append(&r->body, p, n) < 0)
+        err_set(&r->err, ERR_NOMEM, "no memory for the request's body");
+    if (r->err.code)
+        drop_body(r);
+}
+
 static enum MHD_Result on_body(struct req *r, const char *p, size_t *n)
 {
     r->body_seen += *n;
     if (r->body_seen > DRAIN_LIMIT)
         return MHD_NO;
-    if (!r->err.code && r->max_body && buf_append(&r->body, p, *n) < 0) {
-        if (r->body_seen > r->max_body)
-            err_set(&r->err, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
-        else
-            err_set(&r->err, ERR_NOMEM, "no memory for the request's body");
-        buf_fini(&r->body);
-    }
+    if (!r->err.code && r->max_body)
+        keep_body(r, p, *n);
     *n = 0;
     return MHD_YES;
 }
@@ -386,6 +402,7 @@ void http_on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     req_cancel(r);
     if (r->handled)
         count(r, toe == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    drop_body(r);
     set_busy(r, false);
     pthread_mutex_lock(&a->lock);
     list_remove(&r->link);

@@ -10,8 +10,9 @@ struct api {
     struct MHD_Daemon *mhd;
     int listen_fd, port;
     struct api_options opt;
-    uint64_t header_ns; /* a request's headers may take this long to come */
-    atomic_bool quiet;  /* no new connections; answers close theirs */
+    uint64_t header_ns;       /* a request's headers may take this long to come */
+    atomic_size_t body_bytes; /* of request bodies held now */
+    atomic_bool quiet;        /* no new connections; answers close theirs */
     pthread_mutex_t lock;
     pthread_cond_t idle; /* with lock: a request has completed */
     struct list reqs;    /* guard: lock */

@@ -24,7 +24,7 @@ struct req *req_new(struct api *a, struct service *svc, struct MHD_Connection *c
     r->svc = svc;
     r->conn = conn;
     const union MHD_ConnectionInfo *i =
-        MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+        conn ? MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
     r->fd = i ? i->connect_fd : -1;
     r->received_ns = clock_ns();
     list_init(&r->link);

@@ -76,6 +76,7 @@ struct req {
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
+    size_t body_counted;        /* in the server's count of body bytes */
     bool handled, close;        /* its handler has run; the connection ends behind its answer */
     struct err err;
 
@@ -91,6 +92,7 @@ struct req {
     bool out_last; /* nothing follows what is in out */
 };
 
+/* conn NULL: a request with no connection, for tests of handlers that decode a body. */
 struct req *req_new(struct api *a, struct service *svc, struct MHD_Connection *conn);
 void req_ref(struct req *r);
 void req_unref(struct req *r);

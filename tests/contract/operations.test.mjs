@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Daemon, scratch } from '../lib/daemon.mjs';
+import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
 import { byteModel } from '../lib/model.mjs';
 import { Raw, frames } from '../lib/raw.mjs';
 import { check, checkAnswer, doc, missing, operations, text } from '../lib/spec.mjs';
@@ -16,7 +16,7 @@ const seen = new Set();
 const unseen = new Set(['createState 507', 'createCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429']);
 
 let d;
-before(async () => { if (!skip) d = await Daemon.start({ model: byteModel() }); });
+before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel ?? byteModel() }); });
 after(async () => { await d?.stop(); });
 
 async function exchange(id, { path = by[id].path, body, headers, daemon = d, status, what = id }) {

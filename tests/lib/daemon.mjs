@@ -1,7 +1,7 @@
 // Starts the real binary on a free port and talks to it. Everything stays on the loopback.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +10,10 @@ import { Agent, request } from 'node:http';
 export const root = resolve(fileURLToPath(import.meta.url), '../../..');
 export const binary = resolve(root, process.env.DREAMSTATE_BIN ?? 'build/release/dreamstated');
 export const randModel = join(root, 'tests/data/rwkv7-rand/rwkv7-rand-fp32.safetensors');
+
+// The model that comes with the program; null where it is not built.
+const tiny = join(root, 'deploy/models/tiny/model.safetensors');
+export const bundledModel = existsSync(tiny) ? tiny : null;
 
 export function scratch() {
   const dir = mkdtempSync(join(tmpdir(), 'dreamstate-test-'));

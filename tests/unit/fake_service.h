@@ -186,7 +186,7 @@ int service_state(struct service *s, struct state_call *c, struct err *e)
     return err_set(e, ERR_STATE_NOT_FOUND, "there is no state");
 }
 
-static int fake_running(struct service *s)
+static inline int fake_running(struct service *s)
 {
     return atomic_load(&s->running);
 }
