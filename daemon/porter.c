@@ -42,7 +42,13 @@ static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct m
     ASSERT(mailbox_post(&p->box, &q->mail) == 0); /* as large as the number of admitted calls */
 }
 
-/* ---- load ---- */
+/* ---- find ---- */
+
+/* The field of the request that names the state. */
+static const char *param_of(const struct sequence *q)
+{
+    return q->bake ? "base_state" : "state";
+}
 
 static int check_model(const struct sequence *q, struct err *e)
 {
@@ -50,23 +56,61 @@ static int check_model(const struct sequence *q, struct err *e)
     const struct rwkv_info *info = q->model->rwkv_info;
     if (!strcmp(r->fingerprint, info->fingerprint))
         return 0;
-    return err_set_param(e, ERR_STATE_INCOMPATIBLE, q->bake ? "base_state" : "state",
-                         "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)",
-                         q->used, r->model, r->fingerprint, q->model->name, info->fingerprint);
+    return err_set(e, ERR_STATE_INCOMPATIBLE,
+                   "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)",
+                   q->used, r->model, r->fingerprint, q->model->name, info->fingerprint);
 }
+
+/* [thread: the store's] */
+static void on_found(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                     size_t blob_bytes)
+{
+    struct sequence *q = arg;
+    struct err own = *e;
+    (void)blob_bytes;
+    free(blob);
+    metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
+    if (!own.code) {
+        q->record = *state;
+        q->record.parents = q->record.origin = q->record.tags = q->record.norms = NULL;
+        snprintf(q->used, sizeof q->used, "%s@%llu", state->name,
+                 (unsigned long long)state->version);
+        check_model(q, &own);
+    }
+    if (!own.code) {
+        worker_take_post(q->worker, q);
+        return;
+    }
+    snprintf(own.param, sizeof own.param, "%s", param_of(q));
+    sequence_end(q, &own);
+}
+
+int porter_find_post(struct sequence *q, struct err *e)
+{
+    char name[129];
+    uint64_t version;
+    int rc = state_ref_parse(q->from, name, &version, e);
+    if (rc < 0)
+        return rc;
+    sequence_set_phase(q, SEQ_FIND);
+    q->hop_ns = clock_ns();
+    return store_get_state(q->svc->options.store, name, version, false, on_found, q, e);
+}
+
+/* ---- load ---- */
 
 static int unpack(struct sequence *q, struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
-    if (check_model(q, e) < 0)
-        return e->code;
     q->state = rwkv_state_new(info);
     q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
     if (!q->state || !q->logits)
         return err_set(e, ERR_NOMEM, "no memory for the state %s", q->used);
     if (state_record_unpack(q->blob, q->blob_bytes, q->record.sha256, info, q->state, q->logits,
-                            &q->has_logits, &q->n_start, e) < 0)
+                            &q->has_logits, &q->n_start, e) < 0) {
+        snprintf(e->param, sizeof e->param, "%s", param_of(q));
         return err_prefix(e, "state %s", q->used);
+    }
     q->n_read = q->n_start;
     return 0;
 }
@@ -76,56 +120,46 @@ static void on_unpack(struct mail *m)
 {
     struct sequence *q = LIST_OWNER(m, struct sequence, mail);
     struct metrics *metrics = q->svc->metrics;
-    struct err e = {0};
-    int rc = sequence_must_end(q, clock_ns(), &e) ? e.code : unpack(q, &e);
+    struct err *e = &q->load_error;
+    if (!sequence_must_end(q, clock_ns(), e) && unpack(q, e) == 0) {
+        metrics_add(metrics, METRIC_STATES_LOADED, 1);
+        metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
+        metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
+        if (q->completion) {
+            snprintf(q->completion->state_used, sizeof q->completion->state_used, "%s", q->used);
+            q->completion->other_weights_type =
+                strcmp(q->record.weights_type, q->model->weights_type) != 0;
+        }
+    }
     free(q->blob);
     q->blob = NULL;
-    if (rc < 0) {
-        sequence_end(q, &e);
-        return;
-    }
-    metrics_add(metrics, METRIC_STATES_LOADED, 1);
-    metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
-    metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
-    if (q->completion) {
-        snprintf(q->completion->state_used, sizeof q->completion->state_used, "%s", q->used);
-        q->completion->other_weights_type =
-            strcmp(q->record.weights_type, q->model->weights_type) != 0;
-    }
-    worker_take_post(q->worker, q);
+    worker_loaded_post(q->worker, q);
 }
 
 /* [thread: the store's] */
-static void on_loaded(void *arg, const struct err *e, const struct store_state *state, void *blob,
-                      size_t blob_bytes)
+static void on_read(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                    size_t blob_bytes)
 {
     struct sequence *q = arg;
+    (void)state;
     metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
-    if (e->code) {
-        struct err why = *e;
-        snprintf(why.param, sizeof why.param, "%s", q->bake ? "base_state" : "state");
-        sequence_end(q, &why);
-        return;
-    }
+    q->load_error = *e;
     q->blob = blob;
     q->blob_bytes = blob_bytes;
-    q->record = *state;
-    q->record.parents = q->record.origin = q->record.tags = q->record.norms = NULL;
-    snprintf(q->used, sizeof q->used, "%s@%llu", state->name, (unsigned long long)state->version);
-    hand_over(&q->svc->porter, q, on_unpack);
+    if (e->code)
+        worker_loaded_post(q->worker, q);
+    else
+        hand_over(&q->svc->porter, q, on_unpack);
 }
 
-int porter_load_post(struct porter *p, struct sequence *q, struct err *e)
+void porter_load_post(struct sequence *q)
 {
-    char name[129];
-    uint64_t version;
-    (void)p;
-    int rc = state_ref_parse(q->from, name, &version, e);
-    if (rc < 0)
-        return rc;
-    sequence_set_phase(q, SEQ_WAIT_STATE);
+    struct err *e = &q->load_error;
+    sequence_set_phase(q, SEQ_LOAD);
     q->hop_ns = clock_ns();
-    return store_get_state(q->svc->options.store, name, version, true, on_loaded, q, e);
+    if (store_get_state(q->svc->options.store, q->record.name, q->record.version, true, on_read, q,
+                        e) < 0)
+        worker_loaded_post(q->worker, q);
 }
 
 /* ---- save ---- */

@@ -1,7 +1,8 @@
 /* The thread that carries states between the store and the workers: checks their SHA-256, unpacks,
  * packs and hashes them, so that neither a batch nor the database waits for that.
  *
- *     load: HTTP thread -> store (reads) -> porter (checks, unpacks) -> worker's queue
+ *     find: HTTP thread -> store (looks up) -> worker's queue
+ *     load: worker -> store (reads) -> porter (checks, unpacks) -> worker's batch
  *     save: worker -> porter (packs, hashes) -> store (commits) -> the call ends
  *
  * A state that is unknown (404), of another model (409) or damaged (422) ends its call; nothing
@@ -23,8 +24,11 @@ int porter_start(struct porter *p, size_t limit, struct err *e);
 /* Joins the thread; it must have nothing left to do. */
 void porter_stop(struct porter *p);
 
-/* Begins to load the state q->from (q NEW). An error: q stays the caller's. [thread: any] */
-int porter_load_post(struct porter *p, struct sequence *q, struct err *e);
+/* Looks up the state q->from (q NEW), fixing its version. An error: q stays the caller's. */
+int porter_find_post(struct sequence *q, struct err *e);
+/* Loads the state that was found (q QUEUED); q comes back to its worker by worker_loaded_post, with
+ * q->load_error where it failed. [thread: worker] */
+void porter_load_post(struct sequence *q);
 /* Takes q (DECODE, over) and ends it after its state is saved. [thread: worker] */
 void porter_save_post(struct porter *p, struct sequence *q);
 

@@ -1,16 +1,16 @@
 /* One request at a model: a state machine that a worker steps with others as a batch.
  *
- *     NEW --> WAIT_STATE --> QUEUED --> PREFILL --> DECODE --> SAVE --> DONE
- *       \_____________________^                       \__________________^
+ *     NEW --> FIND --> QUEUED --> LOAD --> PREFILL --> DECODE --> SAVE --> DONE
+ *       \______________^   \_____________^            \__________________^
  *     and from each of them to DONE with an error
  *
  *   NEW         made on the HTTP thread from a completion or a bake
- *   WAIT_STATE  the store reads the named state, the porter checks and unpacks it
- *   QUEUED      in the worker's queue, until there is a place in the batch
- *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK
- *   DECODE      samples a token, feeds it, ...
- *   SAVE        the porter packs the state, the store commits it
- *   DONE        ended; about to be freed
+ *   FIND        the store looks the named state up: an unknown one or one of another model ends
+ * here QUEUED      in the worker's queue, until there is a place in the batch LOAD        has its
+ * place; the store reads the state, the porter checks and unpacks it. So no more states are in
+ * memory than there are places PREFILL     feeds the prompt in chunks that begin at multiples of
+ * SEQUENCE_CHUNK DECODE      samples a token, feeds it, ... SAVE        the porter packs the state,
+ * the store commits it DONE        ended; about to be freed
  *
  * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
  * in its place and is left out of the batch until they are taken.
@@ -25,7 +25,16 @@
 
 #define SEQUENCE_CHUNK 64 /* tokens of a prompt in a step */
 
-enum seq_phase { SEQ_NEW, SEQ_WAIT_STATE, SEQ_QUEUED, SEQ_PREFILL, SEQ_DECODE, SEQ_SAVE, SEQ_DONE };
+enum seq_phase {
+    SEQ_NEW,
+    SEQ_FIND,
+    SEQ_QUEUED,
+    SEQ_LOAD,
+    SEQ_PREFILL,
+    SEQ_DECODE,
+    SEQ_SAVE,
+    SEQ_DONE
+};
 
 struct sequence {
     struct mail mail;
@@ -67,11 +76,12 @@ struct sequence {
     uint64_t begun_ns, prompt_done_ns, token_ns, parked_ns; /* 0: not yet, not parked */
 
     /* between the store, the porter and the worker */
-    char used[160];            /* "name@version" that it started from */
-    struct store_state record; /* of the loaded state; its JSON texts are not kept */
-    void *blob;                /* WAIT_STATE: the state's bytes */
+    char used[160];            /* "name@version" that it starts from; "": the zero state */
+    struct store_state record; /* of that state; its JSON texts are not kept */
+    void *blob;                /* LOAD: the state's bytes */
     size_t blob_bytes;
-    uint64_t hop_ns; /* when the load or the save began */
+    uint64_t hop_ns;       /* when the question to the store began */
+    struct err load_error; /* LOAD: why it failed */
 };
 
 /* Takes a reference on the call. ERR_NOMEM. */

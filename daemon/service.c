@@ -1,12 +1,13 @@
 /* The service: who is let in, and the way of a request through the threads.
  *
  *   completion, bake   HTTP thread: checks, admits, makes a struct sequence
- *                      -> store, porter: the state it starts from           (porter.c)
- *                      -> worker: its batch; tokens go straight to the stream (worker.c,
- * sequence.c)
- *                      -> porter, store: the state it leaves                 (porter.c)
+ *                      -> store: is there such a state, of this model?   (porter.c)
+ *                      -> worker: its queue, until there is a place      (worker.c)
+ *                      -> store, porter: the state it starts from        (porter.c)
+ *                      -> worker: its batch; tokens go to the stream     (sequence.c)
+ *                      -> porter, store: the state it leaves             (porter.c)
  *                      -> service_end_call, on whatever thread it got to
- *   get, delete, list  HTTP thread -> store -> service_end_call              (service_state.c)
+ *   get, delete, list  HTTP thread -> store -> service_end_call          (service_state.c)
  *
  * A sequence is handed on by letters that lie inside it, so nothing on its way can fail for want of
  * memory or room: whoever is admitted can be queued anywhere. What a request allocates is freed
@@ -255,7 +256,7 @@ static int submit(struct service *s, const struct model_info *m, struct completi
         worker_take_post(w, q);
         return 0;
     }
-    if (porter_load_post(&s->porter, q, e) < 0) {
+    if (porter_find_post(q, e) < 0) {
         struct err why = *e;
         sequence_end(q, &why);
     }

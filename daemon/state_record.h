@@ -1,7 +1,9 @@
 /* A state as bytes and back: a safetensors file in memory, all values F32.
  *
- *     blocks.<i>.att.x_prev [C]   blocks.<i>.att.wkv [H, N (value), N (key)] blocks.<i>.ffn.x_prev
- * [C] logits [V]                  (only where the state has logits)
+ *     blocks.<i>.att.x_prev [C]
+ *     blocks.<i>.att.wkv    [H, N (value), N (key)]
+ *     blocks.<i>.ffn.x_prev [C]
+ *     logits [V]            only where the state has logits
  *     __metadata__: "format" "dreamstate-state-1", "fingerprint", "weights_type", "n_tokens"
  *
  * Packing the same state gives the same bytes. Unpacking trusts nothing: the SHA-256 is compared

@@ -7,8 +7,8 @@
  * twice.
  *
  *     worker:  stream_push(&c->stream, &rec, sizeof rec);  ...  stream_end(&c->stream);
- *     http:    switch (stream_take(&c->stream, &batch)) { case STREAM_DATA: ... case STREAM_WAIT:
- * ... }
+ *     http:    switch (stream_take(&c->stream, &batch)) {
+ *              case STREAM_DATA: ...  case STREAM_WAIT: ...  case STREAM_END: ... }
  *
  * Threads: one producer at a time, one consumer, any threads; stream_push after stream_end is
  * dropped. The callbacks run under the stream's lock: they may suspend or resume a connection,

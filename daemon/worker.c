@@ -1,11 +1,13 @@
 /* The data, by who touches it:
  *
- *     box      letters from the service and the porter: sequences that may begin
+ *     box      letters from the service and the porter: sequences that are to wait, or that come
+ *              back with their state
  *     waiting  a list of sequences (QUEUED), oldest first
- *     active   a list of sequences (PREFILL, DECODE), at most max_sequences: the batch. Prompts
- * that have just had their chunk go to its end: each gets its turn batch    this step's rows, one
- * struct rwkv_seq a sequence; members [i] is the sequence of batch [i] block    logits after every
- * token, for prompts echoed with logprobs
+ *     active   a list of sequences (PREFILL, DECODE), the batch. Prompts that have just had their
+ *              chunk go to its end: each gets its turn. Sequences that are away because their state
+ *              is loaded (LOAD) are in no list, but have their place: all in all max_sequences
+ *     batch    this step's rows, one struct rwkv_seq a sequence; members[i] is whose batch[i] is
+ *     block    logits after every token, for prompts that are echoed with logprobs
  *
  * A turn: fill free places from `waiting`; step (every sequence that decodes feeds its token, and
  * some prompts a chunk, so many that those who decode do not wait long); sweep out what has ended,
@@ -37,10 +39,12 @@ struct worker {
     /* the worker thread's own */
     struct rwkv_session *session;
     struct list waiting, active;
-    size_t n_waiting, n_active, n_parked;
-    struct rwkv_seq *batch;    /* [max_sequences] */
-    struct sequence **members; /* [max_sequences] */
-    float *block;              /* [PREFILL_ROWS, V], made when first needed */
+    size_t n_waiting, n_active; /* n_active: places taken, by the active and by ... */
+    size_t n_loading;           /* ... those whose state is being loaded */
+    size_t n_parked;            /* of the active */
+    struct rwkv_seq *batch;     /* [max_sequences] */
+    struct sequence **members;  /* [max_sequences] */
+    float *block;               /* [PREFILL_ROWS, V], made when first needed */
 
     _Atomic size_t shown_waiting, shown_active, shown_parked; /* copies for others */
 };
@@ -66,18 +70,60 @@ void worker_take_post(struct worker *w, struct sequence *q)
     ASSERT(mailbox_post(&w->box, &q->mail) == 0); /* as large as the number of admitted calls */
 }
 
+/* Starts q in a place that is counted already. */
+static void begin(struct worker *w, struct sequence *q)
+{
+    struct err e = {0};
+    if (sequence_start(q, &e) == 0) {
+        list_push(&w->active, &q->link);
+        return;
+    }
+    w->n_active--;
+    sequence_end(q, &e);
+}
+
+static void on_loaded(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct worker *w = q->worker;
+    w->n_loading--;
+    if (!q->load_error.code) {
+        begin(w, q);
+        return;
+    }
+    struct err e = q->load_error;
+    w->n_active--;
+    sequence_end(q, &e);
+}
+
+void worker_loaded_post(struct worker *w, struct sequence *q)
+{
+    q->mail.run = on_loaded;
+    ASSERT(mailbox_post(&w->box, &q->mail) == 0);
+}
+
+static bool has_place(const struct worker *w)
+{
+    return w->n_waiting && w->n_active < w->svc->options.max_sequences;
+}
+
 static void fill(struct worker *w)
 {
     struct err e = {0};
-    while (w->n_active < w->svc->options.max_sequences && !list_empty(&w->waiting)) {
+    while (has_place(w)) {
         struct sequence *q = LIST_OWNER(list_pop(&w->waiting), struct sequence, link);
         w->n_waiting--;
-        if (sequence_must_end(q, clock_ns(), &e) || sequence_start(q, &e) < 0) {
+        if (sequence_must_end(q, clock_ns(), &e)) {
             sequence_end(q, &e);
             continue;
         }
-        list_push(&w->active, &q->link);
         w->n_active++;
+        if (q->used[0]) {
+            w->n_loading++;
+            porter_load_post(q);
+        } else {
+            begin(w, q);
+        }
     }
 }
 
@@ -238,8 +284,7 @@ static void worker_main(void *arg)
         step(w);
         sweep(w);
         show_counts(w);
-        bool more = w->n_active > w->n_parked ||
-                    (w->n_waiting && w->n_active < w->svc->options.max_sequences);
+        bool more = w->n_active > w->n_loading + w->n_parked || has_place(w);
         patience = more ? 0 : w->n_parked ? PARKED_POLL_NS : MAILBOX_FOREVER;
     }
     ASSERT(list_empty(&w->waiting) && list_empty(&w->active));

@@ -1,6 +1,6 @@
 /* The thread of one model: steps all its sequences as one batch (continuous batching).
  *
- * Threads: worker_new, worker_free: the service's owner; worker_take_post: any; counts: any. */
+ * Threads: worker_new, worker_free: the service's owner; the posts and counts: any. */
 #ifndef DAEMON_WORKER_H
 #define DAEMON_WORKER_H
 
@@ -11,8 +11,10 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
 /* Joins the thread; it must have no sequences left. NULL is fine. */
 void worker_free(struct worker *w);
 
-/* Puts q (NEW or WAIT_STATE) into the worker's queue. */
+/* Puts q (NEW or FIND) into the worker's queue. */
 void worker_take_post(struct worker *w, struct sequence *q);
+/* Gives q (LOAD) back, its state in memory or q->load_error filled. */
+void worker_loaded_post(struct worker *w, struct sequence *q);
 
 /* Calls admitted and not yet ended: the service counts here. guard: service.lock */
 size_t *worker_admitted(struct worker *w);

@@ -397,6 +397,38 @@ static void test_forks(void **state)
     host_free(h);
 }
 
+/* While the only place is taken, a state that is not there is told at once, and one that is there
+ * is not loaded yet; if it is deleted meanwhile, no other takes its place. */
+static void test_waiting_for_a_place(void **state)
+{
+    (void)state;
+    uint32_t ids[6];
+    struct err e;
+    const struct service_options small = {.max_sequences = 1, .max_queue = 9};
+    struct host *h = host_new(one_model, 1, &small);
+    some_ids(3, ids, 6);
+    call_unref(&bake(h, "a", "s", NULL, ids, 5, 0)->call);
+    struct completion *talker = ask(h, "a", ids, 1, 10000000, 1);
+    stream_fini(&talker->call.stream);
+    assert_int_equal(stream_init(&talker->call.stream, 1000), 0); /* parks, and keeps its place */
+    assert_int_equal(service_complete(h->svc, talker, &e), 0);
+    struct completion *waiting = ask_from(h, "a", "s", NULL, ids, 1, 3);
+    assert_int_equal(service_complete(h->svc, waiting, &e), 0);
+    struct completion *c = ask_from(h, "a", "nobody", NULL, ids, 1, 3);
+    answer_free(complete(h, c, ERR_STATE_NOT_FOUND));
+    call_unref(&c->call);
+    assert_int_equal(metrics_get(h->svc->metrics, METRIC_STATES_LOADED), 0);
+    call_unref(&state_op(h, STATE_DELETE, "s@1", 0)->call);
+    call_cancel(&talker->call);
+    answer_free(answer_read(&talker->call));
+    struct answer *a = answer_read(&waiting->call);
+    assert_int_equal(waiting->call.err.code, ERR_STATE_NOT_FOUND);
+    answer_free(a);
+    call_unref(&waiting->call);
+    call_unref(&talker->call);
+    host_free(h);
+}
+
 static void test_references(void **state)
 {
     (void)state;
@@ -448,7 +480,8 @@ int main(void)
         cmocka_unit_test(test_stop_goes_back),  cmocka_unit_test(test_wrong_states),
         cmocka_unit_test(test_get_list_delete), cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_without_logits),  cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_forks),           cmocka_unit_test(test_references),
+        cmocka_unit_test(test_forks),           cmocka_unit_test(test_waiting_for_a_place),
+        cmocka_unit_test(test_references),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
