@@ -30,7 +30,7 @@ static int open_trainer(void *pool)
     struct err e = {0};
     int rc = rwkv_layout_init(&l, &shape, &e);
     if (rc == 0)
-        rc = trainer_init(&t, &l, pool, CPU_AUTO, 8, &e);
+        rc = trainer_init(&t, &l, pool, nn_f32_for(CPU_AUTO), 8, &e);
     if (rc == 0)
         rc = rwkv_params_init(&l, t.params, 1, &e);
     if (rc == 0)
