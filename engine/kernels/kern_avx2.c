@@ -7,7 +7,6 @@
 #include <string.h>
 
 #define VW           8
-#define DIRECT_MAX   2
 #define TILE_COLUMNS 2
 #define NAME(f)      f##_avx2
 

@@ -7,8 +7,7 @@
 #include <string.h>
 
 #define VW           16
-#define DIRECT_MAX   4
-#define TILE_COLUMNS 6
+#define TILE_COLUMNS 4
 #define NAME(f)      f##_avx512
 
 typedef __m512 V;

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #define VW           4
-#define DIRECT_MAX   2
 #define TILE_COLUMNS 2
 #define NAME(f)      f##_c
 

@@ -3,9 +3,7 @@
  *     V, VW          a vector of VW floats
  *     v_*            its arithmetic; v_sum and v_sum4 add the lanes in one and the same order
  *     expand_TYPE    32 weights of a file to 32 / VW vectors of F32
- *     DIRECT_MAX     up to so many columns, weights are expanded in registers; beyond, four rows are
- *                    expanded once into scratch for all columns. Same sums, same bits.
- *     TILE_COLUMNS   columns multiplied together from scratch: 4 * TILE_COLUMNS sums in registers
+ *     TILE_COLUMNS   columns multiplied together: 4 * TILE_COLUMNS sums in registers
  * A loop's last, partial vector runs through the same instructions as the others (get, put), so that
  * no element's bits depend on where it stands. */
 
@@ -167,175 +165,128 @@ INLINE void tile_end(const V *acc, int R, int C, const struct mat_out *out, size
     }
 }
 
+/* R rows of weights, `stride` bytes apart, of `cols` each. */
+struct rows {
+    const uint8_t *data;
+    size_t stride, cols;
+};
+
 /* 32 more weights of R rows against C columns. */
-#define TILE_STEP(type, block, x, ldx)                                                             \
+#define TILE_STEP(type, block, step, x, ldx)                                                       \
     UNROLL for (int r = 0; r < R; r++)                                                             \
     {                                                                                              \
-        V w[NV];                                                                                   \
-        expand_##type((block) + (size_t)r * stride, w);                                            \
+        V v[NV];                                                                                   \
+        expand_##type((block) + (size_t)r * (step), v);                                            \
         UNROLL for (int s = 0; s < NV; s++)                                                        \
             UNROLL for (int c = 0; c < C; c++) acc[r * C + c] =                                    \
-                v_fma(w[s], v_load((x) + (size_t)c * (ldx) + s * VW), acc[r * C + c]);             \
+                v_fma(v[s], v_load((x) + (size_t)c * (ldx) + s * VW), acc[r * C + c]);             \
     }
 
-/* R rows from o against C columns, weights expanded in registers. The last cols % 32 weights of each
- * row go through a zero-padded copy. While four rows are read, the next four are asked for. */
+/* R rows, which are rows o, ... of the matrix, against C columns from col. While they are read, the
+ * next four are asked for. The last cols % 32 weights go through a zero-padded copy. */
 #define DEFINE_TILE(type, block_bytes)                                                             \
-    INLINE void tile_##type(const struct mat *m, size_t o, const struct mat_in *in,                \
+    INLINE void tile_##type(const struct rows *w, size_t o, const struct mat_in *in, size_t col,   \
                             const struct mat_out *out, const int R, const int C)                   \
     {                                                                                              \
-        V acc[4 * DIRECT_MAX];                                                                     \
+        V acc[4 * TILE_COLUMNS];                                                                 \
         for (int i = 0; i < R * C; i++)                                                            \
             acc[i] = v_set1(0);                                                                    \
-        const uint8_t *row = (const uint8_t *)m->data + o * m->row_bytes;                          \
-        const float *x = in->x;                                                                    \
-        size_t stride = m->row_bytes, steps = m->cols / MAT_STEP, ahead = 4 * stride;              \
-        for (size_t b = 0; b < steps; b++, x += MAT_STEP) {                                        \
-            const uint8_t *block = row + b * (block_bytes);                                        \
+        const float *x = in->x + col * in->ldx;                                                    \
+        const uint8_t *block = w->data;                                                            \
+        size_t steps = w->cols / MAT_STEP, stride = w->stride;                                     \
+        for (size_t b = 0; b < steps; b++, block += (block_bytes), x += MAT_STEP) {                \
             UNROLL for (int r = 0; r < R; r++)                                                     \
-                __builtin_prefetch(block + (size_t)r * stride + ahead, 0, 2);                      \
-            TILE_STEP(type, block, x, in->ldx)                                                     \
+                __builtin_prefetch(block + (size_t)(r + 4) * stride, 0, 2);                        \
+            TILE_STEP(type, block, stride, x, in->ldx)                                             \
         }                                                                                          \
-        size_t rest = m->row_bytes - steps * (block_bytes);                                        \
-        if (rest) {                                                                                \
+        if (w->cols % MAT_STEP) {                                                                  \
             uint8_t last[4 * (block_bytes)] = {0};                                                 \
+            size_t rest = w->cols % MAT_STEP * (block_bytes) / MAT_STEP;                           \
             for (int r = 0; r < R; r++)                                                            \
-                memcpy(last + r * (block_bytes), row + (size_t)r * stride + steps * (block_bytes), \
-                       rest);                                                                      \
-            stride = block_bytes;                                                                  \
-            TILE_STEP(type, last, x, in->ldx)                                                      \
+                memcpy(last + r * (block_bytes), block + (size_t)r * stride, rest);                \
+            TILE_STEP(type, last, block_bytes, x, in->ldx)                                         \
         }                                                                                          \
-        tile_end(acc, R, C, out, 0, o);                                                            \
+        tile_end(acc, R, C, out, col, o);                                                          \
     }
 
-/* The same from scratch, where R rows stand expanded and padded to `padded` floats. */
-INLINE void tile_wide(const float *w, size_t padded, size_t o, const struct mat_in *in, size_t col,
-                      const struct mat_out *out, const int R, const int C)
-{
-    V acc[4 * TILE_COLUMNS];
-    for (int i = 0; i < R * C; i++)
-        acc[i] = v_set1(0);
-    const float *x = in->x + col * in->ldx;
-    for (size_t k = 0; k < padded; k += VW) {
-        V wk[4];
-        UNROLL for (int r = 0; r < R; r++) wk[r] = v_load(w + (size_t)r * padded + k);
-        UNROLL for (int c = 0; c < C; c++)
-        {
-            V xk = v_load(x + (size_t)c * in->ldx + k);
-            UNROLL for (int r = 0; r < R; r++) acc[r * C + c] = v_fma(wk[r], xk, acc[r * C + c]);
-        }
-    }
-    tile_end(acc, R, C, out, col, o);
-}
-
-/* The columns in groups of equal size, as near as can be. */
-INLINE void wide_columns(const float *w, size_t padded, size_t o, const struct mat_in *in,
-                         const struct mat_out *out, const int R)
-{
-    for (size_t col = 0, c; col < in->n; col += c) {
-        size_t left = in->n - col, groups = (left + TILE_COLUMNS - 1) / TILE_COLUMNS;
-        c = (left + groups - 1) / groups;
-        switch (c) {
 #if TILE_COLUMNS > 2
-        case 6:
-            tile_wide(w, padded, o, in, col, out, R, 6);
-            break;
-        case 5:
-            tile_wide(w, padded, o, in, col, out, R, 5);
-            break;
-        case 4:
-            tile_wide(w, padded, o, in, col, out, R, 4);
-            break;
-        case 3:
-            tile_wide(w, padded, o, in, col, out, R, 3);
-            break;
-#endif
-        case 2:
-            tile_wide(w, padded, o, in, col, out, R, 2);
-            break;
-        default:
-            tile_wide(w, padded, o, in, col, out, R, 1);
-            break;
-        }
-    }
-}
-
-static __attribute__((noinline)) void wide_four(const float *w, size_t padded, size_t o,
-                                                const struct mat_in *in, const struct mat_out *out)
-{
-    wide_columns(w, padded, o, in, out, 4);
-}
-static __attribute__((noinline)) void wide_one(const float *w, size_t padded, size_t o,
-                                               const struct mat_in *in, const struct mat_out *out)
-{
-    wide_columns(w, padded, o, in, out, 1);
-}
-
-#if DIRECT_MAX > 2
-#define DIRECT_CASES(type, R)                                                                      \
-    case 3:                                                                                        \
-        tile_##type(m, o, in, out, R, 3);                                                          \
-        break;                                                                                     \
+#define TILE_CASES(type, R)                                                                        \
     case 4:                                                                                        \
-        tile_##type(m, o, in, out, R, 4);                                                          \
+        tile_##type(w, o, in, col, out, R, 4);                                                     \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        tile_##type(w, o, in, col, out, R, 3);                                                     \
         break;
 #else
-#define DIRECT_CASES(type, R)
+#define TILE_CASES(type, R)
 #endif
-#define DIRECT_ROWS(type, R)                                                                       \
-    switch (in->n) {                                                                               \
-    case 1:                                                                                        \
-        tile_##type(m, o, in, out, R, 1);                                                          \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        tile_##type(m, o, in, out, R, 2);                                                          \
-        break;                                                                                     \
-        DIRECT_CASES(type, R)                                                                      \
-    default:                                                                                       \
-        break;                                                                                     \
+
+/* R rows against all columns, in groups of equal size, as near as can be. */
+#define DEFINE_ROWS(type, R)                                                                       \
+    static void rows##R##_##type(const struct rows *w, size_t o, const struct mat_in *in,          \
+                                 const struct mat_out *out)                                        \
+    {                                                                                              \
+        for (size_t col = 0, c; col < in->n; col += c) {                                           \
+            size_t left = in->n - col, groups = (left + TILE_COLUMNS - 1) / TILE_COLUMNS;      \
+            c = (left + groups - 1) / groups;                                                      \
+            switch (c) {                                                                           \
+                TILE_CASES(type, R)                                                                \
+            case 2:                                                                                \
+                tile_##type(w, o, in, col, out, R, 2);                                             \
+                break;                                                                             \
+            default:                                                                               \
+                tile_##type(w, o, in, col, out, R, 1);                                             \
+                break;                                                                             \
+            }                                                                                      \
+        }                                                                                          \
     }
 
-#define DEFINE_MUL(type, block_bytes)                                                              \
+/* Plain types are expanded in registers again for each group of columns: that is free beside the
+ * sums. Quantised ones too while there are few columns; else four rows once into scratch, as F32. */
+#define DEFINE_MUL(type, block_bytes, few_columns)                                                 \
     DEFINE_TILE(type, block_bytes)                                                                 \
-    static void expand_row_##type(const struct mat *m, size_t o, float *w)                         \
-    {                                                                                              \
-        const uint8_t *row = (const uint8_t *)m->data + o * m->row_bytes;                          \
-        size_t steps = m->cols / MAT_STEP, rest = m->row_bytes - steps * (block_bytes);            \
-        uint8_t last[block_bytes] = {0};                                                           \
-        memcpy(last, row + steps * (block_bytes), rest);                                           \
-        for (size_t b = 0; b < steps + (rest > 0); b++, w += MAT_STEP) {                           \
-            V v[NV];                                                                               \
-            __builtin_prefetch(row + 4 * m->row_bytes + b * (block_bytes), 0, 2);                  \
-            expand_##type(b < steps ? row + b * (block_bytes) : last, v);                          \
-            UNROLL for (int s = 0; s < NV; s++) v_store(w + s * VW, v[s]);                         \
-        }                                                                                          \
-    }                                                                                              \
+    DEFINE_ROWS(type, 4)                                                                           \
+    DEFINE_ROWS(type, 1)                                                                           \
     static void mul_##type(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,     \
                            const struct mat_out *out, float *scratch)                              \
     {                                                                                              \
-        size_t o = lo, padded = mat_pad(m->cols);                                                  \
-        if (in->n <= DIRECT_MAX) {                                                                 \
-            for (; o + 4 <= hi; o += 4)                                                            \
-                DIRECT_ROWS(type, 4)                                                               \
-            for (; o < hi; o++)                                                                    \
-                DIRECT_ROWS(type, 1)                                                               \
-            return;                                                                                \
-        }                                                                                          \
-        for (; o + 4 <= hi; o += 4) {                                                              \
-            for (size_t r = 0; r < 4; r++)                                                         \
-                expand_row_##type(m, o + r, scratch + r * padded);                                 \
-            wide_four(scratch, padded, o, in, out);                                                \
-        }                                                                                          \
-        for (; o < hi; o++) {                                                                      \
-            expand_row_##type(m, o, scratch);                                                      \
-            wide_one(scratch, padded, o, in, out);                                                 \
+        struct rows w = {(const uint8_t *)m->data + lo * m->row_bytes, m->row_bytes, m->cols};     \
+        struct rows f = {(const uint8_t *)scratch, mat_pad(m->cols) * sizeof *scratch, m->cols};   \
+        for (size_t o = lo, n; o < hi; o += n, w.data += n * w.stride) {                           \
+            n = hi - o >= 4 ? 4 : 1;                                                               \
+            if (in->n > (few_columns)) {                                                           \
+                expand_rows_##type(&w, n, scratch);                                                \
+                (n == 4 ? rows4_F32 : rows1_F32)(&f, o, in, out);                                  \
+            } else {                                                                               \
+                (n == 4 ? rows4_##type : rows1_##type)(&w, o, in, out);                            \
+            }                                                                                      \
         }                                                                                          \
     }
-DEFINE_MUL(F32, 128)
-DEFINE_MUL(F16, 64)
-DEFINE_MUL(BF16, 64)
-DEFINE_MUL(Q8_0, 34)
-DEFINE_MUL(Q4_0, 18)
+
+#define DEFINE_EXPAND(type, block_bytes)                                                           \
+    static void expand_rows_##type(const struct rows *w, size_t n, float *to)                      \
+    {                                                                                              \
+        for (size_t r = 0; r < n; r++) {                                                           \
+            const uint8_t *block = w->data + r * w->stride;                                        \
+            for (size_t k = 0; k < w->cols; k += MAT_STEP, block += (block_bytes), to += MAT_STEP) { \
+                V v[NV];                                                                           \
+                __builtin_prefetch(block + 4 * w->stride, 0, 2);                                   \
+                expand_##type(block, v);                                                           \
+                UNROLL for (int s = 0; s < NV; s++) v_store(to + s * VW, v[s]);                    \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define expand_rows_F32(w, n, to)  (void)0 /* never: few_columns has no bound for these */
+#define expand_rows_F16(w, n, to)  (void)0
+#define expand_rows_BF16(w, n, to) (void)0
+DEFINE_EXPAND(Q8_0, 34)
+DEFINE_EXPAND(Q4_0, 18)
+
+DEFINE_MUL(F32, 128, SIZE_MAX)
+DEFINE_MUL(F16, 64, SIZE_MAX)
+DEFINE_MUL(BF16, 64, SIZE_MAX)
+DEFINE_MUL(Q8_0, 34, 2 * TILE_COLUMNS)
+DEFINE_MUL(Q4_0, 18, 2 * TILE_COLUMNS)
 
 static void NAME(mat_mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                           const struct mat_out *out, float *scratch)

@@ -8,13 +8,14 @@
 #include <sys/mman.h>
 
 enum { CHUNK = 1024 }; /* elements converted at once: whole blocks of every type */
+#define LARGE_PAGE ((size_t)2 << 20)
 
-/* A matrix to be made in memory. */
+/* A matrix to be made in memory, copied or converted. */
 struct conversion {
     const struct rwkv_source *s;
     bool transpose; /* the file has the other order */
     struct mat *dst;
-    size_t offset; /* in model->converted */
+    size_t offset; /* in the model's weights */
 };
 
 struct loader {
@@ -43,6 +44,12 @@ static void convert_plain(const struct conversion *c, int part, int parts)
     float buf[CHUNK];
     size_t lo, hi;
     pool_slice(c->s->rows * c->s->cols, CHUNK, part, parts, &lo, &hi);
+    if (c->dst->type == c->s->t->dtype) {
+        size_t from = lo / dtype_block_len(c->dst->type) * dtype_block_bytes(c->dst->type);
+        memcpy(element(c->dst, lo), (const uint8_t *)c->s->t->data + from,
+               (size_t)(element(c->dst, hi) - element(c->dst, lo)));
+        return;
+    }
     for (size_t i = lo; i < hi; i += CHUNK) {
         size_t n = hi - i < CHUNK ? hi - i : CHUNK;
         rwkv__read_f32(c->s->t, i, buf, n);
@@ -95,16 +102,16 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
     if (!dtype_bytes(type, dst->cols, &dst->row_bytes))
         return err_set(e, ERR_UNSUPPORTED, "tensor %s: rows of %zu cannot be held as %s (whole blocks of %zu)",
                        s->name, dst->cols, dtype_name(type), dtype_block_len(type));
-    if (type == s->t->dtype && !transpose)
+    if (spec->kind == SPEC_EMBEDDING)
         return 0;
     size_t bytes;
     if (!mem_mul(dst->rows, dst->row_bytes, &bytes) || bytes > SIZE_MAX - 64 ||
-        !mem_add(l->m->converted_bytes, (bytes + 63) / 64 * 64, &bytes))
+        !mem_add(l->m->weights_bytes, (bytes + 63) / 64 * 64, &bytes))
         return err_set(e, ERR_NOMEM, "tensor %s: too large", s->name);
     l->conv[l->n_conv++] =
         (struct conversion){.s = s, .transpose = transpose, .dst = dst,
-                            .offset = l->m->converted_bytes};
-    l->m->converted_bytes = bytes;
+                            .offset = l->m->weights_bytes};
+    l->m->weights_bytes = bytes;
     return 0;
 }
 
@@ -132,22 +139,24 @@ static int place_all(struct loader *l, const struct rwkv_options *o, struct err 
     return 0;
 }
 
-/* Converted weights want large pages: fewer address translations while streaming through them. */
+/* The matrices' memory begins at a large page's boundary; the mapping before it is wasted. */
 static int convert_all(struct loader *l, struct pool *pool, struct err *e)
 {
     struct rwkv_model *m = l->m;
-    if (!m->converted_bytes)
-        return 0;
-    void *p = mmap(NULL, m->converted_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0);
+    size_t bytes;
+    if (!mem_add(m->weights_bytes, LARGE_PAGE, &bytes))
+        return err_set(e, ERR_NOMEM, "weights of %zu MB", m->weights_bytes >> 20);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
-        return err_set(e, ERR_NOMEM, "no memory for %zu MB of weights", m->converted_bytes >> 20);
-    m->converted = p;
-    madvise(p, m->converted_bytes, MADV_HUGEPAGE);
+        return err_set(e, ERR_NOMEM, "no memory for %zu MB of weights", m->weights_bytes >> 20);
+    m->mapping = p;
+    m->mapping_bytes = bytes;
+    uint8_t *weights = m->mapping + (LARGE_PAGE - (uintptr_t)p % LARGE_PAGE) % LARGE_PAGE;
+    madvise(weights, m->weights_bytes, MADV_HUGEPAGE); /* where the system has none: small ones */
     for (size_t i = 0; i < l->n_conv; i++)
-        l->conv[i].dst->data = m->converted + l->conv[i].offset;
+        l->conv[i].dst->data = weights + l->conv[i].offset;
     pool_run(pool, convert_part, l);
-    if (mprotect(p, m->converted_bytes, PROT_READ) < 0)
+    if (mprotect(p, bytes, PROT_READ) < 0)
         return err_set(e, ERR_INTERNAL, "cannot protect the weights");
     return 0;
 }
@@ -232,8 +241,8 @@ void rwkv_close(struct rwkv_model *m)
 {
     if (!m)
         return;
-    if (m->converted)
-        munmap(m->converted, m->converted_bytes);
+    if (m->mapping)
+        munmap(m->mapping, m->mapping_bytes);
     tensor_file_close(m->file);
     free(m->vectors);
     free(m->layers);

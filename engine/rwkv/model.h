@@ -29,10 +29,10 @@ struct rwkv_model {
     struct mat head; /* [V, C] */
     const float *ln0_w, *ln0_b, *ln_out_w, *ln_out_b; /* [C] */
     struct rwkv_layer *layers;                        /* [L], owned */
-    struct tensor_file *file; /* owned: matrices that are as the file has them point into it */
+    struct tensor_file *file; /* owned: the embedding stands in it */
     float *vectors;           /* owned: all the [C] above */
-    uint8_t *converted;       /* owned: the matrices that are not as in the file */
-    size_t converted_bytes;
+    uint8_t *mapping;         /* owned: the other matrices, read-only once loaded */
+    size_t mapping_bytes, weights_bytes;
 };
 
 /* One canonical tensor (BlinkDL's name and shape) and where its values stand in the file. */

@@ -210,24 +210,45 @@ static void test_files_are_private(void **state)
 
 /* ---- locks, limits, versions ---- */
 
+/* Exit code of a child: 0 if the folder was refused for this reason. Frees dir. */
+static int child_is_refused(char *dir, const char *reason)
+{
+    struct err e = {0};
+    struct store *s = NULL;
+    int rc = store_open(&(struct store_options){.dir = dir}, &s, &e);
+    store_close(s);
+    free(dir);
+    return rc == ERR_IO && strstr(e.msg, reason) ? 0 : 1;
+}
+
+static void check_child(pid_t child)
+{
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void test_second_open_is_refused(void **state)
 {
     (void)state;
     char *dir = made_dir();
-    struct store *s = opened(dir, 0);
     struct err e;
+    int go[2];
+    assert_int_equal(pipe(go), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        char c;
+        close(go[1]);
+        _exit(read(go[0], &c, 1) == 1 ? child_is_refused(dir, "in use by another process") : 2);
+    }
+    struct store *s = opened(dir, 0);
     put_seeded(s, "a", 1, 100);
     assert_int_equal(open_fails(dir, &e), ERR_IO);
     assert_non_null(strstr(e.msg, "in use by another process"));
-    pid_t child = fork();
-    if (child == 0) {
-        struct store *second = NULL;
-        int rc = store_open(&(struct store_options){.dir = dir}, &second, &e);
-        _exit(rc == ERR_IO && strstr(e.msg, "in use by another process") ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(write(go[1], "g", 1), 1);
+    check_child(child);
+    close(go[0]);
+    close(go[1]);
     put_seeded(s, "b", 2, 100); /* and the first goes on */
     store_close(s);
     s = opened(dir, 0);
@@ -250,7 +271,8 @@ static void full_disk(size_t bytes)
     struct store *s = opened(dir, 0);
     struct answer a;
     put_seeded(s, "first", 1, 1000);
-    void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
+    struct sigaction old, ignore = {.sa_handler = SIG_IGN};
+    assert_int_equal(sigaction(SIGXFSZ, &ignore, &old), 0);
     set_file_limit(12 * MIB);
     void *blob = NULL;
     int rc = 0, n = 0;
@@ -272,7 +294,7 @@ static void full_disk(size_t bytes)
     for (int i = 0; i < n; i++)
         check_seeded(s, "many", (uint64_t)i + 1, 100 + (uint64_t)i, bytes);
     set_file_limit(RLIM_INFINITY);
-    signal(SIGXFSZ, old);
+    sigaction(SIGXFSZ, &old, NULL);
     assert_int_equal(put_seeded(s, "many", 100 + (uint64_t)n, bytes),
                      n + 1); /* writing again, too */
     store_close(s);
@@ -304,17 +326,9 @@ static void test_read_only(void **state)
     assert_int_equal(chmod(path, 0444), 0);
     assert_int_equal(chmod(dir, 0555), 0);
     pid_t child = fork();
-    if (child == 0) {
-        struct err e = {0};
-        struct store *second = NULL;
-        if (geteuid() == 0 && setuid(65534) != 0)
-            _exit(2);
-        int rc = store_open(&(struct store_options){.dir = dir}, &second, &e);
-        _exit(rc == ERR_IO && strstr(e.msg, "read-only") ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    if (child == 0)
+        _exit(geteuid() == 0 && setuid(65534) != 0 ? 2 : child_is_refused(dir, "read-only"));
+    check_child(child);
     chmod(dir, 0700);
     removed_dir(dir);
 }

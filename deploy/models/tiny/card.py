@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Write the measured part of README.md (between its two markers) from what a training left behind.
 
-    card.py RECIPE [PROGRAM]
+    card.py RECIPE LOG PROGRAM
 
-Reads the recipe, quality.json (`bench quality --json`) and heldout/baselines.json here and log.jsonl in
-the recipe's `out`; asks PROGRAM (build/release/dreamstated), started on model.safetensors here, for
-the samples.
+Reads the recipe, the training's log (JSON lines), and quality.json (`bench quality --json`) and
+heldout/baselines.json here; asks PROGRAM (dreamstated), started on model.safetensors here, for the
+samples.
 """
 import json
 import os
@@ -62,9 +62,9 @@ def samples(program, model):
             if not line.startswith('listening on '):
                 raise SystemExit('card.py: the daemon did not start')
             out = []
-            for corpus, prompt in PROMPTS:
+            for seed, (corpus, prompt) in enumerate(PROMPTS, 1):
                 body = {'prompt': prompt, 'max_tokens': 280, 'temperature': 0.7, 'top_p': 0.95,
-                        'seed': 1}
+                        'seed': seed}
                 request = urllib.request.Request(line[len('listening on '):].strip() +
                                                  '/v1/completions', json.dumps(body).encode(),
                                                  {'Content-Type': 'application/json'})
@@ -92,6 +92,7 @@ def training_text(recipe, quality, log):
             last['tokens'], last['step'], recipe['batch'] * recipe['sequence'])),
         ('time', '%.0f minutes on %d threads (%.0f bytes/s)' %
          (seconds / 60, recipe['threads'], last['tokens'] / seconds)),
+        ('matrix products', 'operands in ' + recipe.get('products', 'f32').upper()),
         ('learning rate', '%g falling to %g (cosine), %d steps of warm-up' %
          (recipe['lr'], recipe['lr_final'], recipe['warmup'])),
         ('held out while training', curve + ' (step: bits/byte on %d KiB a corpus)' %
@@ -125,17 +126,16 @@ def quality_text(quality, baselines):
 
 
 def main():
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) != 4:
         raise SystemExit(__doc__)
-    program = sys.argv[2] if len(sys.argv) == 3 else 'build/release/dreamstated'
-    recipe = load(sys.argv[1])
+    recipe_path, log, program = sys.argv[1:]
+    recipe = load(recipe_path)
     quality = load(os.path.join(HERE, 'quality.json'))
     baselines = load(os.path.join(HERE, 'heldout', 'baselines.json'))
-    text = '## Training\n\n' + training_text(recipe, quality,
-                                             os.path.join(recipe['out'], 'log.jsonl'))
+    text = '## Training\n\n' + training_text(recipe, quality, log)
     text += '\n![loss curve](loss.svg)\n\n## Held-out bits per byte\n\n'
     text += quality_text(quality, baselines)
-    text += ('\n## Samples\n\nTemperature 0.7, top-p 0.95, seed 1, the first 280 bytes, unselected; '
+    text += ('\n## Samples\n\nTemperature 0.7, top-p 0.95, seeds 1 to 6, the first 280 bytes, unselected; '
              'the prompt is before the bar.\n')
     for corpus, prompt, answer in samples(program, os.path.join(HERE, 'model.safetensors')):
         text += '\n`%s`\n```text\n%s|%s\n```\n' % (corpus, prompt.lstrip('\n'), answer)

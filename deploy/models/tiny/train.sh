@@ -19,8 +19,4 @@ steps=$(field steps)
 while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
     "$bin" train base "$recipe"
 done
-"$bin" bench quality --model "$out/model.safetensors" --heldout "$here/heldout" --json >"$out/quality.json"
-python3 "$here/plot.py" "$out/log.jsonl" >"$out/loss.svg"
-cp "$out/model.safetensors" "$out/loss.svg" "$out/quality.json" "$here/"
-python3 "$here/card.py" "$recipe" "$bin"
-echo "$here: weights, loss.svg, quality.json and README.md are renewed"
+exec "$here/evaluate.sh" "$recipe"

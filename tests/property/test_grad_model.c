@@ -1,0 +1,200 @@
+/* The whole model's backward against central differences in double: every tensor and the initial state,
+ * each along random directions, with a gradient coming in through the final state; and that frozen
+ * matrices change no other gradient, and that sequences cut in two chain. */
+#include "tests/lib/check.h"
+
+#include "engine/kernels/gemm.h"
+#include "engine/kernels/rng.h"
+#include "engine/rwkv/grad.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { T = 21, V = 13 };
+
+struct model {
+    struct rwkv_layout l;
+    struct rwkv_work_f64 *w;
+    size_t S;
+    double *p, *dp, *state, *dstate, *final, *dfinal; /* dfinal: weights of the final state in the loss */
+    double weight[T];
+    uint32_t tok[T], tgt[T];
+};
+
+static double *draw(size_t n, double scale, struct rng *rng)
+{
+    double *x = calloc(n, sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = scale * rng_normal(rng);
+    return x;
+}
+
+static void model_open(struct model *m, size_t L, size_t N, size_t C, struct rng *rng)
+{
+    struct err e = {0};
+    const struct rwkv_shape s = {.n_layer = L, .n_embd = C, .head_size = N, .n_ffn = 40, .n_vocab = V,
+                                 .rank_w = 5, .rank_a = 6, .rank_v = 3, .rank_g = 7};
+    gemm_setup();
+    assert_int_equal(rwkv_layout_init(&m->l, &s, &e), 0);
+    m->w = rwkv_work_new_f64(&m->l, &nn_f64, T);
+    assert_non_null(m->w);
+    m->S = rwkv_layout_state(&m->l);
+    m->p = draw(m->l.count, 0.4, rng);
+    for (size_t i = 0; i < m->l.n; i++) /* norm weights around 1, mixes around a half */
+        for (size_t n = 0; n < m->l.param[i].count; n++)
+            if (strstr(m->l.param[i].name, "ln") || strstr(m->l.param[i].name, ".x_"))
+                m->p[m->l.param[i].offset + n] += strstr(m->l.param[i].name, ".x_") ? 0.5 : 1;
+    m->dp = draw(m->l.count, 0, rng);
+    m->state = draw(m->S, 0.5, rng);
+    m->final = draw(m->S, 0, rng);
+    m->dfinal = draw(m->S, 0.1, rng);
+    m->dstate = draw(m->S, 0, rng);
+    for (size_t t = 0; t < T; t++) {
+        m->tok[t] = (uint32_t)rng_below(rng, V);
+        m->tgt[t] = (uint32_t)rng_below(rng, V);
+        m->weight[t] = rng_uniform(rng);
+    }
+}
+
+static void model_close(struct model *m)
+{
+    rwkv_work_free_f64(m->w);
+    rwkv_layout_fini(&m->l);
+    free(m->p);
+    free(m->dp);
+    free(m->state);
+    free(m->final);
+    free(m->dfinal);
+    free(m->dstate);
+}
+
+static double loss(struct model *m)
+{
+    memcpy(m->final, m->state, m->S * sizeof *m->final);
+    double s = rwkv_forward_f64(m->w, m->p, m->tok, m->tgt, m->weight, T, m->final, NULL, NULL);
+    for (size_t i = 0; i < m->S; i++)
+        s += m->dfinal[i] * m->final[i];
+    return s;
+}
+
+static double at_step(struct model *m, double *x, const double *base, const double *dir, size_t n,
+                      double h)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = base[i] + h * dir[i];
+    return loss(m);
+}
+
+/* Directional derivatives of x [n], a part of the model, against its gradient dx. */
+static void check_part(struct model *m, const char *name, double *x, const double *dx, size_t n,
+                       struct rng *rng)
+{
+    const double h = 5e-4;
+    double *base = calloc(n, sizeof *base), *dir = calloc(n, sizeof *dir), norm = 0;
+    memcpy(base, x, n * sizeof *base);
+    for (size_t i = 0; i < n; i++)
+        norm += dx[i] * dx[i];
+    assert_true(norm > 0);
+    for (int t = 0; t < 3; t++) {
+        double dot = 0;
+        for (size_t i = 0; i < n; i++) { /* one way straight along the gradient, the others anywhere */
+            dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
+            dot += dir[i] * dx[i];
+        }
+        double d = 8 * (at_step(m, x, base, dir, n, h) - at_step(m, x, base, dir, n, -h)) -
+                   (at_step(m, x, base, dir, n, 2 * h) - at_step(m, x, base, dir, n, -2 * h));
+        d /= 12 * h;
+        memcpy(x, base, n * sizeof *base);
+        if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
+            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d, sqrt(norm));
+    }
+    free(base);
+    free(dir);
+}
+
+static void backward(struct model *m, double *dp, double *dstate, bool matrices)
+{
+    memset(dp, 0, m->l.count * sizeof *dp);
+    memcpy(dstate, m->dfinal, m->S * sizeof *dstate);
+    loss(m);
+    rwkv_backward_f64(m->w, m->p, dp, matrices, dstate, NULL);
+}
+
+static void test_differences(void **state)
+{
+    (void)state;
+    static const size_t size[][3] = {{2, 16, 32}, {3, 32, 32}, {1, 16, 16}};
+    struct rng rng;
+    rng_init(&rng, 5, 0);
+    for (size_t s = 0; s < 3; s++) {
+        struct model m;
+        model_open(&m, size[s][0], size[s][1], size[s][2], &rng);
+        backward(&m, m.dp, m.dstate, true);
+        for (size_t i = 0; i < m.l.n; i++) {
+            const struct rwkv_param *p = &m.l.param[i];
+            check_part(&m, p->name, m.p + p->offset, m.dp + p->offset, p->count, &rng);
+        }
+        check_part(&m, "initial state", m.state, m.dstate, m.S, &rng);
+        model_close(&m);
+    }
+}
+
+static void test_frozen_matrices(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct model m;
+    rng_init(&rng, 6, 0);
+    model_open(&m, 2, 16, 32, &rng);
+    backward(&m, m.dp, m.dstate, true);
+    double *dp = calloc(m.l.count, sizeof *dp), *dstate = calloc(m.S, sizeof *dstate);
+    backward(&m, dp, dstate, false);
+    assert_memory_equal(dstate, m.dstate, m.S * sizeof *dstate);
+    for (size_t i = 0; i < m.l.n; i++) {
+        const struct rwkv_param *p = &m.l.param[i];
+        if (p->n_dims == 3) /* the mixes and other vectors go on getting theirs */
+            assert_memory_equal(dp + p->offset, m.dp + p->offset, p->count * sizeof *dp);
+        if (p->group == RWKV_GROUP_DECAY)
+            for (size_t n = 0; n < p->count; n++)
+                assert_true(dp[p->offset + n] == 0);
+    }
+    free(dp);
+    free(dstate);
+    model_close(&m);
+}
+
+/* The final state of the first part, carried into the second, gives the whole's losses and state. */
+static void test_cut_in_two(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct model m;
+    double ce[T], ce2[T];
+    rng_init(&rng, 7, 0);
+    model_open(&m, 3, 16, 32, &rng);
+    for (size_t cut = 1; cut < T; cut += 5) {
+        double *s = calloc(m.S, sizeof *s);
+        memcpy(s, m.state, m.S * sizeof *s);
+        memcpy(m.final, m.state, m.S * sizeof *s);
+        rwkv_forward_f64(m.w, m.p, m.tok, m.tgt, m.weight, T, m.final, ce, NULL);
+        rwkv_forward_f64(m.w, m.p, m.tok, m.tgt, m.weight, cut, s, ce2, NULL);
+        rwkv_forward_f64(m.w, m.p, m.tok + cut, m.tgt + cut, m.weight, T - cut, s, ce2 + cut, NULL);
+        for (size_t t = 0; t < T; t++)
+            assert_true(fabs(ce[t] - ce2[t]) < 1e-11);
+        for (size_t i = 0; i < m.S; i++)
+            assert_true(fabs(s[i] - m.final[i]) < 1e-11);
+        free(s);
+    }
+    model_close(&m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_frozen_matrices),
+        cmocka_unit_test(test_cut_in_two),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
