@@ -45,10 +45,15 @@ BIN := $(B)/dreamstated
 .DEFAULT_GOAL := all
 all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 
-# The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may be fused into a sum (never reassociated). Files named
+# The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may
+# be fused into a sum (never reassociated). Files named
 # *_avx2.c and *_avx512.c hold the code that is chosen at run time for such CPUs.
 ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
+endif
+# No fuzzer reaches the arithmetic, and clang takes minutes to instrument the vector kernels.
+ifeq ($(PROFILE),fuzz)
+$(B)/engine/kernels/%.o $(B)/engine/nn/%.o: CFLAGS += -fno-sanitize=all
 endif
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
 $(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
@@ -120,6 +125,26 @@ tests/node_modules/.package-lock.json: tests/package-lock.json
 check-rules: ## layers, headers, banned calls
 	$(Q)tests/check_layers.sh && tests/check_headers.sh && tests/check_banned.sh
 
+# Fuzz targets: tests/fuzz/fuzz_<name>.c, each with LLVMFuzzerTestOneInput. `fuzz` links them with clang's
+# libFuzzer; fuzz-smoke links them with tests/fuzz/smoke.c instead, under the asan profile.
+FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_SECONDS ?= $(or $(SECONDS),60)
+FUZZ_LIB     = $(B)/tests/lib/zip_write.o $(LIB)
+$(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(FUZZ_LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(FUZZ_LIB) $(LDLIBS) -o $@
+$(B)/tests/fuzz/fuzz_%_smoke: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/smoke.o $(FUZZ_LIB)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) $< $(B)/tests/fuzz/smoke.o $(FUZZ_LIB) $(LDLIBS) -o $@
+
+fuzz: ## build the fuzzers (clang): build/fuzz/tests/fuzz/fuzz_*
+	$(Q)$(MAKE) --no-print-directory PROFILE=fuzz $(FUZZ_NAMES:%=build/fuzz/tests/fuzz/fuzz_%)
+fuzz-run: fuzz ## run each fuzzer for FUZZ_SECONDS (60)
+	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh fuzz build/fuzz $(FUZZ_NAMES)
+fuzz-smoke: ## run the fuzz targets over their corpora and fixed mutations, without a fuzzer
+	$(Q)$(MAKE) --no-print-directory PROFILE=asan $(FUZZ_NAMES:%=build/asan/tests/fuzz/fuzz_%_smoke)
+	$(Q)tests/fuzz/run.sh smoke build/asan $(FUZZ_NAMES)
+
 demo: ## install what it needs, build, and show the main job end to end
 	$(Q)deploy/setup.sh demo
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
@@ -143,11 +168,11 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-http test-asan test-tsan test-threads test-valgrind check-rules demo models check \
-        check-full clean help force
+.PHONY: all tests test-unit test-http test-asan test-tsan test-threads test-valgrind fuzz fuzz-run fuzz-smoke \
+        check-rules demo models check check-full clean help force
 .SECONDARY:
 
--include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d)
+-include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d) $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%.d)
 
 # The version: from git where there is one, rewritten only when it changes.
 VERSION_NOW := $(shell git describe --always --dirty --match 'v*' 2>/dev/null)
