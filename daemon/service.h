@@ -9,7 +9,7 @@
  *     c->model = ..., c->prompt = ...;                       (malloc'd; owned by the completion)
  *     if (service_complete(svc, c, &e) < 0) ...;             (refused at once: 404, 429, 503)
  *     ... stream_take(&c->call.stream, &batch) ... token_event records ... STREAM_END
- *     c->call.err.code, c->finish, c->usage, c->timings
+ *     c->call.err.code, c->finish, c->timings, c->saved
  *     call_unref(&c->call);
  *
  * A state that is unknown, of another model, or damaged is an error (404, 409, 422), never another
@@ -67,7 +67,7 @@ size_t service_models(const struct service *s, const struct model_info **out);
 const struct model_info *service_find_model(const struct service *s, const char *name);
 
 /* Text to ids ([*n], malloc'd, the caller's) and back. ERR_INVALID naming --vocab if the model has
- * no vocabulary; ERR_MODEL_NOT_FOUND. Runs on the calling thread. */
+ * no vocabulary; ERR_NOMEM. Runs on the calling thread. */
 int service_tokenize(const struct service *s, const struct model_info *m, const char *text,
                      size_t bytes, uint32_t **ids, size_t *n, struct err *e);
 int service_detokenize(const struct service *s, const struct model_info *m, const uint32_t *ids,
