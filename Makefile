@@ -46,8 +46,8 @@ BIN := $(B)/dreamstated
 all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 
 # The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may
-# be fused into a sum (never reassociated). Files named
-# *_avx2.c and *_avx512.c hold the code that is chosen at run time for such CPUs.
+# be fused into a sum (never reassociated). Files named *_avx2.c and *_avx512.c hold the code that is
+# chosen at run time for such CPUs.
 ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
 endif
@@ -129,13 +129,13 @@ check-rules: ## layers, headers, banned calls
 # libFuzzer; fuzz-smoke links them with tests/fuzz/smoke.c instead, under the asan profile.
 FUZZ_NAMES   := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= $(or $(SECONDS),60)
-FUZZ_LIB     = $(B)/tests/lib/zip_write.o $(LIB)
+FUZZ_LIB     = $(TEST_LIB) $(LIB)
 $(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(FUZZ_LIB)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(FUZZ_LIB) $(LDLIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(FUZZ_LIB) $(LDLIBS) -lcmocka -o $@
 $(B)/tests/fuzz/fuzz_%_smoke: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/smoke.o $(FUZZ_LIB)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) $(LDFLAGS) $< $(B)/tests/fuzz/smoke.o $(FUZZ_LIB) $(LDLIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $< $(B)/tests/fuzz/smoke.o $(FUZZ_LIB) $(LDLIBS) -lcmocka -o $@
 
 fuzz: ## build the fuzzers (clang): build/fuzz/tests/fuzz/fuzz_*
 	$(Q)$(MAKE) --no-print-directory PROFILE=fuzz $(FUZZ_NAMES:%=build/fuzz/tests/fuzz/fuzz_%)
