@@ -146,14 +146,15 @@ static inline void expand_Q8_0(const uint8_t *p, V *w)
     w[0] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p + 2))), d);
     w[1] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p + 18))), d);
 }
-/* vpermps looks at the low four bits of an index alone: no mask needed. */
+/* The sixteen possible weights of the block, looked up: vpermps takes the low four bits of an index
+ * alone, so no mask is needed. */
 static inline void expand_Q4_0(const uint8_t *p, V *w)
 {
-    const V value = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    V d = f16_broadcast(p);
+    const V integers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    V values = _mm512_mul_ps(integers, f16_broadcast(p));
     __m512i q = _mm512_cvtepu8_epi32(load128(p + 2));
-    w[0] = _mm512_mul_ps(_mm512_permutexvar_ps(q, value), d);
-    w[1] = _mm512_mul_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), value), d);
+    w[0] = _mm512_permutexvar_ps(q, values);
+    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), values);
 }
 
 #include "engine/kernels/kern_tmpl.c"
