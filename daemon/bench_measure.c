@@ -163,14 +163,18 @@ static double train_steps(struct trainer *t, size_t steps)
     return (double)(steps * BATCH * T) * 1e9 / (double)(clock_ns() - start);
 }
 
-int measure_training(struct pool *pool, size_t steps, double *tokens_per_s, struct err *e)
+int measure_training(struct pool *pool, size_t steps, bool bf16, double *tokens_per_s, struct err *e)
 {
     static const struct rwkv_shape shape = {4, 192, 32, 768, 256, 32, 32, 32, 64};
     struct rwkv_layout layout = {0};
     struct trainer t = {0};
+    struct nn_f32 op = *nn_f32_for(CPU_AUTO);
+    *tokens_per_s = 0;
+    if (bf16 && !nn_bf16_products(&op))
+        return 0;
     int rc = rwkv_layout_init(&layout, &shape, e);
     if (rc == 0)
-        rc = trainer_init(&t, &layout, pool, CPU_AUTO, T, e);
+        rc = trainer_init(&t, &layout, pool, &op, T, e);
     if (rc == 0)
         rc = rwkv_params_init(&layout, t.params, 1, e);
     if (rc == 0)

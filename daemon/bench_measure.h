@@ -16,7 +16,8 @@ int measure_decode(struct rwkv_session *s, const struct rwkv_info *i, size_t n_s
 int measure_prefill(struct rwkv_session *s, const struct rwkv_info *i, size_t n, double *tokens_per_s,
                     struct err *e);
 /* Tokens/s of training steps (forward, backward, AdamW) of a byte model of 4 layers of width 192, batch
- * 8 x 512, `steps` steps. */
-int measure_training(struct pool *pool, size_t steps, double *tokens_per_s, struct err *e);
+ * 8 x 512, `steps` steps; with bf16, its products take operands rounded to BF16 (0 where this CPU has no
+ * such products). */
+int measure_training(struct pool *pool, size_t steps, bool bf16, double *tokens_per_s, struct err *e);
 
 #endif

@@ -6,6 +6,7 @@
  *     read bandwidth / (bytes of the weights that one token reads, as the file holds them + 2 x state). */
 #include "daemon/bench.h"
 
+#include "daemon/base/clock.h"
 #include "daemon/bench_measure.h"
 #include "daemon/bench_model.h"
 #include "daemon/bench_peer.h"
@@ -41,7 +42,8 @@ struct bench {
     struct pool *one, *pool;
     struct rwkv_model *m;
     struct rwkv_session *s;
-    struct figure bandwidth_one, bandwidth, decode[N_DECODE], prefill, training;
+    struct figure bandwidth_one, bandwidth, decode[N_DECODE], prefill, training[2];
+    struct figure cores; /* CPU seconds a second while decoding: below --threads, others were at work */
     struct figure peer_decode[N_DECODE], peer_prefill;
     char peer_note[256]; /* why there are no figures of the peer; "" if there are */
     struct {
@@ -138,18 +140,29 @@ static double best(const struct figure *f)
     return b;
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 static int measure_ours(struct bench *b, struct err *e)
 {
     const struct rwkv_info *info = rwkv_get_info(b->m);
-    double v = 0;
+    double v = 0, cpu;
+    uint64_t start;
     add_figure(&b->bandwidth_one, measure_bandwidth(b->one, BANDWIDTH_BYTES));
     add_figure(&b->bandwidth, measure_bandwidth(b->pool, BANDWIDTH_BYTES));
+    start = clock_ns();
+    cpu = cpu_seconds();
     for (int k = 0; k < N_DECODE; k++) {
         size_t steps = 96 / decode_seqs[k] + 16;
         if (measure_decode(b->s, info, decode_seqs[k], steps, &v, e) < 0)
             return e->code;
         add_figure(&b->decode[k], v);
     }
+    add_figure(&b->cores, (cpu_seconds() - cpu) * 1e9 / (double)(clock_ns() - start));
     if (measure_prefill(b->s, info, PROMPT, &v, e) < 0)
         return e->code;
     add_figure(&b->prefill, v);
@@ -182,9 +195,11 @@ static int measure_all(struct bench *b, struct err *e)
         if (measure_ours(b, e) < 0)
             return e->code;
         measure_peer(b);
-        if (measure_training(b->pool, 2, &v, e) < 0)
-            return e->code;
-        add_figure(&b->training, v);
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            if (measure_training(b->pool, 2, bf16, &v, e) < 0)
+                return e->code;
+            add_figure(&b->training[bf16], v);
+        }
     }
     return 0;
 }
@@ -218,7 +233,10 @@ static void collect(struct bench *b)
         add_result(b, "tokens/s", median(&b->decode[k]), "decode, %zu sequences", decode_seqs[k]);
     add_result(b, "%", 100 * median(&b->decode[0]) / limit, "share of the memory limit");
     add_result(b, "tokens/s", median(&b->prefill), "prefill, %d tokens", PROMPT);
-    add_result(b, "tokens/s", median(&b->training), "training, 4 x 192 bytes");
+    add_result(b, "cores", median(&b->cores), "cores had, of %d", b->o.threads);
+    add_result(b, "tokens/s", median(&b->training[0]), "training, 4 x 192, F32 products");
+    if (median(&b->training[1]) > 0)
+        add_result(b, "tokens/s", median(&b->training[1]), "training, 4 x 192, BF16 products");
     if (b->peer_note[0])
         return;
     for (int k = 0; k < N_DECODE; k++)
