@@ -1,5 +1,5 @@
-/* `dreamstated train base|state RECIPE`: training without the daemon. SIGINT and SIGTERM stop after the
- * present step, with a checkpoint; the same command then goes on. */
+/* `dreamstated train base|state RECIPE`: training without the daemon. SIGINT and SIGTERM stop after
+ * the present step, with a checkpoint; the same command then goes on. */
 #include "daemon/base/err.h"
 #include "daemon/cmd.h"
 #include "engine/train/base.h"
@@ -32,10 +32,12 @@ static void on_step(void *ctx, const struct train_step *s)
     if (!r->tty && s->step % r->every && s->step != s->steps)
         return;
     unsigned eta = (unsigned)s->eta_s;
-    fprintf(stderr, "%sstep %llu/%llu  loss %.4f  %.4f bits/byte  lr %.2e  norm %.2f  %.0f tok/s  ETA %u:%02u:%02u%s",
+    fprintf(stderr,
+            "%sstep %llu/%llu  loss %.4f  %.4f bits/byte  lr %.2e  norm %.2f  %.0f tok/s  ETA "
+            "%u:%02u:%02u%s",
             r->tty ? "\r" : "", (unsigned long long)s->step, (unsigned long long)s->steps, s->loss,
-            s->loss * 1.4426950408889634, s->lr, s->norm, s->tokens_per_s, eta / 3600, eta / 60 % 60,
-            eta % 60, r->tty ? "\033[K" : "\n");
+            s->loss * 1.4426950408889634, s->lr, s->norm, s->tokens_per_s, eta / 3600,
+            eta / 60 % 60, eta % 60, r->tty ? "\033[K" : "\n");
 }
 
 static void on_eval(void *ctx, const struct train_eval *v)
@@ -56,7 +58,8 @@ static void on_note(void *ctx, const char *text)
 
 static int usage(void)
 {
-    fputs("usage: dreamstated train base|state RECIPE [--threads N] [--max-minutes M] [--stop-at STEP]\n"
+    fputs("usage: dreamstated train base|state RECIPE [--threads N] [--max-minutes M] [--stop-at "
+          "STEP]\n"
           "  --threads N      instead of the recipe's\n"
           "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
           "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
@@ -93,8 +96,11 @@ static bool parse(int argc, char **argv, struct recipe *r, struct train_control 
 int cmd_train(int argc, char **argv)
 {
     struct report report = {.tty = isatty(STDERR_FILENO), .every = 10};
-    struct train_control c = {.stop = &stop_asked, .on_step = on_step, .on_eval = on_eval,
-                              .on_note = on_note, .ctx = &report};
+    struct train_control c = {.stop = &stop_asked,
+                              .on_step = on_step,
+                              .on_eval = on_eval,
+                              .on_note = on_note,
+                              .ctx = &report};
     struct err e = {0};
     bool done = false;
     bool base = argc > 1 && !strcmp(argv[1], "base");
@@ -111,7 +117,8 @@ int cmd_train(int argc, char **argv)
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
     if (getenv("OPENBLAS_CORETYPE"))
-        fputs("train: OPENBLAS_CORETYPE is set: BLAS does not choose its kernels by this CPU\n", stderr);
+        fputs("train: OPENBLAS_CORETYPE is set: BLAS does not choose its kernels by this CPU\n",
+              stderr);
     if (rc == 0) {
         pool = pool_new((int)r->threads, "train", 0, &e);
         rc = !pool  ? e.code
@@ -122,8 +129,9 @@ int cmd_train(int argc, char **argv)
     if (rc < 0)
         fprintf(stderr, "train: %s\n", e.msg);
     else
-        fprintf(stderr, "%s: %s/%s.safetensors\n", done ? "finished" : "stopped, to go on run it again",
-                r->out, base ? "model" : "state");
+        fprintf(stderr, "%s: %s/%s.safetensors\n",
+                done ? "finished" : "stopped, to go on run it again", r->out,
+                base ? "model" : "state");
     free(r);
     return rc < 0 ? 1 : 0;
 }

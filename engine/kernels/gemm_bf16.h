@@ -1,8 +1,8 @@
 /* Matrix products with both operands rounded to BF16 (nearest even) and sums in F32, on CPUs with
  * AVX512-BF16: about twice the speed of F32 products, for training in mixed precision.
  *
- * Arguments as gemm_f32 with alpha = 1. Uses about 330 KB of stack and nothing else. Each element of C
- * is a sum in an order fixed by K alone. Threads: any, together. */
+ * Arguments as gemm_f32 with alpha = 1. Uses about 330 KB of stack and nothing else. Each element
+ * of C is a sum in an order fixed by K alone. Threads: any, together. */
 #ifndef ENGINE_GEMM_BF16_H
 #define ENGINE_GEMM_BF16_H
 

@@ -1,7 +1,7 @@
-/* Blocks of B (KC x NC) and A (MC x KC) are rounded and copied to the stack as pairs along k, the form
- * that vdpbf16ps takes: word(o, p) = {x(o, 2p), x(o, 2p + 1)}. B lies as panels of 32 columns,
- * [p][32], to be read as vectors; A lies as its rows did, [o][p] or [p][o], since its words are only
- * broadcast. The inner loop holds a tile of 8 x 32 in 16 registers. */
+/* Blocks of B (KC x NC) and A (MC x KC) are rounded and copied to the stack as pairs along k, the
+ * form that vdpbf16ps takes: word(o, p) = {x(o, 2p), x(o, 2p + 1)}. B lies as panels of 32 columns,
+ * [p][32], to be read as vectors; A lies as its rows did, [o][p] or [p][o], since its words are
+ * only broadcast. The inner loop holds a tile of 8 x 32 in 16 registers. */
 #include "engine/kernels/gemm_bf16.h"
 
 #include "engine/kernels/cpu.h"
@@ -26,10 +26,12 @@ bool gemm_bf16_supported(void)
 }
 
 /* 16 words from 16 values of one k and the same of the next. */
-BF16_CODE static inline __m512i pair_rows(__m512 even, __m512 odd)
+BF16_CODE
+static inline __m512i pair_rows(__m512 even, __m512 odd)
 {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                           23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
 }
 
@@ -39,8 +41,9 @@ static inline __mmask16 first(size_t n)
 }
 
 /* Words of `rows` rows of x, k running along a row: to[o * stride + p]. */
-BF16_CODE static void pack_along(uint32_t *to, size_t stride, const float *x, size_t ld, size_t rows,
-                                 size_t k)
+BF16_CODE
+static void pack_along(uint32_t *to, size_t stride, const float *x, size_t ld, size_t rows,
+                       size_t k)
 {
     for (size_t o = 0; o < rows; o++)
         for (size_t i = 0; i < k; i += 32) {
@@ -55,22 +58,24 @@ BF16_CODE static void pack_along(uint32_t *to, size_t stride, const float *x, si
 
 /* Words of n columns of x, k running across rows: to[p * stride + o]; n is padded with zeros to a
  * multiple of 16. */
-BF16_CODE static void pack_across(uint32_t *to, size_t stride, const float *x, size_t ld, size_t n,
-                                  size_t k)
+BF16_CODE
+static void pack_across(uint32_t *to, size_t stride, const float *x, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0; p < (k + 1) / 2; p++) {
         const float *even = x + 2 * p * ld;
         for (size_t o = 0; o < n; o += 16) {
             __mmask16 m = first(n - o);
             __m512 a = _mm512_maskz_loadu_ps(m, even + o);
-            __m512 b = 2 * p + 1 < k ? _mm512_maskz_loadu_ps(m, even + ld + o) : _mm512_setzero_ps();
+            __m512 b =
+                2 * p + 1 < k ? _mm512_maskz_loadu_ps(m, even + ld + o) : _mm512_setzero_ps();
             _mm512_storeu_si512(to + p * stride + o, pair_rows(a, b));
         }
     }
 }
 
 /* to[j * stride + i] = from[i * 16 + j] for a 16 x 16 block of words. */
-BF16_CODE static inline void transpose16(uint32_t *to, size_t stride, const __m512i *from)
+BF16_CODE
+static inline void transpose16(uint32_t *to, size_t stride, const __m512i *from)
 {
     __m512i a[16], b[16];
     for (int i = 0; i < 16; i += 2) {
@@ -84,8 +89,10 @@ BF16_CODE static inline void transpose16(uint32_t *to, size_t stride, const __m5
         b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
     }
     for (int q = 0; q < 4; q++) {
-        __m512i lo = _mm512_shuffle_i32x4(b[q], b[q + 4], 0x88), hi = _mm512_shuffle_i32x4(b[q + 8], b[q + 12], 0x88);
-        __m512i lo2 = _mm512_shuffle_i32x4(b[q], b[q + 4], 0xdd), hi2 = _mm512_shuffle_i32x4(b[q + 8], b[q + 12], 0xdd);
+        __m512i lo = _mm512_shuffle_i32x4(b[q], b[q + 4], 0x88),
+                hi = _mm512_shuffle_i32x4(b[q + 8], b[q + 12], 0x88);
+        __m512i lo2 = _mm512_shuffle_i32x4(b[q], b[q + 4], 0xdd),
+                hi2 = _mm512_shuffle_i32x4(b[q + 8], b[q + 12], 0xdd);
         _mm512_storeu_si512(to + (size_t)q * stride, _mm512_shuffle_i32x4(lo, hi, 0x88));
         _mm512_storeu_si512(to + (size_t)(q + 8) * stride, _mm512_shuffle_i32x4(lo, hi, 0xdd));
         _mm512_storeu_si512(to + (size_t)(q + 4) * stride, _mm512_shuffle_i32x4(lo2, hi2, 0x88));
@@ -94,7 +101,8 @@ BF16_CODE static inline void transpose16(uint32_t *to, size_t stride, const __m5
 }
 
 /* A panel of up to 32 rows of x with k along them, turned to [p][NR]; missing rows are zero. */
-BF16_CODE static void pack_turned(uint32_t *to, const float *x, size_t ld, size_t rows, size_t k)
+BF16_CODE
+static void pack_turned(uint32_t *to, const float *x, size_t ld, size_t rows, size_t k)
 {
     for (size_t o = 0; o < NR; o += 16)
         for (size_t i = 0; i < k; i += 32) {
@@ -112,10 +120,13 @@ BF16_CODE static void pack_turned(uint32_t *to, const float *x, size_t ld, size_
         }
 }
 
-/* out [8][32] = A-tile times B-panel over `pairs`; si, sp: strides of A's words between rows and pairs. */
-BF16_CODE static inline __attribute__((always_inline)) void
-tile(float *out, size_t ldo, float beta, const uint32_t *a, const size_t si, const size_t sp,
-     const uint32_t *b, size_t pairs)
+/* out [8][32] = A-tile times B-panel over `pairs`; si, sp: strides of A's words between rows and
+ * pairs. */
+BF16_CODE
+static inline __attribute__((always_inline)) void tile(float *out, size_t ldo, float beta,
+                                                       const uint32_t *a, const size_t si,
+                                                       const size_t sp, const uint32_t *b,
+                                                       size_t pairs)
 {
     __m512 s[MR][2];
     for (int i = 0; i < MR; i++)
@@ -139,23 +150,24 @@ tile(float *out, size_t ldo, float beta, const uint32_t *a, const size_t si, con
         }
 }
 
-BF16_CODE static __attribute__((noinline)) void tile_rows(float *out, size_t ldo, float beta,
-                                                          const uint32_t *a, const uint32_t *b,
-                                                          size_t pairs)
+BF16_CODE
+static __attribute__((noinline)) void tile_rows(float *out, size_t ldo, float beta,
+                                                const uint32_t *a, const uint32_t *b, size_t pairs)
 {
     tile(out, ldo, beta, a, KP, 1, b, pairs);
 }
 
-BF16_CODE static __attribute__((noinline)) void tile_cols(float *out, size_t ldo, float beta,
-                                                          const uint32_t *a, const uint32_t *b,
-                                                          size_t pairs)
+BF16_CODE
+static __attribute__((noinline)) void tile_cols(float *out, size_t ldo, float beta,
+                                                const uint32_t *a, const uint32_t *b, size_t pairs)
 {
     tile(out, ldo, beta, a, 1, MC, b, pairs);
 }
 
 /* A block of C [m, n], m <= MC, from packed operands. */
-BF16_CODE static void block(bool ta, size_t m, size_t n, size_t pairs, const uint32_t *a,
-                            const uint32_t *b, float beta, float *c, size_t ldc)
+BF16_CODE
+static void block(bool ta, size_t m, size_t n, size_t pairs, const uint32_t *a, const uint32_t *b,
+                  float beta, float *c, size_t ldc)
 {
     void (*run)(float *, size_t, float, const uint32_t *, const uint32_t *, size_t) =
         ta ? tile_cols : tile_rows;
@@ -176,8 +188,9 @@ BF16_CODE static void block(bool ta, size_t m, size_t n, size_t pairs, const uin
         }
 }
 
-BF16_CODE void gemm_bf16(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
-                         const float *b, size_t ldb, float beta, float *c, size_t ldc)
+BF16_CODE
+void gemm_bf16(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
     _Alignas(64) uint32_t bw[NC * KP];
     _Alignas(64) uint32_t aw[MC * KP];

@@ -73,7 +73,8 @@ static void mul_forward(real *out, const real *x, const real *g, size_t n)
         out[i] = x[i] * g[i];
 }
 
-static void mul_backward(real *dx, real *dg, const real *dout, const real *x, const real *g, size_t n)
+static void mul_backward(real *dx, real *dg, const real *dout, const real *x, const real *g,
+                         size_t n)
 {
     SIMD
     for (size_t i = 0; i < n; i++) {

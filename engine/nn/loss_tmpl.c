@@ -1,7 +1,7 @@
 /* Cross entropy of a softmax. */
 
-static void xent_forward(real *ce, real *probs, const real *logits, const uint32_t *targets, size_t T,
-                         size_t V)
+static void xent_forward(real *ce, real *probs, const real *logits, const uint32_t *targets,
+                         size_t T, size_t V)
 {
     for (size_t t = 0; t < T; t++) {
         const real *l = logits + t * V;

@@ -2,7 +2,8 @@
  *
  * An operation is a pure function over row-major arrays; nn_ops.h lists all with their equations.
  * Backward functions ADD to the gradients they write (as several consumers share one tensor), so
- * callers zero them first. Every operation is written once, as engine/nn/<op>_tmpl.c, and compiled as
+ * callers zero them first. Every operation is written once, as engine/nn/<op>_tmpl.c, and compiled
+ * as
  *
  *     nn_f64           double, baseline CPU: gradient checks
  *     nn_f32_for(...)  float, for the instruction sets found at run time (C, AVX2+FMA, AVX-512)
@@ -25,20 +26,20 @@
 #define NN_WKV7_CHUNK 16 /* steps between kept states */
 /* Sizes of wkv7's arrays, in elements. */
 #define NN_WKV7_CACHE(T, H, N) (((T) + NN_WKV7_CHUNK - 1) / NN_WKV7_CHUNK * (H) * (N) * (N))
-#define NN_WKV7_SCRATCH(N) ((NN_WKV7_CHUNK + 1) * (N) * (N))
+#define NN_WKV7_SCRATCH(N)     ((NN_WKV7_CHUNK + 1) * (N) * (N))
 
 /* One AdamW step of a group of parameters, bias corrections worked in. */
 struct nn_adamw {
-    double scale;        /* of the gradient: clipping */
+    double scale; /* of the gradient: clipping */
     double beta1, beta2;
-    double step_size;    /* lr / (1 - beta1^t) */
-    double v_scale;      /* 1 / sqrt(1 - beta2^t) */
+    double step_size; /* lr / (1 - beta1^t) */
+    double v_scale;   /* 1 / sqrt(1 - beta2^t) */
     double eps;
-    double keep;         /* 1 - lr * weight_decay */
+    double keep; /* 1 - lr * weight_decay */
 };
 
 #define XX(name, args) void(*name) args;
-#define NN_REAL float
+#define NN_REAL        float
 struct nn_f32 {
     NN_OPS(XX)
 };

@@ -17,13 +17,14 @@ static void linear_backward(float *dx, float *dW, const float *dout, const float
         gemm_bf16(true, false, O, I, T, dout, O, x, I, 1, dW, I);
 }
 
-static void project_forward(float *out, const float *x, const float *W, size_t T, size_t I, size_t O)
+static void project_forward(float *out, const float *x, const float *W, size_t T, size_t I,
+                            size_t O)
 {
     gemm_bf16(false, false, T, O, I, x, I, W, O, 0, out, O);
 }
 
-static void project_backward(float *dx, float *dW, const float *dout, const float *x, const float *W,
-                             size_t T, size_t I, size_t O)
+static void project_backward(float *dx, float *dW, const float *dout, const float *x,
+                             const float *W, size_t T, size_t I, size_t O)
 {
     if (dx)
         gemm_bf16(false, true, T, I, O, dout, O, W, O, 1, dx, I);

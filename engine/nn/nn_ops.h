@@ -4,74 +4,95 @@
 /* clang-format off */
 #define NN_OPS(XX)                                                                                 \
     /* out[t] = emb[tokens[t]]; emb [V, C] */                                                      \
-    XX(embed_forward, (NN_REAL *out, const NN_REAL *emb, const uint32_t *tokens, size_t T, size_t C)) \
-    XX(embed_backward, (NN_REAL *demb, const NN_REAL *dout, const uint32_t *tokens, size_t T, size_t C)) \
-    /* LayerNorm (H = 1) and GroupNorm: each group of N channels gets mean 0, population variance 1,  \
-     * then out = that * weight[c] + bias[c]. mean, rstd [T, H] are kept for backward. */          \
-    XX(norm_forward, (NN_REAL *out, NN_REAL *mean, NN_REAL *rstd, const NN_REAL *x, const NN_REAL *weight, \
-                      const NN_REAL *bias, size_t T, size_t H, size_t N, NN_REAL eps))             \
-    XX(norm_backward, (NN_REAL *dx, NN_REAL *dweight, NN_REAL *dbias, const NN_REAL *dout, const NN_REAL *x, \
-                       const NN_REAL *mean, const NN_REAL *rstd, const NN_REAL *weight, size_t T,  \
-                       size_t H, size_t N))                                                        \
-    /* Token shift: out[t] = z[t] + (z[t-1] - z[t]) * mu, with z[-1] = z0 [C]. */                   \
-    XX(shift_forward, (NN_REAL *out, const NN_REAL *z, const NN_REAL *z0, const NN_REAL *mu, size_t T, size_t C)) \
-    XX(shift_backward, (NN_REAL *dz, NN_REAL *dz0, NN_REAL *dmu, const NN_REAL *dout, const NN_REAL *z, \
-                        const NN_REAL *z0, const NN_REAL *mu, size_t T, size_t C))                 \
-    /* out = beta * out + x W^T; x [T, I], W [O, I], out [T, O]. dx or dW may be NULL: not wanted. */ \
-    XX(linear_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I, size_t O, NN_REAL beta)) \
-    XX(linear_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x, const NN_REAL *W, \
-                         size_t T, size_t I, size_t O))                                            \
+    XX(embed_forward, (NN_REAL *out, const NN_REAL *emb, const uint32_t *tokens, size_t T,         \
+                       size_t C))                                                                  \
+    XX(embed_backward, (NN_REAL *demb, const NN_REAL *dout, const uint32_t *tokens, size_t T,      \
+                        size_t C))                                                                 \
+    /* LayerNorm (H = 1) and GroupNorm: each group of N channels gets mean 0, population variance  \
+     * 1, then out = that * weight[c] + bias[c]. mean, rstd [T, H] are kept for backward. */       \
+    XX(norm_forward, (NN_REAL *out, NN_REAL *mean, NN_REAL *rstd, const NN_REAL *x,                \
+                      const NN_REAL *weight, const NN_REAL *bias, size_t T, size_t H, size_t N,    \
+                      NN_REAL eps))                                                                \
+    XX(norm_backward, (NN_REAL *dx, NN_REAL *dweight, NN_REAL *dbias, const NN_REAL *dout,         \
+                       const NN_REAL *x, const NN_REAL *mean, const NN_REAL *rstd,                 \
+                       const NN_REAL *weight, size_t T, size_t H, size_t N))                       \
+    /* Token shift: out[t] = z[t] + (z[t-1] - z[t]) * mu, with z[-1] = z0 [C]. */                  \
+    XX(shift_forward, (NN_REAL *out, const NN_REAL *z, const NN_REAL *z0, const NN_REAL *mu,       \
+                       size_t T, size_t C))                                                        \
+    XX(shift_backward, (NN_REAL *dz, NN_REAL *dz0, NN_REAL *dmu, const NN_REAL *dout,              \
+                        const NN_REAL *z, const NN_REAL *z0, const NN_REAL *mu, size_t T,          \
+                        size_t C))                                                                 \
+    /* out = beta * out + x W^T; x [T, I], W [O, I], out [T, O]. dx or dW may be NULL: not         \
+     * wanted. */                                                                                  \
+    XX(linear_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I,      \
+                        size_t O, NN_REAL beta))                                                   \
+    XX(linear_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x,          \
+                         const NN_REAL *W, size_t T, size_t I, size_t O))                          \
     /* out = x W with W [I, O] (the low-rank pairs are stored so). */                              \
-    XX(project_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I, size_t O)) \
-    XX(project_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x, const NN_REAL *W, \
-                          size_t T, size_t I, size_t O))                                           \
+    XX(project_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I,     \
+                         size_t O))                                                                \
+    XX(project_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x,         \
+                          const NN_REAL *W, size_t T, size_t I, size_t O))                         \
     /* out = tanh(x), [n]; out may be x. */                                                        \
     XX(tanh_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                   \
     XX(tanh_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *out, size_t n))            \
     /* out = sigmoid(bias + x); bias [C] or NULL; out may be x. */                                 \
-    XX(sigmoid_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *bias, size_t T, size_t C)) \
-    XX(sigmoid_backward, (NN_REAL *dx, NN_REAL *dbias, const NN_REAL *dout, const NN_REAL *out, size_t T, size_t C)) \
+    XX(sigmoid_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *bias, size_t T,            \
+                         size_t C))                                                                \
+    XX(sigmoid_backward, (NN_REAL *dx, NN_REAL *dbias, const NN_REAL *dout, const NN_REAL *out,    \
+                          size_t T, size_t C))                                                     \
     /* The decay: out = exp(-e^(-1/2) * s), s in (0, 1); [n]. */                                   \
     XX(decay_forward, (NN_REAL *out, const NN_REAL *s, size_t n))                                  \
     XX(decay_backward, (NN_REAL *ds, const NN_REAL *dout, const NN_REAL *out, size_t n))           \
     /* Value residual: out = v + (v_first - v) * s; [n]. */                                        \
-    XX(vres_forward, (NN_REAL *out, const NN_REAL *v, const NN_REAL *v_first, const NN_REAL *s, size_t n)) \
-    XX(vres_backward, (NN_REAL *dv, NN_REAL *dv_first, NN_REAL *ds, const NN_REAL *dout, const NN_REAL *v, \
-                       const NN_REAL *v_first, const NN_REAL *s, size_t n))                        \
+    XX(vres_forward, (NN_REAL *out, const NN_REAL *v, const NN_REAL *v_first, const NN_REAL *s,    \
+                      size_t n))                                                                   \
+    XX(vres_backward, (NN_REAL *dv, NN_REAL *dv_first, NN_REAL *ds, const NN_REAL *dout,           \
+                       const NN_REAL *v, const NN_REAL *v_first, const NN_REAL *s, size_t n))      \
     /* Removal key: u = k * k_k; out = u / max(|u|, 1e-12) per head; rnorm [T, H] = 1 / that. */   \
-    XX(kk_forward, (NN_REAL *out, NN_REAL *rnorm, const NN_REAL *k, const NN_REAL *k_k, size_t T, size_t H, size_t N)) \
-    XX(kk_backward, (NN_REAL *dk, NN_REAL *dk_k, const NN_REAL *dout, const NN_REAL *out, const NN_REAL *rnorm, \
-                     const NN_REAL *k, const NN_REAL *k_k, size_t T, size_t H, size_t N))          \
+    XX(kk_forward, (NN_REAL *out, NN_REAL *rnorm, const NN_REAL *k, const NN_REAL *k_k, size_t T,  \
+                    size_t H, size_t N))                                                           \
+    XX(kk_backward, (NN_REAL *dk, NN_REAL *dk_k, const NN_REAL *dout, const NN_REAL *out,          \
+                     const NN_REAL *rnorm, const NN_REAL *k, const NN_REAL *k_k, size_t T,         \
+                     size_t H, size_t N))                                                          \
     /* Replacement key: out = k * (1 + (a - 1) * k_a). */                                          \
-    XX(kmod_forward, (NN_REAL *out, const NN_REAL *k, const NN_REAL *a, const NN_REAL *k_a, size_t T, size_t C)) \
-    XX(kmod_backward, (NN_REAL *dk, NN_REAL *da, NN_REAL *dk_a, const NN_REAL *dout, const NN_REAL *k, \
-                       const NN_REAL *a, const NN_REAL *k_a, size_t T, size_t C))                  \
+    XX(kmod_forward, (NN_REAL *out, const NN_REAL *k, const NN_REAL *a, const NN_REAL *k_a,        \
+                      size_t T, size_t C))                                                         \
+    XX(kmod_backward, (NN_REAL *dk, NN_REAL *da, NN_REAL *dk_a, const NN_REAL *dout,               \
+                       const NN_REAL *k, const NN_REAL *a, const NN_REAL *k_a, size_t T,           \
+                       size_t C))                                                                  \
     /* The WKV-7 recurrence: see wkv7_tmpl.c. */                                                   \
-    XX(wkv7_forward, (NN_REAL *y, NN_REAL *sa, NN_REAL *S_cache, NN_REAL *S, const NN_REAL *r, const NN_REAL *w, \
-                      const NN_REAL *k, const NN_REAL *v, const NN_REAL *kk, const NN_REAL *a, size_t T, \
-                      size_t H, size_t N, NN_REAL *scratch))                                       \
-    XX(wkv7_backward, (NN_REAL *dr, NN_REAL *dw, NN_REAL *dk, NN_REAL *dv, NN_REAL *dkk, NN_REAL *da, NN_REAL *dS, \
-                       const NN_REAL *dy, const NN_REAL *sa, const NN_REAL *S_cache, const NN_REAL *r, \
-                       const NN_REAL *w, const NN_REAL *k, const NN_REAL *v, const NN_REAL *kk,    \
-                       const NN_REAL *a, size_t T, size_t H, size_t N, NN_REAL *scratch))          \
+    XX(wkv7_forward, (NN_REAL *y, NN_REAL *sa, NN_REAL *S_cache, NN_REAL *S, const NN_REAL *r,     \
+                      const NN_REAL *w, const NN_REAL *k, const NN_REAL *v, const NN_REAL *kk,     \
+                      const NN_REAL *a, size_t T, size_t H, size_t N, NN_REAL *scratch))           \
+    XX(wkv7_backward, (NN_REAL *dr, NN_REAL *dw, NN_REAL *dk, NN_REAL *dv, NN_REAL *dkk,           \
+                       NN_REAL *da, NN_REAL *dS, const NN_REAL *dy, const NN_REAL *sa,             \
+                       const NN_REAL *S_cache, const NN_REAL *r, const NN_REAL *w,                 \
+                       const NN_REAL *k, const NN_REAL *v, const NN_REAL *kk, const NN_REAL *a,    \
+                       size_t T, size_t H, size_t N, NN_REAL *scratch))                            \
     /* Bonus: y_h += (sum_j r_j k_j r_k[h, j]) * v_h. */                                           \
-    XX(bonus_forward, (NN_REAL *y, const NN_REAL *r, const NN_REAL *k, const NN_REAL *v, const NN_REAL *r_k, \
-                       size_t T, size_t H, size_t N))                                              \
-    XX(bonus_backward, (NN_REAL *dr, NN_REAL *dk, NN_REAL *dv, NN_REAL *dr_k, const NN_REAL *dy, const NN_REAL *r, \
-                        const NN_REAL *k, const NN_REAL *v, const NN_REAL *r_k, size_t T, size_t H, size_t N)) \
+    XX(bonus_forward, (NN_REAL *y, const NN_REAL *r, const NN_REAL *k, const NN_REAL *v,           \
+                       const NN_REAL *r_k, size_t T, size_t H, size_t N))                          \
+    XX(bonus_backward, (NN_REAL *dr, NN_REAL *dk, NN_REAL *dv, NN_REAL *dr_k, const NN_REAL *dy,   \
+                        const NN_REAL *r, const NN_REAL *k, const NN_REAL *v, const NN_REAL *r_k,  \
+                        size_t T, size_t H, size_t N))                                             \
     /* out = x * g; [n]. */                                                                        \
     XX(mul_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *g, size_t n))                  \
-    XX(mul_backward, (NN_REAL *dx, NN_REAL *dg, const NN_REAL *dout, const NN_REAL *x, const NN_REAL *g, size_t n)) \
+    XX(mul_backward, (NN_REAL *dx, NN_REAL *dg, const NN_REAL *dout, const NN_REAL *x,             \
+                      const NN_REAL *g, size_t n))                                                 \
     /* out = max(x, 0)^2; [n]. */                                                                  \
     XX(relu2_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                  \
     XX(relu2_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *x, size_t n))             \
-    /* ce[t] = -log softmax(logits[t])[targets[t]] in nats; probs [T, V] are kept (may be logits). \
-     * Backward takes the weight of each row in the loss: dlogits += weight[t] * dce/dlogits. */   \
-    XX(xent_forward, (NN_REAL *ce, NN_REAL *probs, const NN_REAL *logits, const uint32_t *targets, size_t T, size_t V)) \
-    XX(xent_backward, (NN_REAL *dlogits, const NN_REAL *probs, const uint32_t *targets, const NN_REAL *weight, \
-                       size_t T, size_t V))                                                        \
+    /* ce[t] = -log softmax(logits[t])[targets[t]] in nats; probs [T, V] are kept (may be          \
+     * logits). Backward takes the weight of each row in the loss: dlogits += weight[t] *          \
+     * dce/dlogits. */                                                                             \
+    XX(xent_forward, (NN_REAL *ce, NN_REAL *probs, const NN_REAL *logits,                          \
+                      const uint32_t *targets, size_t T, size_t V))                                \
+    XX(xent_backward, (NN_REAL *dlogits, const NN_REAL *probs, const uint32_t *targets,            \
+                       const NN_REAL *weight, size_t T, size_t V))                                 \
     /* *sum += sum of x^2, summed in blocks; [n]. */                                               \
     XX(sumsq_add, (double *sum, const NN_REAL *x, size_t n))                                       \
     /* AdamW on [n] numbers: see optim_tmpl.c. */                                                  \
-    XX(adamw_update, (NN_REAL *p, NN_REAL *m, NN_REAL *v, const NN_REAL *g, size_t n, const struct nn_adamw *o))
+    XX(adamw_update, (NN_REAL *p, NN_REAL *m, NN_REAL *v, const NN_REAL *g, size_t n,              \
+                      const struct nn_adamw *o))
 /* clang-format on */

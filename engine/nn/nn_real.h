@@ -13,10 +13,10 @@
 
 typedef NN_REAL real;
 typedef NN_REAL vec __attribute__((vector_size(NN_VEC_BYTES), aligned(sizeof(NN_REAL)), may_alias));
-#define VEC (NN_VEC_BYTES / sizeof(NN_REAL)) /* elements in a vec */
-#define SIMD _Pragma("omp simd")
+#define VEC           (NN_VEC_BYTES / sizeof(NN_REAL)) /* elements in a vec */
+#define SIMD          _Pragma("omp simd")
 #define SIMD_SUM(...) _Pragma(NN_STR(omp simd reduction(+ : __VA_ARGS__)))
-#define NN_STR(...) #__VA_ARGS__
+#define NN_STR(...)   #__VA_ARGS__
 
 static inline vec vload(const real *p)
 {

@@ -26,8 +26,8 @@ static void norm_forward(real *out, real *mean, real *rstd, const real *x, const
 }
 
 static void norm_backward(real *dx, real *dweight, real *dbias, const real *dout, const real *x,
-                          const real *mean, const real *rstd, const real *weight, size_t T, size_t H,
-                          size_t N)
+                          const real *mean, const real *rstd, const real *weight, size_t T,
+                          size_t H, size_t N)
 {
     for (size_t i = 0; i < T * H; i++) {
         const real *xi = x + i * N, *d = dout + i * N, *w = weight + i % H * N;

@@ -15,7 +15,8 @@ static void sumsq_add(double *sum, const real *x, size_t n)
     }
 }
 
-static void adamw_update(real *p, real *m, real *v, const real *g, size_t n, const struct nn_adamw *o)
+static void adamw_update(real *p, real *m, real *v, const real *g, size_t n,
+                         const struct nn_adamw *o)
 {
     const real scale = (real)o->scale, b1 = (real)o->beta1, b2 = (real)o->beta2;
     const real c1 = (real)(1 - o->beta1), c2 = (real)(1 - o->beta2);

@@ -1,7 +1,8 @@
 /* The elementwise parts of RWKV-7's time mixing. Equations in nn_ops.h; the reference is RWKV-LM's
  * train_temp (Peng et al. 2025, arXiv 2503.14456). */
 
-static void shift_forward(real *out, const real *z, const real *z0, const real *mu, size_t T, size_t C)
+static void shift_forward(real *out, const real *z, const real *z0, const real *mu, size_t T,
+                          size_t C)
 {
     for (size_t t = 0; t < T; t++) {
         const real *cur = z + t * C, *prev = t ? cur - C : z0;
@@ -102,7 +103,8 @@ static void kk_backward(real *dk, real *dk_k, const real *dout, const real *out,
     }
 }
 
-static void kmod_forward(real *out, const real *k, const real *a, const real *k_a, size_t T, size_t C)
+static void kmod_forward(real *out, const real *k, const real *a, const real *k_a, size_t T,
+                         size_t C)
 {
     for (size_t t = 0; t < T; t++) {
         const real *kt = k + t * C, *at = a + t * C;
@@ -145,7 +147,8 @@ static void bonus_forward(real *y, const real *r, const real *k, const real *v, 
 }
 
 static void bonus_backward(real *dr, real *dk, real *dv, real *dr_k, const real *dy, const real *r,
-                           const real *k, const real *v, const real *r_k, size_t T, size_t H, size_t N)
+                           const real *k, const real *v, const real *r_k, size_t T, size_t H,
+                           size_t N)
 {
     for (size_t i = 0; i < T * H; i++) {
         const real *ri = r + i * N, *ki = k + i * N, *vi = v + i * N, *m = r_k + i % H * N;

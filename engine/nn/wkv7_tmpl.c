@@ -4,10 +4,11 @@
  *     S_ij = S_ij w_j - sa_i b_j + v_i k_j,    b_j = kk_j a_j
  *     y_i  = sum_j S_ij r_j                                   with the new S
  *
- * r, w, k, v, kk, a, y, sa are [T, H, N]; w is the decay itself, in (0, 1). S [H, N, N] goes in as the
- * initial state and comes out as the final one. Kept for backward: sa, and in S_cache [T / chunk, H,
- * N, N] the state before every NN_WKV7_CHUNK-th step; backward recomputes the states inside a chunk.
- * dS comes in as the gradient of the final state and leaves as that of the initial one.
+ * r, w, k, v, kk, a, y, sa are [T, H, N]; w is the decay itself, in (0, 1). S [H, N, N] goes in as
+ * the initial state and comes out as the final one. Kept for backward: sa, and in S_cache [T /
+ * chunk, H, N, N] the state before every NN_WKV7_CHUNK-th step; backward recomputes the states
+ * inside a chunk. dS comes in as the gradient of the final state and leaves as that of the initial
+ * one.
  *
  * Forward holds S transposed (vectors along i), so that no sum runs across a vector; backward needs
  * five sums over i and two over j, and holds S with vectors along j. */
@@ -21,14 +22,15 @@ static void wkv7_transpose(real *dst, const real *src, size_t N)
             dst[j * N + i] = src[i * N + j];
 }
 
-/* Everything below is inlined into one function a head size (see WKV7_SIZES), where N is a constant:
- * then the small vectors stay in registers. */
+/* Everything below is inlined into one function a head size (see WKV7_SIZES), where N is a
+ * constant: then the small vectors stay in registers. */
 #define WKV7_INLINE static inline __attribute__((always_inline))
 #define WKV7_MAX_Q  (WKV7_MAX_N / VEC) /* vecs in a row */
 
 /* One step of one head: St is S transposed, vectors all [N]. Q vecs of i go together. */
 WKV7_INLINE void wkv7_step(real *y, real *sa, real *St, const real *r, const real *w, const real *k,
-                           const real *v, const real *kk, const real *b, const size_t N, const size_t Q)
+                           const real *v, const real *kk, const real *b, const size_t N,
+                           const size_t Q)
 {
     for (size_t i = 0; i < N; i += Q * VEC) {
         vec s0[4], s1[4], y0[4], y1[4], vi[4];
@@ -89,8 +91,9 @@ WKV7_INLINE void wkv7_row(vec *to, const real *x, const size_t N)
 }
 
 /* next = the state after a step from prev, sa being known. */
-WKV7_INLINE void wkv7_redo(real *next, const real *prev, const real *sa, const real *w, const real *kk,
-                           const real *a, const real *v, const real *k, const size_t N)
+WKV7_INLINE void wkv7_redo(real *next, const real *prev, const real *sa, const real *w,
+                           const real *kk, const real *a, const real *v, const real *k,
+                           const size_t N)
 {
     vec wq[WKV7_MAX_Q], bq[WKV7_MAX_Q], kq[WKV7_MAX_Q];
     wkv7_row(wq, w, N);
@@ -109,8 +112,8 @@ struct wkv7_rows {
     real *dr, *dw, *dk, *dv, *dkk, *da;
 };
 
-/* The gradients of one step; dS [N, N] goes from after the step to before it. next, prev: the states
- * after and before. */
+/* The gradients of one step; dS [N, N] goes from after the step to before it. next, prev: the
+ * states after and before. */
 WKV7_INLINE void wkv7_step_backward(const struct wkv7_rows *g, real *dS, const real *next,
                                     const real *prev, const size_t N)
 {
@@ -169,9 +172,9 @@ WKV7_INLINE void wkv7_head_backward(const struct wkv7_rows *all, real *dS, const
         }
         for (size_t t = end; t-- > start;) {
             size_t o = (t * H + h) * N;
-            const struct wkv7_rows g = {all->dy + o, all->sa + o, all->r + o, all->w + o,
-                                        all->k + o, all->v + o, all->kk + o, all->a + o,
-                                        all->dr + o, all->dw + o, all->dk + o, all->dv + o,
+            const struct wkv7_rows g = {all->dy + o,  all->sa + o, all->r + o,  all->w + o,
+                                        all->k + o,   all->v + o,  all->kk + o, all->a + o,
+                                        all->dr + o,  all->dw + o, all->dk + o, all->dv + o,
                                         all->dkk + o, all->da + o};
             wkv7_step_backward(&g, dS + h * M, scratch + (t - start + 1) * M,
                                scratch + (t - start) * M, N);
@@ -180,18 +183,18 @@ WKV7_INLINE void wkv7_head_backward(const struct wkv7_rows *all, real *dS, const
     }
 }
 
-#define WKV7_Q(n) ((n) / VEC < 4 ? (n) / VEC : 4)
+#define WKV7_Q(n)      ((n) / VEC < 4 ? (n) / VEC : 4)
 #define WKV7_SIZES(XX) XX(32) XX(64) XX(128)
 #define XX(n)                                                                                      \
     static __attribute__((noinline)) void wkv7_forward_##n(                                        \
         real *y, real *sa, real *S_cache, real *S, const real *r, const real *w, const real *k,    \
         const real *v, const real *kk, const real *a, size_t T, size_t H, size_t h, real *scratch) \
     {                                                                                              \
-        wkv7_head_forward(y, sa, S_cache, S, r, w, k, v, kk, a, T, H, h, n, WKV7_Q(n), scratch);  \
+        wkv7_head_forward(y, sa, S_cache, S, r, w, k, v, kk, a, T, H, h, n, WKV7_Q(n), scratch);   \
     }                                                                                              \
-    static __attribute__((noinline)) void wkv7_backward_##n(                                       \
-        const struct wkv7_rows *all, real *dS, const real *S_cache, size_t T, size_t H, size_t h,  \
-        real *scratch)                                                                             \
+    static __attribute__((noinline)) void wkv7_backward_##n(const struct wkv7_rows *all, real *dS, \
+                                                            const real *S_cache, size_t T,         \
+                                                            size_t H, size_t h, real *scratch)     \
     {                                                                                              \
         wkv7_head_backward(all, dS, S_cache, T, H, h, n, scratch);                                 \
     }
@@ -217,8 +220,8 @@ static void wkv7_forward(real *y, real *sa, real *S_cache, real *S, const real *
 
 static void wkv7_backward(real *dr, real *dw, real *dk, real *dv, real *dkk, real *da, real *dS,
                           const real *dy, const real *sa, const real *S_cache, const real *r,
-                          const real *w, const real *k, const real *v, const real *kk, const real *a,
-                          size_t T, size_t H, size_t N, real *scratch)
+                          const real *w, const real *k, const real *v, const real *kk,
+                          const real *a, size_t T, size_t H, size_t N, real *scratch)
 {
     const struct wkv7_rows all = {dy, sa, r, w, k, v, kk, a, dr, dw, dk, dv, dkk, da};
     for (size_t h = 0; h < H; h++)

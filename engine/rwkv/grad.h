@@ -4,9 +4,9 @@
  *     loss = rwkv_forward_f32(w, params, tokens, targets, weight, T, NULL, NULL, NULL);
  *     rwkv_backward_f32(w, params, dparams, true, NULL, NULL);
  *
- * The loss is the weighted sum of the cross entropies, so a mean over a batch or a mask is a choice of
- * weights, and gradients of several sequences add up. The float form trains; the double form is the
- * same text and checks it. States are laid out as in params.h.
+ * The loss is the weighted sum of the cross entropies, so a mean over a batch or a mask is a choice
+ * of weights, and gradients of several sequences add up. The float form trains; the double form is
+ * the same text and checks it. States are laid out as in params.h.
  *
  * Limitations: cheap mixes and activations are computed again in backward instead of being kept; a
  * work area holds about 30 L T C numbers. Threads: one work area a thread; params are shared. */

@@ -4,32 +4,38 @@
 #include "daemon/base/mem.h"
 
 typedef NN_REAL real;
+typedef struct G(nn) nn_ops;
+typedef struct G(rwkv_work) work;
 
-#define LN_EPS ((real)1e-5)
+#define LN_EPS  ((real)1e-5)
 #define LNX_EPS ((real)64e-5) /* whatever the head size */
 
 /* What each layer keeps for its backward, with its size. */
+/* clang-format off */
 #define LAYER_ARRAYS(XX)                                                                           \
-    XX(x, T *C) XX(z, T *C) XX(mean1, T) XX(rstd1, T)                                              \
-    XX(r, T *C) XX(k, T *C) XX(v, T *C)                                                            \
-    XX(hw, T *s->rank_w) XX(sw, T *C) XX(w, T *C)                                                  \
-    XX(ha, T *s->rank_a) XX(a, T *C)                                                               \
-    XX(hv, T *s->rank_v) XX(sv, T *C) XX(vv, T *C)                                                 \
-    XX(hg, T *s->rank_g) XX(g, T *C)                                                               \
-    XX(kk, T *C) XX(kk_rnorm, T *H) XX(kf, T *C)                                                   \
-    XX(sa, T *C) XX(S_cache, NN_WKV7_CACHE(T, H, N)) XX(y, T *C)                                   \
-    XX(meanx, T *H) XX(rstdx, T *H) XX(o, T *C)                                                    \
-    XX(x2, T *C) XX(z2, T *C) XX(mean2, T) XX(rstd2, T) XX(h, T *F)
+    XX(x, T * C) XX(z, T * C) XX(mean1, T) XX(rstd1, T)                                              \
+    XX(r, T * C) XX(k, T * C) XX(v, T * C)                                                            \
+    XX(hw, T * s->rank_w) XX(sw, T * C) XX(w, T * C)                                                  \
+    XX(ha, T * s->rank_a) XX(a, T * C)                                                               \
+    XX(hv, T * s->rank_v) XX(sv, T * C) XX(vv, T * C)                                                 \
+    XX(hg, T * s->rank_g) XX(g, T * C)                                                               \
+    XX(kk, T * C) XX(kk_rnorm, T * H) XX(kf, T * C)                                                   \
+    XX(sa, T * C) XX(S_cache, NN_WKV7_CACHE(T, H, N)) XX(y, T * C)                                   \
+    XX(meanx, T * H) XX(rstdx, T * H) XX(o, T * C)                                                    \
+    XX(x2, T * C) XX(z2, T * C) XX(mean2, T) XX(rstd2, T) XX(h, T * F)
+/* clang-format on */
 
 /* What a whole pass shares: kept around the layers, then scratch of forward, then of backward. */
+/* clang-format off */
 #define WORK_ARRAYS(XX)                                                                            \
-    XX(e, T *C) XX(mean0, T) XX(rstd0, T) XX(xout, T *C) XX(zout, T *C) XX(mean_out, T)            \
-    XX(rstd_out, T) XX(probs, T *s->n_vocab) XX(ce, T) XX(state0, n_state)                         \
-    XX(xq, T *C) XX(wide, T *F) XX(wkv, NN_WKV7_SCRATCH(N)) XX(S, H *N *N)                         \
-    XX(dlogits, T *s->n_vocab) XX(dx, T *C) XX(dz, T *C) XX(dxq, T *C) XX(dwide, T *F)             \
-    XX(dstate, n_state) XX(dv_first, T *C) XX(dr, T *C) XX(dw, T *C) XX(dk, T *C) XX(dv, T *C)     \
-    XX(dvv, T *C) XX(dkk, T *C) XX(da, T *C) XX(dg, T *C) XX(dkf, T *C) XX(dy, T *C) XX(dt, T *C)  \
-    XX(dlow, T *low) XX(dlow2, T *low)
+    XX(e, T * C) XX(mean0, T) XX(rstd0, T) XX(xout, T * C) XX(zout, T * C) XX(mean_out, T)            \
+    XX(rstd_out, T) XX(probs, T * s->n_vocab) XX(ce, T) XX(state0, n_state)                         \
+    XX(xq, T * C) XX(wide, T * F) XX(wkv, NN_WKV7_SCRATCH(N)) XX(S, H * N * N)                         \
+    XX(dlogits, T * s->n_vocab) XX(dx, T * C) XX(dz, T * C) XX(dxq, T * C) XX(dwide, T * F)             \
+    XX(dstate, n_state) XX(dv_first, T * C) XX(dr, T * C) XX(dw, T * C) XX(dk, T * C) XX(dv, T * C)     \
+    XX(dvv, T * C) XX(dkk, T * C) XX(da, T * C) XX(dg, T * C) XX(dkf, T * C) XX(dy, T * C) XX(dt, T * C)  \
+    XX(dlow, T * low) XX(dlow2, T * low)
+/* clang-format on */
 
 struct layer {
 #define XX(name, size) real *name;
@@ -39,7 +45,7 @@ struct layer {
 
 struct G(rwkv_work) {
     const struct rwkv_layout *l;
-    const struct G(nn) *op;
+    const nn_ops *op;
     size_t max_T, bytes;
     size_t T; /* of the last forward */
     const uint32_t *tokens, *targets;
@@ -59,7 +65,7 @@ static real *carve(real *memory, size_t *used, size_t n)
     return p;
 }
 
-static size_t lay_out(struct G(rwkv_work) * w)
+static size_t lay_out(work *w)
 {
     const struct rwkv_shape *s = &w->l->shape;
     const size_t T = w->max_T, C = s->n_embd, F = s->n_ffn, N = s->head_size, H = w->l->n_head;
@@ -80,9 +86,9 @@ static size_t lay_out(struct G(rwkv_work) * w)
     return used;
 }
 
-struct G(rwkv_work) * G(rwkv_work_new)(const struct rwkv_layout *l, const struct G(nn) * op, size_t T)
+work *G(rwkv_work_new)(const struct rwkv_layout *l, const nn_ops *op, size_t T)
 {
-    struct G(rwkv_work) *w = calloc(1, sizeof *w);
+    work *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
     w->l = l;
@@ -102,7 +108,7 @@ struct G(rwkv_work) * G(rwkv_work_new)(const struct rwkv_layout *l, const struct
     return w;
 }
 
-void G(rwkv_work_free)(struct G(rwkv_work) * w)
+void G(rwkv_work_free)(work *w)
 {
     if (!w)
         return;
@@ -111,7 +117,7 @@ void G(rwkv_work_free)(struct G(rwkv_work) * w)
     free(w);
 }
 
-size_t G(rwkv_work_bytes)(const struct G(rwkv_work) * w)
+size_t G(rwkv_work_bytes)(const work *w)
 {
     return w->bytes;
 }
@@ -124,32 +130,34 @@ static real *zero(real *x, size_t n)
 
 /* Everything a layer's functions need: sizes, offsets, weights, kept arrays, states. */
 struct view {
-    struct G(rwkv_work) * w;
-    const struct G(nn) * op;
+    work *w;
+    const nn_ops *op;
     struct layer *y;
-    const size_t *at;    /* offsets of the layer's parameters */
-    const real *p;       /* parameters */
-    real *dp;            /* their gradients (backward) */
+    const size_t *at; /* offsets of the layer's parameters */
+    const real *p;    /* parameters */
+    real *dp;         /* their gradients (backward) */
     bool matrices;
     size_t i, T, C, F, N, H, TC;
     const struct rwkv_shape *s;
     real *att0, *wkv0, *ffn0; /* the layer's part of the initial state (forward) */
     real *datt0, *dwkv0, *dffn0;
 };
-#define P(id) (v->p + v->at[RWKV_P_##id])
+#define P(id)  (v->p + v->at[RWKV_P_##id])
 #define DP(id) (v->dp + v->at[RWKV_P_##id])
 #define DM(id) (v->matrices ? DP(id) : NULL)
 
-static struct view view_of(struct G(rwkv_work) * w, size_t i, const real *p, real *dp)
+static struct view view_of(work *w, size_t i, const real *p, real *dp)
 {
     const struct rwkv_shape *s = &w->l->shape;
     size_t C = s->n_embd, CN = C * s->head_size, at = i * (2 * C + CN);
+    /* clang-format off */
     return (struct view){.w = w, .op = w->op, .y = &w->layer[i], .at = w->l->layer[i], .p = p,
                          .dp = dp, .i = i, .T = w->T, .C = C, .F = s->n_ffn, .N = s->head_size,
                          .H = w->l->n_head, .TC = w->T * C, .s = s, .att0 = w->state0 + at,
                          .wkv0 = w->state0 + at + C, .ffn0 = w->state0 + at + C + CN,
                          .datt0 = w->dstate + at, .dwkv0 = w->dstate + at + C,
                          .dffn0 = w->dstate + at + C + CN};
+    /* clang-format on */
 }
 
 /* The token-shift mix of one of r w k v a g, into the shared buffer. */
@@ -162,7 +170,7 @@ static const real *mix(const struct view *v, const real *mu)
 /* Decay, in-context rate, gate and value-residual pairs. */
 static void pairs_forward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     const struct rwkv_shape *s = v->s;
     struct layer *y = v->y;
     size_t T = v->T, C = v->C;
@@ -193,9 +201,9 @@ static void pairs_forward(const struct view *v)
 
 static void att_forward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, H = v->H, N = v->N;
     op->norm_forward(y->z, y->mean1, y->rstd1, y->x, P(LN1_W), P(LN1_B), T, 1, C, LN_EPS);
     op->linear_forward(y->r, mix(v, P(X_R)), P(REC), T, C, C, 0);
@@ -205,7 +213,8 @@ static void att_forward(const struct view *v)
     op->kk_forward(y->kk, y->kk_rnorm, y->k, P(K_K), T, H, N);
     op->kmod_forward(y->kf, y->k, y->a, P(K_A), T, C);
     memcpy(w->S, v->wkv0, C * N * sizeof(real));
-    op->wkv7_forward(y->y, y->sa, y->S_cache, w->S, y->r, y->w, y->kf, vv, y->kk, y->a, T, H, N, w->wkv);
+    op->wkv7_forward(y->y, y->sa, y->S_cache, w->S, y->r, y->w, y->kf, vv, y->kk, y->a, T, H, N,
+                     w->wkv);
     op->norm_forward(y->o, y->meanx, y->rstdx, y->y, P(LNX_W), P(LNX_B), T, H, N, LNX_EPS);
     op->bonus_forward(y->o, y->r, y->kf, vv, P(R_K), T, H, N);
     op->mul_forward(w->xq, y->o, y->g, v->TC);
@@ -216,9 +225,9 @@ static void att_forward(const struct view *v)
 /* out = x2 + relu(Wkey mix(LN2(x2)))^2 Wvalue^T */
 static void ffn_forward(const struct view *v, real *out)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, F = v->F;
     op->norm_forward(y->z2, y->mean2, y->rstd2, y->x2, P(LN2_W), P(LN2_B), T, 1, C, LN_EPS);
     op->shift_forward(w->xq, y->z2, v->ffn0, P(FX_K), T, C);
@@ -238,12 +247,12 @@ static void keep_state(const struct view *v, real *state)
     memcpy(to + C + CN, v->y->z2 + last, C * sizeof *to);
 }
 
-double G(rwkv_forward)(struct G(rwkv_work) * w, const real *params, const uint32_t *tokens,
+double G(rwkv_forward)(work *w, const real *params, const uint32_t *tokens,
                        const uint32_t *targets, const real *weight, size_t T, real *state, real *ce,
                        real *logits)
 {
     const struct rwkv_layout *l = w->l;
-    const struct G(nn) *op = w->op;
+    const nn_ops *op = w->op;
     const size_t L = l->shape.n_layer, C = l->shape.n_embd, V = l->shape.n_vocab;
     ASSERT(T > 0 && T <= w->max_T);
     w->T = T;
@@ -281,9 +290,9 @@ double G(rwkv_forward)(struct G(rwkv_work) * w, const real *params, const uint32
 /* w->dx: gradient of the block's output, to that of x2 (the residual passes it through). */
 static void ffn_backward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, F = v->F;
     op->relu2_forward(w->wide, y->h, T * F);
     op->linear_backward(zero(w->dwide, T * F), DM(FVAL), w->dx, w->wide, P(FVAL), T, F, C);
@@ -293,16 +302,17 @@ static void ffn_backward(const struct view *v)
     zero(w->dz, v->TC - C); /* the last row: the gradient of the final shift vector */
     memcpy(w->dz + v->TC - C, v->dffn0, C * sizeof(real));
     op->shift_backward(w->dz, zero(v->dffn0, C), DP(FX_K), w->dxq, y->z2, v->ffn0, P(FX_K), T, C);
-    op->norm_backward(w->dx, DP(LN2_W), DP(LN2_B), w->dz, y->x2, y->mean2, y->rstd2, P(LN2_W), T, 1, C);
+    op->norm_backward(w->dx, DP(LN2_W), DP(LN2_B), w->dz, y->x2, y->mean2, y->rstd2, P(LN2_W), T, 1,
+                      C);
 }
 
 /* From w->dx to the inputs of the recurrence: dr dw dkf dvv dkk da, and dg; the state's gradient
  * moves to the sequence's start. */
 static void wkv_backward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, H = v->H, N = v->N, TC = v->TC;
     const real *vv = v->i ? y->vv : y->v;
     op->mul_forward(w->xq, y->o, y->g, TC);
@@ -310,11 +320,11 @@ static void wkv_backward(const struct view *v)
     op->mul_backward(zero(w->dt, TC), zero(w->dg, TC), w->dxq, y->o, y->g, TC);
     op->bonus_backward(zero(w->dr, TC), zero(w->dkf, TC), zero(w->dvv, TC), DP(R_K), w->dt, y->r,
                        y->kf, vv, P(R_K), T, H, N);
-    op->norm_backward(zero(w->dy, TC), DP(LNX_W), DP(LNX_B), w->dt, y->y, y->meanx, y->rstdx, P(LNX_W),
-                      T, H, N);
+    op->norm_backward(zero(w->dy, TC), DP(LNX_W), DP(LNX_B), w->dt, y->y, y->meanx, y->rstdx,
+                      P(LNX_W), T, H, N);
     op->wkv7_backward(w->dr, zero(w->dw, TC), w->dkf, w->dvv, zero(w->dkk, TC), zero(w->da, TC),
-                      v->dwkv0, w->dy, y->sa, y->S_cache, y->r, y->w, y->kf, vv, y->kk, y->a, T, H, N,
-                      w->wkv);
+                      v->dwkv0, w->dy, y->sa, y->S_cache, y->r, y->w, y->kf, vv, y->kk, y->a, T, H,
+                      N, w->wkv);
 }
 
 /* One mix: dz, its weight and the initial shift vector from w->dxq. */
@@ -326,27 +336,32 @@ static void mix_backward(const struct view *v, int id)
 
 static void pairs_backward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     const struct rwkv_shape *s = v->s;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, TC = v->TC;
     /* w = exp(-e^(-1/2) sw), sw = sigmoid(w0 + tanh(x_w w1) w2) */
     op->decay_backward(zero(w->dt, TC), w->dw, y->w, TC);
     op->sigmoid_backward(zero(w->dy, TC), DP(W0), w->dt, y->sw, T, C);
-    op->project_backward(zero(w->dlow, T * s->rank_w), DM(W2), w->dy, y->hw, P(W2), T, s->rank_w, C);
+    op->project_backward(zero(w->dlow, T * s->rank_w), DM(W2), w->dy, y->hw, P(W2), T, s->rank_w,
+                         C);
     op->tanh_backward(zero(w->dlow2, T * s->rank_w), w->dlow, y->hw, T * s->rank_w);
-    op->project_backward(zero(w->dxq, TC), DM(W1), w->dlow2, mix(v, P(X_W)), P(W1), T, C, s->rank_w);
+    op->project_backward(zero(w->dxq, TC), DM(W1), w->dlow2, mix(v, P(X_W)), P(W1), T, C,
+                         s->rank_w);
     mix_backward(v, RWKV_P_X_W);
     /* a = sigmoid(a0 + (x_a a1) a2) */
     op->sigmoid_backward(zero(w->dy, TC), DP(A0), w->da, y->a, T, C);
-    op->project_backward(zero(w->dlow, T * s->rank_a), DM(A2), w->dy, y->ha, P(A2), T, s->rank_a, C);
+    op->project_backward(zero(w->dlow, T * s->rank_a), DM(A2), w->dy, y->ha, P(A2), T, s->rank_a,
+                         C);
     op->project_backward(zero(w->dxq, TC), DM(A1), w->dlow, mix(v, P(X_A)), P(A1), T, C, s->rank_a);
     mix_backward(v, RWKV_P_X_A);
     /* g = sigmoid(x_g g1) g2 */
-    op->project_backward(zero(w->dlow, T * s->rank_g), DM(G2), w->dg, y->hg, P(G2), T, s->rank_g, C);
+    op->project_backward(zero(w->dlow, T * s->rank_g), DM(G2), w->dg, y->hg, P(G2), T, s->rank_g,
+                         C);
     op->sigmoid_backward(zero(w->dlow2, T * s->rank_g), NULL, w->dlow, y->hg, T, s->rank_g);
-    op->project_backward(zero(w->dxq, TC), DM(G1), w->dlow2, mix(v, P(X_G)), P(G1), T, C, s->rank_g);
+    op->project_backward(zero(w->dxq, TC), DM(G1), w->dlow2, mix(v, P(X_G)), P(G1), T, C,
+                         s->rank_g);
     mix_backward(v, RWKV_P_X_G);
 }
 
@@ -354,10 +369,10 @@ static void pairs_backward(const struct view *v)
  * gradient in dv_first. */
 static void value_backward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     const struct rwkv_shape *s = v->s;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, TC = v->TC;
     const real *xv = mix(v, P(X_V)), *dv = w->dv;
     zero(w->dxq, TC);
@@ -365,7 +380,8 @@ static void value_backward(const struct view *v)
         op->vres_backward(zero(w->dv, TC), w->dv_first, zero(w->dt, TC), w->dvv, y->v,
                           w->layer[0].v, y->sv, TC);
         op->sigmoid_backward(zero(w->dy, TC), DP(V0), w->dt, y->sv, T, C);
-        op->project_backward(zero(w->dlow, T * s->rank_v), DM(V2), w->dy, y->hv, P(V2), T, s->rank_v, C);
+        op->project_backward(zero(w->dlow, T * s->rank_v), DM(V2), w->dy, y->hv, P(V2), T,
+                             s->rank_v, C);
         op->project_backward(w->dxq, DM(V1), w->dlow, xv, P(V1), T, C, s->rank_v);
     } else {
         for (size_t n = 0; n < TC; n++)
@@ -378,9 +394,9 @@ static void value_backward(const struct view *v)
 
 static void att_backward(const struct view *v)
 {
-    const struct G(nn) *op = v->op;
+    const nn_ops *op = v->op;
     struct layer *y = v->y;
-    struct G(rwkv_work) *w = v->w;
+    work *w = v->w;
     size_t T = v->T, C = v->C, TC = v->TC;
     wkv_backward(v);
     zero(w->dz, TC - C);
@@ -395,14 +411,15 @@ static void att_backward(const struct view *v)
     mix_backward(v, RWKV_P_X_R);
     op->linear_backward(zero(w->dxq, TC), DM(KEY), w->dk, mix(v, P(X_K)), P(KEY), T, C, C);
     mix_backward(v, RWKV_P_X_K);
-    op->norm_backward(w->dx, DP(LN1_W), DP(LN1_B), w->dz, y->x, y->mean1, y->rstd1, P(LN1_W), T, 1, C);
+    op->norm_backward(w->dx, DP(LN1_W), DP(LN1_B), w->dz, y->x, y->mean1, y->rstd1, P(LN1_W), T, 1,
+                      C);
 }
 
-void G(rwkv_backward)(struct G(rwkv_work) * w, const real *params, real *dparams, bool matrices,
+void G(rwkv_backward)(work *w, const real *params, real *dparams, bool matrices,
                       real *dstate, real *dlogits)
 {
     const struct rwkv_layout *l = w->l;
-    const struct G(nn) *op = w->op;
+    const nn_ops *op = w->op;
     const size_t T = w->T, L = l->shape.n_layer, C = l->shape.n_embd, V = l->shape.n_vocab;
     if (dstate)
         memcpy(w->dstate, dstate, rwkv_layout_state(l) * sizeof *dstate);
@@ -411,10 +428,10 @@ void G(rwkv_backward)(struct G(rwkv_work) * w, const real *params, real *dparams
     op->xent_backward(zero(w->dlogits, T * V), w->probs, w->targets, w->weight, T, V);
     if (dlogits)
         memcpy(dlogits, w->dlogits, T * V * sizeof *dlogits);
-    op->linear_backward(zero(w->dz, T * C), matrices ? dparams + l->head : NULL, w->dlogits, w->zout,
-                        params + l->head, T, C, V);
-    op->norm_backward(zero(w->dx, T * C), dparams + l->ln_out_w, dparams + l->ln_out_b, w->dz, w->xout,
-                      w->mean_out, w->rstd_out, params + l->ln_out_w, T, 1, C);
+    op->linear_backward(zero(w->dz, T * C), matrices ? dparams + l->head : NULL, w->dlogits,
+                        w->zout, params + l->head, T, C, V);
+    op->norm_backward(zero(w->dx, T * C), dparams + l->ln_out_w, dparams + l->ln_out_b, w->dz,
+                      w->xout, w->mean_out, w->rstd_out, params + l->ln_out_w, T, 1, C);
     zero(w->dv_first, T * C);
     for (size_t i = L; i-- > 0;) {
         struct view v = view_of(w, i, params, dparams);

@@ -1,6 +1,6 @@
-/* Initial weights as in RWKV-LM's train_temp: the constructors' vectors, then generate_init_weight's
- * matrices. Random numbers are Philox's, one stream a tensor, so a tensor's start depends on the seed
- * and its place in the list alone. */
+/* Initial weights as in RWKV-LM's train_temp: the constructors' vectors, then
+ * generate_init_weight's matrices. Random numbers are Philox's, one stream a tensor, so a tensor's
+ * start depends on the seed and its place in the list alone. */
 #include "engine/rwkv/params.h"
 
 #include "daemon/base/mem.h"
@@ -10,7 +10,8 @@
 
 /* rows x cols with orthonormal rows or columns (whichever are fewer), times gain: modified
  * Gram-Schmidt, twice, over Gaussian vectors in double. */
-static int orthogonal(float *w, size_t rows, size_t cols, double gain, struct rng *rng, struct err *e)
+static int orthogonal(float *w, size_t rows, size_t cols, double gain, struct rng *rng,
+                      struct err *e)
 {
     size_t n = rows < cols ? rows : cols, dim = rows < cols ? cols : rows, total;
     double *q = mem_mul(n, dim, &total) ? calloc(total, sizeof *q) : NULL;

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define DIM_LIMIT ((size_t)1 << 20)
+#define DIM_LIMIT    ((size_t)1 << 20)
 #define ALIGN_FLOATS 16
 
 static const struct layer_param {
@@ -89,10 +89,10 @@ static int shape_check(const struct rwkv_shape *s, struct err *e)
         const char *name;
         size_t value, limit;
     } sizes[] = {
-        {"n_layer", s->n_layer, 512},        {"n_embd", s->n_embd, DIM_LIMIT},
-        {"head_size", s->head_size, 128},    {"n_ffn", s->n_ffn, DIM_LIMIT},
-        {"n_vocab", s->n_vocab, DIM_LIMIT},  {"rank_w", s->rank_w, DIM_LIMIT},
-        {"rank_a", s->rank_a, DIM_LIMIT},    {"rank_v", s->rank_v, DIM_LIMIT},
+        {"n_layer", s->n_layer, 512},       {"n_embd", s->n_embd, DIM_LIMIT},
+        {"head_size", s->head_size, 128},   {"n_ffn", s->n_ffn, DIM_LIMIT},
+        {"n_vocab", s->n_vocab, DIM_LIMIT}, {"rank_w", s->rank_w, DIM_LIMIT},
+        {"rank_a", s->rank_a, DIM_LIMIT},   {"rank_v", s->rank_v, DIM_LIMIT},
         {"rank_g", s->rank_g, DIM_LIMIT},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -100,9 +100,10 @@ static int shape_check(const struct rwkv_shape *s, struct err *e)
             return err_set(e, ERR_INVALID, "model shape: %s is %zu, want 1 to %zu", sizes[i].name,
                            sizes[i].value, sizes[i].limit);
     if (s->head_size % 16 || s->n_embd % s->head_size)
-        return err_set(e, ERR_INVALID,
-                       "model shape: head size %zu must be a multiple of 16 that divides the width %zu",
-                       s->head_size, s->n_embd);
+        return err_set(
+            e, ERR_INVALID,
+            "model shape: head size %zu must be a multiple of 16 that divides the width %zu",
+            s->head_size, s->n_embd);
     return 0;
 }
 
@@ -182,6 +183,23 @@ int rwkv_shape_read(struct rwkv_shape *s, const struct tensor_file *f, struct er
     return shape_check(s, e);
 }
 
+/* Whether a tensor has the parameter's shape, dimensions of 1 aside. */
+static bool same_shape(const struct tensor *t, const struct rwkv_param *p)
+{
+    int i = 0;
+    for (int k = 0; k < p->n_dims; k++) {
+        if (p->shape[k] == 1)
+            continue;
+        while (i < t->n_dims && t->shape[i] == 1)
+            i++;
+        if (i == t->n_dims || t->shape[i++] != p->shape[k])
+            return false;
+    }
+    while (i < t->n_dims && t->shape[i] == 1)
+        i++;
+    return i == t->n_dims;
+}
+
 int rwkv_params_read(const struct rwkv_layout *l, float *flat, const struct tensor_file *f,
                      struct err *e)
 {
@@ -191,9 +209,12 @@ int rwkv_params_read(const struct rwkv_layout *l, float *flat, const struct tens
         const struct tensor *t = tensor_file_find(f, p->name);
         if (!t)
             return err_set(e, ERR_FORMAT, "model file: no tensor %s", p->name);
-        if (t->count != p->count)
-            return err_set(e, ERR_FORMAT, "model file: tensor %s has %zu elements, want %zu", p->name,
-                           t->count, p->count);
+        if (t->count != p->count || !same_shape(t, p))
+            return err_set(
+                e, ERR_FORMAT,
+                "model file: tensor %s has %zu elements or a shape that does not fit, want "
+                "%zu in the reference's order",
+                p->name, t->count, p->count);
         tensor_to_f32(t, flat + p->offset);
     }
     return 0;

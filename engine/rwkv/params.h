@@ -1,9 +1,9 @@
 /* The parameters of an RWKV-7 model as one flat array: names, shapes and places.
  *
- * Training keeps weights, gradients and optimiser moments as flat arrays of `count` numbers, so that
- * each of zeroing, clipping, AdamW and saving is one loop. Names, shapes and order are those of the
- * reference trainer's state dict; blocks.0.att.v0/v1/v2, which nothing reads, are left out. Each
- * tensor starts on a 64-byte boundary (of floats); the gaps are zero and stay zero.
+ * Training keeps weights, gradients and optimiser moments as flat arrays of `count` numbers, so
+ * that each of zeroing, clipping, AdamW and saving is one loop. Names, shapes and order are those
+ * of the reference trainer's state dict; blocks.0.att.v0/v1/v2, which nothing reads, are left out.
+ * Each tensor starts on a 64-byte boundary (of floats); the gaps are zero and stay zero.
  *
  * Threads: read-only once made. */
 #ifndef ENGINE_RWKV_PARAMS_H
@@ -37,6 +37,7 @@ struct rwkv_param {
 };
 
 /* id, name, dimensions as a string of letters (1 C H N F and w a v g for the ranks) */
+/* clang-format off */
 #define RWKV_LAYER_PARAMS(XX)                                                                      \
     XX(LN1_W, "ln1.weight", "C") XX(LN1_B, "ln1.bias", "C")                                        \
     XX(LN2_W, "ln2.weight", "C") XX(LN2_B, "ln2.bias", "C")                                        \
@@ -52,6 +53,7 @@ struct rwkv_param {
     XX(VAL, "att.value.weight", "CC") XX(OUT, "att.output.weight", "CC")                           \
     XX(LNX_W, "att.ln_x.weight", "C") XX(LNX_B, "att.ln_x.bias", "C")                              \
     XX(FX_K, "ffn.x_k", "11C") XX(FKEY, "ffn.key.weight", "FC") XX(FVAL, "ffn.value.weight", "CF")
+/* clang-format on */
 
 enum rwkv_layer_param {
 #define XX(id, name, dims) RWKV_P_##id,
@@ -65,15 +67,16 @@ struct rwkv_layout {
     size_t n_head;
     struct rwkv_param *param; /* [n], in the order of the file */
     size_t n;
-    size_t count;    /* numbers in the flat array, gaps included */
-    size_t n_params; /* without the gaps */
-    size_t emb, ln_out_w, ln_out_b, head;  /* offsets */
-    size_t (*layer)[RWKV_P_COUNT];         /* [L]: offsets; SIZE_MAX where a layer has no such tensor */
+    size_t count;                         /* numbers in the flat array, gaps included */
+    size_t n_params;                      /* without the gaps */
+    size_t emb, ln_out_w, ln_out_b, head; /* offsets */
+    size_t (*layer)[RWKV_P_COUNT]; /* [L]: offsets; SIZE_MAX where a layer has no such tensor */
 };
 
 /* The reference trainer's LoRA ranks for a width. */
 void rwkv_default_ranks(struct rwkv_shape *s);
-/* ERR_INVALID for a shape that cannot be (head size not a multiple of 16 up to 128, ...), ERR_NOMEM. */
+/* ERR_INVALID for a shape that cannot be (head size not a multiple of 16 up to 128, ...),
+ * ERR_NOMEM. */
 int rwkv_layout_init(struct rwkv_layout *l, const struct rwkv_shape *s, struct err *e)
     __attribute__((warn_unused_result));
 void rwkv_layout_fini(struct rwkv_layout *l); /* a zeroed one is fine */
@@ -93,7 +96,8 @@ int rwkv_params_write(const struct rwkv_layout *l, const float *flat, const char
 int rwkv_params_init(const struct rwkv_layout *l, float *flat, uint64_t seed, struct err *e)
     __attribute__((warn_unused_result));
 
-/* Numbers of one sequence's state: per layer att shift [C], wkv [H, N, N], ffn shift [C] (rwkv.h). */
+/* Numbers of one sequence's state: per layer att shift [C], wkv [H, N, N], ffn shift [C] (rwkv.h).
+ */
 static inline size_t rwkv_layout_state(const struct rwkv_layout *l)
 {
     return l->shape.n_layer * (2 * l->shape.n_embd + l->shape.n_embd * l->shape.head_size);

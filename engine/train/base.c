@@ -15,12 +15,12 @@ struct base_run {
     struct trainer t;
     struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     struct sampler sampler;
-    struct stream *streams;  /* [batch] */
-    float *states;           /* [batch, S]: each stream's recurrent state */
-    uint32_t *tokens;        /* [batch, sequence + 1] */
-    struct train_seq *seqs;  /* [batch] */
+    struct stream *streams; /* [batch] */
+    float *states;          /* [batch, S]: each stream's recurrent state */
+    uint32_t *tokens;       /* [batch, sequence + 1] */
+    struct train_seq *seqs; /* [batch] */
     size_t S;
-    bool bf16; /* products in use */
+    bool bf16;               /* products in use */
     uint64_t step, n_tokens; /* done */
     struct train_run run;
 };
@@ -30,7 +30,8 @@ static int base_init(struct base_run *b, const struct recipe *r, struct pool *po
 {
     b->r = r;
     if (!r->shape.n_layer)
-        return err_set(e, ERR_INVALID, "recipe: base training wants model as an object with a shape");
+        return err_set(e, ERR_INVALID,
+                       "recipe: base training wants model as an object with a shape");
     if (r->shape.n_vocab < 256)
         return err_set(e, ERR_INVALID, "recipe: a byte model has n_vocab 256");
     struct nn_f32 op = *nn_f32_for(CPU_AUTO);
@@ -44,8 +45,12 @@ static int base_init(struct base_run *b, const struct recipe *r, struct pool *po
         rc = recipe_open_corpora(b->eval, r->eval, r->n_eval, e);
     if (rc < 0)
         return rc;
-    b->sampler = (struct sampler){.corpora = b->data, .n = r->n_data, .seed = r->seed,
-                                  .carry = r->carry, .at_start = r->document_start, .T = r->sequence};
+    b->sampler = (struct sampler){.corpora = b->data,
+                                  .n = r->n_data,
+                                  .seed = r->seed,
+                                  .carry = r->carry,
+                                  .at_start = r->document_start,
+                                  .T = r->sequence};
     b->S = rwkv_layout_state(&b->l);
     size_t n_states, n_tokens;
     if (mem_mul(r->batch, b->S, &n_states) && mem_mul(r->batch, r->sequence + 1, &n_tokens)) {
@@ -106,7 +111,8 @@ static int save_or_load(struct base_run *b, bool save, struct err *e)
         const struct stream *s = &b->streams[i];
         if (s->corpus < 0 || s->corpus >= (int64_t)r->n_data || s->at < 0 || s->end < s->at ||
             s->end > (int64_t)b->data[s->corpus].n)
-            rc = err_set(e, ERR_FORMAT, "checkpoint %s: a stream's place is outside its corpus", path);
+            rc = err_set(e, ERR_FORMAT, "checkpoint %s: a stream's place is outside its corpus",
+                         path);
     }
     return rc;
 }
@@ -147,9 +153,10 @@ static int one_step(struct base_run *b, struct err *e)
     for (size_t i = 0; i < r->batch; i++) {
         bool fresh;
         struct train_seq *s = &b->seqs[i];
-        *s = (struct train_seq){.tokens = b->tokens + i * (r->sequence + 1), .state = b->states + i * b->S};
-        s->T = sampler_next(&b->sampler, &b->streams[i], b->step, i, b->tokens + i * (r->sequence + 1),
-                            &fresh);
+        *s = (struct train_seq){.tokens = b->tokens + i * (r->sequence + 1),
+                                .state = b->states + i * b->S};
+        s->T = sampler_next(&b->sampler, &b->streams[i], b->step, i,
+                            b->tokens + i * (r->sequence + 1), &fresh);
         if (fresh)
             memset(s->state, 0, b->S * sizeof *s->state);
         b->n_tokens += s->T;
@@ -176,7 +183,8 @@ static int loop(struct base_run *b, struct err *e)
         rc = one_step(b, e);
         stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
         if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
-            rc = train_run_evaluate(&b->run, &b->t, b->eval, r->n_eval, r->eval_bytes, NULL, b->step, e);
+            rc = train_run_evaluate(&b->run, &b->t, b->eval, r->n_eval, r->eval_bytes, NULL,
+                                    b->step, e);
         if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
             rc = save(b, e);
     }

@@ -22,20 +22,28 @@ int checkpoint_write(const struct checkpoint *c, const char *path, struct err *e
     }
     for (size_t i = 0; i < np; i++) {
         const struct rwkv_param *p = &c->l->param[i];
-        t[n] = (struct tensor){.name = p->name, .dtype = DTYPE_F32, .n_dims = p->n_dims,
-                               .count = p->count, .bytes = p->count * 4,
+        t[n] = (struct tensor){.name = p->name,
+                               .dtype = DTYPE_F32,
+                               .n_dims = p->n_dims,
+                               .count = p->count,
+                               .bytes = p->count * 4,
                                .data = c->params + p->offset};
         memcpy(t[n++].shape, p->shape, sizeof p->shape);
     }
     for (size_t i = 0; i < c->n_arrays; i++) {
         const struct checkpoint_array *a = &c->arrays[i];
-        t[n] = (struct tensor){.name = a->name, .dtype = a->dtype, .n_dims = 1, .shape = {a->count},
-                               .count = a->count, .data = a->data};
+        t[n] = (struct tensor){.name = a->name,
+                               .dtype = a->dtype,
+                               .n_dims = 1,
+                               .shape = {a->count},
+                               .count = a->count,
+                               .data = a->data};
         dtype_bytes(a->dtype, a->count, &t[n++].bytes);
     }
     for (size_t i = 0; i < c->n_numbers; i++) {
         snprintf(text[i], sizeof *text, "%llu", (unsigned long long)c->numbers[i].value);
-        meta[i] = (struct tensor_meta){.key = c->numbers[i].name, .type = TENSOR_META_STR, .str = text[i]};
+        meta[i] = (struct tensor_meta){
+            .key = c->numbers[i].name, .type = TENSOR_META_STR, .str = text[i]};
     }
     rc = safetensors_write(path, t, n, meta, c->n_numbers, e);
 out:
@@ -56,8 +64,8 @@ static int read_number(struct checkpoint_number *x, const struct tensor_file *f,
     if (!s || !len || end != s + len || errno)
         return err_set(e, ERR_FORMAT, "checkpoint %s: no number '%s'", path, x->name);
     if (x->fixed && v != x->value)
-        return err_set(e, ERR_FORMAT, "checkpoint %s: %s is %llu, this run's is %llu", path, x->name, v,
-                       (unsigned long long)x->value);
+        return err_set(e, ERR_FORMAT, "checkpoint %s: %s is %llu, this run's is %llu", path,
+                       x->name, v, (unsigned long long)x->value);
     x->value = v;
     return 0;
 }

@@ -1,5 +1,6 @@
 /* The whole of a training in one safetensors file: named arrays and a few whole numbers, written
- * beside the old one and renamed, so that a kill leaves one of the two. Values are kept bit for bit. */
+ * beside the old one and renamed, so that a kill leaves one of the two. Values are kept bit for
+ * bit. */
 #ifndef ENGINE_TRAIN_CHECKPOINT_H
 #define ENGINE_TRAIN_CHECKPOINT_H
 

@@ -1,11 +1,12 @@
-/* Training text: files of documents separated by a NUL byte, mixed by weight into windows of tokens.
+/* Training text: files of documents separated by a NUL byte, mixed by weight into windows of
+ * tokens.
  *
- * Byte models only: a token is a byte. A document is read after a separator (newline), as the daemon
- * reads a prompt. A batch has `batch` streams; each either goes on where its last window ended, with
- * the recurrent state it had (probability `carry`), or starts anew: at a document's first byte or after
- * the first line or sentence end behind a random place, always with the separator in front and the zero
- * state. Corpora are drawn by weight, places uniformly over a corpus's bytes. Windows at the end of a
- * document are shorter.
+ * Byte models only: a token is a byte. A document is read after a separator (newline), as the
+ * daemon reads a prompt. A batch has `batch` streams; each either goes on where its last window
+ * ended, with the recurrent state it had (probability `carry`), or starts anew: at a document's
+ * first byte or after the first line or sentence end behind a random place, always with the
+ * separator in front and the zero state. Corpora are drawn by weight, places uniformly over a
+ * corpus's bytes. Windows at the end of a document are shorter.
  *
  * Every draw comes from the seed, the step and the stream, so the position of a run is the streams'
  * places alone. Threads: one at a time. */
@@ -35,19 +36,21 @@ int corpus_open(struct corpus *c, const char *name, const char *path, double wei
 void corpus_close(struct corpus *c);
 
 struct stream {
-    int64_t corpus, at, end; /* the next byte to predict and the end of its document; at == end: none */
+    int64_t corpus, at,
+        end; /* the next byte to predict and the end of its document; at == end: none */
 };
 
 struct sampler {
     const struct corpus *corpora;
     size_t n;
     uint64_t seed;
-    double carry, at_start; /* probabilities: of going on; of a new start being a document's first byte */
+    double carry,
+        at_start; /* probabilities: of going on; of a new start being a document's first byte */
     size_t T;
 };
 
-/* The next window of a stream at a step: tokens [T + 1]. Returns its length in predicted tokens (1 to
- * T); *fresh says that the state must be zero. */
+/* The next window of a stream at a step: tokens [T + 1]. Returns its length in predicted tokens (1
+ * to T); *fresh says that the state must be zero. */
 size_t sampler_next(const struct sampler *s, struct stream *at, uint64_t step, uint64_t stream,
                     uint32_t *tokens, bool *fresh);
 

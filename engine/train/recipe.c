@@ -12,13 +12,15 @@ enum kind { UINT, REAL, TEXT };
 struct key {
     const char *name;
     enum kind kind;
-    size_t at;       /* offset in the struct that is filled */
+    size_t at;        /* offset in the struct that is filled */
     double low, high; /* numbers; texts: size of the array in high */
     bool required;
 };
 
 #define K(type, name, member, kind, low, high, required)                                           \
-    {name, kind, offsetof(type, member), low, high, required}
+    {                                                                                              \
+        name, kind, offsetof(type, member), low, high, required                                    \
+    }
 
 static const struct key model_keys[] = {
     K(struct rwkv_shape, "n_layer", n_layer, UINT, 1, 512, true),
@@ -64,14 +66,15 @@ static const struct key keys[] = {
 };
 #define N_KEYS(a) (sizeof(a) / sizeof *(a))
 
-static int read_value(void *to, const struct key *k, const json_t *v, const char *where, struct err *e)
+static int read_value(void *to, const struct key *k, const json_t *v, const char *where,
+                      struct err *e)
 {
     char *at = (char *)to + k->at;
     if (k->kind == TEXT) {
         const char *s = json_string_value(v);
         if (!s || !*s || strlen(s) >= (size_t)k->high || strlen(s) != json_string_length(v))
-            return err_set(e, ERR_INVALID, "recipe: %s%s must be a text of 1 to %d bytes", where, k->name,
-                           (int)k->high - 1);
+            return err_set(e, ERR_INVALID, "recipe: %s%s must be a text of 1 to %d bytes", where,
+                           k->name, (int)k->high - 1);
         memcpy(at, s, strlen(s) + 1);
         return 0;
     }
@@ -87,9 +90,10 @@ static int read_value(void *to, const struct key *k, const json_t *v, const char
     return 0;
 }
 
-/* Fills `to` from an object by its table; keys in `others` (space-separated) are left to the caller. */
-static int read_object(void *to, const json_t *o, const struct key *table, size_t n, const char *others,
-                       const char *where, struct err *e)
+/* Fills `to` from an object by its table; keys in `others` (space-separated) are left to the
+ * caller. */
+static int read_object(void *to, const json_t *o, const struct key *table, size_t n,
+                       const char *others, const char *where, struct err *e)
 {
     const char *name;
     json_t *v;
@@ -129,8 +133,8 @@ static int read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list,
     for (; *n < json_array_size(list); (*n)++) {
         snprintf(entry, sizeof entry, "%s[%zu].", where, *n);
         to[*n].weight = 1;
-        int rc = read_object(&to[*n], json_array_get(list, *n), corpus_keys, N_KEYS(corpus_keys), "",
-                             entry, e);
+        int rc = read_object(&to[*n], json_array_get(list, *n), corpus_keys, N_KEYS(corpus_keys),
+                             "", entry, e);
         if (rc < 0)
             return rc;
     }
@@ -167,7 +171,8 @@ static int check(struct recipe *r, const json_t *root, struct err *e)
     for (size_t i = 0; i < r->n_data; i++)
         total += r->data[i].weight;
     if (!(total > 0))
-        return err_set(e, ERR_INVALID, "recipe: data must name at least one corpus of positive weight");
+        return err_set(e, ERR_INVALID,
+                       "recipe: data must name at least one corpus of positive weight");
     if (!json_object_get(root, "model"))
         return err_set(e, ERR_INVALID, "recipe: model is missing");
     if (!json_object_get(root, "lr_final"))
@@ -194,8 +199,8 @@ int recipe_read(struct recipe *r, const char *path, struct err *e)
     json_error_t je;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
     if (!root)
-        return err_set(e, je.line < 0 ? ERR_IO : ERR_INVALID, "recipe %s: line %d: %s", path, je.line,
-                       je.text);
+        return err_set(e, je.line < 0 ? ERR_IO : ERR_INVALID, "recipe %s: line %d: %s", path,
+                       je.line, je.text);
     int rc = read_object(r, root, keys, N_KEYS(keys), " model data eval ", "", e);
     if (rc == 0)
         rc = read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);

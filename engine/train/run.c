@@ -74,9 +74,10 @@ void train_run_step(struct train_run *r, struct train_step *s)
     double t = seconds(r);
     s->tokens_per_s = (double)(s->tokens - r->first_tokens) / t;
     s->eta_s = t / (double)(s->step - r->first_step) * (double)(s->steps - s->step);
-    log_line(r, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)s->step, "tokens",
-                          (json_int_t)s->tokens, "loss", s->loss, "bits", s->loss * 1.4426950408889634,
-                          "lr", s->lr, "grad_norm", s->norm, "tokens_per_s", s->tokens_per_s));
+    log_line(r,
+             json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)s->step, "tokens",
+                       (json_int_t)s->tokens, "loss", s->loss, "bits", s->loss * 1.4426950408889634,
+                       "lr", s->lr, "grad_norm", s->norm, "tokens_per_s", s->tokens_per_s));
     if (r->control->on_step)
         r->control->on_step(r->control->ctx, s);
 }
@@ -86,8 +87,8 @@ void train_run_eval(struct train_run *r, const struct train_eval *v)
     json_t *bits = json_object();
     for (size_t i = 0; i < v->n; i++)
         json_object_set_new(bits, v->names[i], json_real(v->bits[i]));
-    log_line(r, json_pack("{s:I, s:f, s:o}", "step", (json_int_t)v->step, "eval_bits", v->mean, "eval",
-                          bits));
+    log_line(r, json_pack("{s:I, s:f, s:o}", "step", (json_int_t)v->step, "eval_bits", v->mean,
+                          "eval", bits));
     if (r->control->on_eval)
         r->control->on_eval(r->control->ctx, v);
 }

@@ -31,9 +31,9 @@ struct train_eval {
 
 /* What the caller wants of a run; all zero is fine. */
 struct train_control {
-    atomic_bool *stop;      /* set: stop after the present step, with a checkpoint */
-    uint64_t stop_at;       /* stop once this many steps are done; 0: at the recipe's end */
-    double max_minutes;     /* instead of the recipe's, if positive */
+    atomic_bool *stop;  /* set: stop after the present step, with a checkpoint */
+    uint64_t stop_at;   /* stop once this many steps are done; 0: at the recipe's end */
+    double max_minutes; /* instead of the recipe's, if positive */
     void (*on_step)(void *ctx, const struct train_step *s);
     void (*on_eval)(void *ctx, const struct train_eval *v);
     void (*on_note)(void *ctx, const char *text); /* one line for a person */
@@ -55,7 +55,8 @@ void train_run_close(struct train_run *r);
 /* Fill in the rates, log, report. */
 void train_run_step(struct train_run *r, struct train_step *s);
 void train_run_eval(struct train_run *r, const struct train_eval *v);
-void train_run_note(struct train_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void train_run_note(struct train_run *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Whether to stop now that `step` steps are done. */
 bool train_run_must_stop(const struct train_run *r, uint64_t step);
 

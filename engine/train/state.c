@@ -90,8 +90,12 @@ int state_tuner_write(const struct state_tuner *s, const char *path, struct err 
     int rc = t && name ? 0 : err_set(e, ERR_NOMEM, "state file: out of memory");
     for (size_t i = 0; i < L && rc == 0; i++) {
         snprintf(name[i], sizeof *name, "blocks.%zu.att.time_state", i);
-        t[i] = (struct tensor){.name = name[i], .dtype = DTYPE_F32, .n_dims = 3, .shape = {H, N, N},
-                               .count = H * N * N, .bytes = H * N * N * 4,
+        t[i] = (struct tensor){.name = name[i],
+                               .dtype = DTYPE_F32,
+                               .n_dims = 3,
+                               .shape = {H, N, N},
+                               .count = H * N * N,
+                               .bytes = H * N * N * 4,
                                .data = s->theta + i * H * N * N};
     }
     if (rc == 0)

@@ -9,11 +9,11 @@
 #include "engine/train/run.h"
 
 struct state_tuner {
-    struct trainer *t;        /* holds the model's weights; borrowed */
-    size_t n;                 /* L H N N */
-    float *theta, *m, *v;     /* [n]: the state, AdamW's moments; zero at first */
-    float *grad;              /* [n] */
-    float *states, *dstates;  /* [batch][numbers of a state] */
+    struct trainer *t;       /* holds the model's weights; borrowed */
+    size_t n;                /* L H N N */
+    float *theta, *m, *v;    /* [n]: the state, AdamW's moments; zero at first */
+    float *grad;             /* [n] */
+    float *states, *dstates; /* [batch][numbers of a state] */
     size_t batch, S;
 };
 
@@ -21,9 +21,9 @@ struct state_tuner {
 int state_tuner_init(struct state_tuner *s, struct trainer *t, size_t batch, struct err *e)
     __attribute__((warn_unused_result));
 void state_tuner_fini(struct state_tuner *s); /* a zeroed one is fine */
-/* One AdamW step (number `step` from 1) on sequences seqs [n], whose states are set here; weight decay
- * acts on all of theta. Returns the mean cross entropy before the step; *norm: of the gradient before
- * clipping. Not finite: theta is unchanged. */
+/* One AdamW step (number `step` from 1) on sequences seqs [n], whose states are set here; weight
+ * decay acts on all of theta. Returns the mean cross entropy before the step; *norm: of the
+ * gradient before clipping. Not finite: theta is unchanged. */
 double state_tuner_step(struct state_tuner *s, struct train_seq *seqs, size_t n,
                         const struct adamw_options *o, double lr, uint64_t step, double *norm);
 /* theta as a whole state (params.h), shift vectors zero: out [S]. */
@@ -33,7 +33,7 @@ int state_tuner_write(const struct state_tuner *s, const char *path, struct err 
     __attribute__((warn_unused_result));
 
 /* From a recipe whose `model` is a file, as train_base; the result is out/state.safetensors. */
-int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool, bool *done,
-                struct err *e) __attribute__((warn_unused_result));
+int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool,
+                bool *done, struct err *e) __attribute__((warn_unused_result));
 
 #endif

@@ -41,7 +41,8 @@ static int load_model(struct state_run *s, struct pool *pool, struct err *e)
     if (rc == 0)
         rc = rwkv_params_read(&s->l, s->t.params, f, e);
     if (rc == 0 && shape.n_vocab < 256)
-        rc = err_set(e, ERR_INVALID, "state tuning reads text as bytes: the model's vocabulary has %zu",
+        rc = err_set(e, ERR_INVALID,
+                     "state tuning reads text as bytes: the model's vocabulary has %zu",
                      shape.n_vocab);
     tensor_file_close(f);
     return rc;
@@ -53,7 +54,8 @@ static int state_init(struct state_run *s, const struct recipe *r, struct pool *
     if (!r->model[0])
         return err_set(e, ERR_INVALID, "recipe: state tuning wants model as a path");
     if (r->carry > 0)
-        return err_set(e, ERR_INVALID, "recipe: carry means nothing when the initial state is tuned");
+        return err_set(e, ERR_INVALID,
+                       "recipe: carry means nothing when the initial state is tuned");
     int rc = load_model(s, pool, e);
     if (rc == 0)
         rc = state_tuner_init(&s->tuner, &s->t, r->batch, e);
@@ -63,12 +65,16 @@ static int state_init(struct state_run *s, const struct recipe *r, struct pool *
         rc = recipe_open_corpora(s->eval, r->eval, r->n_eval, e);
     if (rc < 0)
         return rc;
-    s->sampler = (struct sampler){.corpora = s->data, .n = r->n_data, .seed = r->seed,
-                                  .at_start = r->document_start, .T = r->sequence};
+    s->sampler = (struct sampler){.corpora = s->data,
+                                  .n = r->n_data,
+                                  .seed = r->seed,
+                                  .at_start = r->document_start,
+                                  .T = r->sequence};
     s->tokens = calloc(r->batch, (r->sequence + 1) * sizeof *s->tokens);
     s->seqs = calloc(r->batch, sizeof *s->seqs);
     s->whole = calloc(s->tuner.S, sizeof *s->whole);
-    return s->tokens && s->seqs && s->whole ? 0 : err_set(e, ERR_NOMEM, "state tuning: out of memory");
+    return s->tokens && s->seqs && s->whole ? 0
+                                            : err_set(e, ERR_NOMEM, "state tuning: out of memory");
 }
 
 static void state_fini(struct state_run *s)
@@ -157,8 +163,8 @@ static int loop(struct state_run *s, struct err *e)
     return rc;
 }
 
-int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool, bool *done,
-                struct err *e)
+int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool,
+                bool *done, struct err *e)
 {
     struct state_run *s = calloc(1, sizeof *s);
     *done = false;
@@ -171,8 +177,8 @@ int train_state(const struct recipe *r, const struct train_control *c, struct po
     if (rc == 0)
         rc = train_run_open(&s->run, c, r->out, r->max_minutes, s->step, s->n_tokens, e);
     if (rc == 0) {
-        train_run_note(&s->run, "a state of %zu numbers, %d threads, step %llu", s->tuner.n, s->t.threads,
-                       (unsigned long long)s->step);
+        train_run_note(&s->run, "a state of %zu numbers, %d threads, step %llu", s->tuner.n,
+                       s->t.threads, (unsigned long long)s->step);
         rc = loop(s, e);
         *done = rc == 0 && s->step >= r->schedule.steps;
     }

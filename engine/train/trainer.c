@@ -152,7 +152,7 @@ static void update_part(void *ctx, int part, int parts)
         size_t b = p->offset + p->count < hi ? p->offset + p->count : hi;
         if (a < b)
             t->op.adamw_update(t->params + a, t->m + a, t->v + a, t->grad[0] + a, b - a,
-                                &j->group[p->group]);
+                               &j->group[p->group]);
     }
 }
 

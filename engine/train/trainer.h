@@ -32,21 +32,21 @@ struct trainer {
     struct pool *pool;
     int threads;
     size_t max_T;
-    float *params, *m, *v;       /* [l->count] each, owned; m and v are AdamW's moments */
-    float **grad;                /* [threads][l->count]; grad[0] holds the sum after trainer_gradients */
+    float *params, *m, *v; /* [l->count] each, owned; m and v are AdamW's moments */
+    float **grad;          /* [threads][l->count]; grad[0] holds the sum after trainer_gradients */
     struct rwkv_work_f32 **work; /* [threads] */
-    float **weight;              /* [threads][2 max_T]: the weight of each token, then the cross entropies */
+    float **weight; /* [threads][2 max_T]: the weight of each token, then the cross entropies */
 };
 
-/* For sequences of up to max_T tokens, with the operations `op`; params start at zero. The layout and
- * the pool must outlive it, and it must stay where it is. ERR_NOMEM. */
+/* For sequences of up to max_T tokens, with the operations `op`; params start at zero. The layout
+ * and the pool must outlive it, and it must stay where it is. ERR_NOMEM. */
 int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *pool,
                  const struct nn_f32 *op, size_t max_T, struct err *e)
     __attribute__((warn_unused_result));
 void trainer_fini(struct trainer *t); /* a zeroed one is fine */
 
-/* The gradient of the mean cross entropy over all tokens of the batch, left in grad[0]; returns that
- * mean. With matrices false only the states' gradients (and the vectors') are computed. */
+/* The gradient of the mean cross entropy over all tokens of the batch, left in grad[0]; returns
+ * that mean. With matrices false only the states' gradients (and the vectors') are computed. */
 double trainer_gradients(struct trainer *t, struct train_seq *seqs, size_t n, bool matrices);
 /* Global L2 norm of grad[0]. */
 double trainer_norm(const struct trainer *t);
@@ -66,8 +66,8 @@ struct train_schedule {
     double lr, lr_final;
     uint64_t steps, warmup; /* warm-up is part of steps */
 };
-/* Cosine from lr to lr_final over the steps after the warm-up, which rises from 1 % (reference). step
- * counts from 0. */
+/* Cosine from lr to lr_final over the steps after the warm-up, which rises from 1 % (reference).
+ * step counts from 0. */
 double train_lr(const struct train_schedule *s, uint64_t step);
 
 #endif

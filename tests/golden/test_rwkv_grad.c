@@ -1,6 +1,6 @@
-/* RWKV-7 loss and gradients against torch autograd in float64 (golden rwkv7-grad): zero initial state,
- * a given one, and a masked loss; every parameter, the initial state per sample, the logits. Both the
- * double form and the float form of each instruction set. */
+/* RWKV-7 loss and gradients against torch autograd in float64 (golden rwkv7-grad): zero initial
+ * state, a given one, and a masked loss; every parameter, the initial state per sample, the logits.
+ * Both the double form and the float form of each instruction set. */
 #include "tests/lib/check.h"
 
 #include "engine/kernels/gemm.h"
@@ -34,8 +34,15 @@ static void fixture_open(struct fixture *x)
 {
     struct err e = {0};
     x->f = golden_open("rwkv7-grad/grad-n64.safetensors");
-    struct rwkv_shape s = {.n_layer = 2, .n_embd = 64, .head_size = 64, .n_ffn = 256, .n_vocab = V,
-                           .rank_w = 16, .rank_a = 12, .rank_v = 8, .rank_g = 20};
+    struct rwkv_shape s = {.n_layer = 2,
+                           .n_embd = 64,
+                           .head_size = 64,
+                           .n_ffn = 256,
+                           .n_vocab = V,
+                           .rank_w = 16,
+                           .rank_a = 12,
+                           .rank_v = 8,
+                           .rank_g = 20};
     assert_int_equal(rwkv_layout_init(&x->l, &s, &e), 0);
     x->params = calloc(x->l.count, sizeof *x->params);
     x->params64 = calloc(x->l.count, sizeof *x->params64);
@@ -118,8 +125,8 @@ static void widen(double *y, float *x, size_t n)
     free(x);
 }
 
-static void run_f32(const struct fixture *x, enum cpu_level isa, const uint32_t *tok, const uint32_t *tgt,
-                    const double *weight, struct result *r)
+static void run_f32(const struct fixture *x, enum cpu_level isa, const uint32_t *tok,
+                    const uint32_t *tgt, const double *weight, struct result *r)
 {
     size_t S = rwkv_layout_state(&x->l);
     struct rwkv_work_f32 *w = rwkv_work_new_f32(&x->l, nn_f32_for(isa), T);
@@ -128,8 +135,10 @@ static void run_f32(const struct fixture *x, enum cpu_level isa, const uint32_t 
     r->loss = 0;
     for (size_t b = 0; b < B; b++) {
         float *st = narrow(r->state[b], S), *ds = narrow(r->dstate[b], S);
-        float *ce = calloc(T, sizeof *ce), *lg = calloc(T * V, sizeof *lg), *dl = calloc(T * V, sizeof *dl);
-        r->loss += rwkv_forward_f32(w, x->params, tok + b * T, tgt + b * T, wt + b * T, T, st, ce, lg);
+        float *ce = calloc(T, sizeof *ce), *lg = calloc(T * V, sizeof *lg),
+              *dl = calloc(T * V, sizeof *dl);
+        r->loss +=
+            rwkv_forward_f32(w, x->params, tok + b * T, tgt + b * T, wt + b * T, T, st, ce, lg);
         rwkv_backward_f32(w, x->params, dp, true, ds, dl);
         widen(r->state[b], st, S);
         widen(r->dstate[b], ds, S);

@@ -1,4 +1,5 @@
-/* 20 AdamW steps against torch in float64 (golden rwkv7-train), and the reference initialisation. */
+/* 20 AdamW steps against torch in float64 (golden rwkv7-train), and the reference initialisation.
+ */
 #include "tests/lib/check.h"
 
 #include "engine/kernels/gemm.h"
@@ -9,12 +10,18 @@
 
 enum { STEPS = 20, B = 2, T = 16 };
 
-static const struct rwkv_shape shape = {.n_layer = 2, .n_embd = 64, .head_size = 32, .n_ffn = 256,
-                                        .n_vocab = 64, .rank_w = 16, .rank_a = 12, .rank_v = 8,
+static const struct rwkv_shape shape = {.n_layer = 2,
+                                        .n_embd = 64,
+                                        .head_size = 32,
+                                        .n_ffn = 256,
+                                        .n_vocab = 64,
+                                        .rank_w = 16,
+                                        .rank_a = 12,
+                                        .rank_v = 8,
                                         .rank_g = 20};
 
-static void load_params(const struct tensor_file *f, const char *prefix, const struct rwkv_layout *l,
-                        float *flat)
+static void load_params(const struct tensor_file *f, const char *prefix,
+                        const struct rwkv_layout *l, float *flat)
 {
     for (size_t i = 0; i < l->n; i++) {
         char name[96];
@@ -53,8 +60,8 @@ static void run_20(const struct tensor_file *f, const char *run, const char *sta
     struct rwkv_layout l;
     struct trainer t;
     uint32_t tok[STEPS * B * T], tgt[STEPS * B * T];
-    const struct adamw_options o = {.beta1 = 0.9, .beta2 = 0.99, .eps = eps, .weight_decay = 0.1,
-                                    .clip = 1};
+    const struct adamw_options o = {
+        .beta1 = 0.9, .beta2 = 0.99, .eps = eps, .weight_decay = 0.1, .clip = 1};
     char prefix[32];
     struct pool *pool = pool_new(threads, "test", 0, &e);
     assert_non_null(pool);
@@ -111,7 +118,8 @@ static void test_twenty_steps(void **state)
 }
 
 /* Rows (or columns, if fewer) are orthogonal with the norm of the golden matrix's. */
-static void check_orthogonal(const char *name, const float *w, size_t rows, size_t cols, double norm)
+static void check_orthogonal(const char *name, const float *w, size_t rows, size_t cols,
+                             double norm)
 {
     bool by_row = rows <= cols;
     size_t n = by_row ? rows : cols, d = by_row ? cols : rows;
@@ -137,15 +145,16 @@ static double norm_of(const float *w, size_t rows, size_t cols)
 
 static bool is_random(const char *name)
 {
-    static const char *const parts[] = {"w2", "a2", "v2", "g2", "receptance", "att.key", "att.value",
-                                        "ffn.key", "head"};
+    static const char *const parts[] = {"w2",      "a2",        "v2",      "g2",  "receptance",
+                                        "att.key", "att.value", "ffn.key", "head"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (strstr(name, parts[i]))
             return true;
     return false;
 }
 
-/* Deterministic tensors equal the reference's; random ones have its orthogonality, scale and range. */
+/* Deterministic tensors equal the reference's; random ones have its orthogonality, scale and range.
+ */
 static void test_initial_weights(void **state)
 {
     (void)state;
@@ -181,7 +190,8 @@ static void test_initial_weights(void **state)
     tensor_file_close(f);
 }
 
-/* progress of the reference: lr * (1/2 + f/2 + (1/2 - f/2) cos(pi progress)), warm-up 0.01 + 0.99 s/w. */
+/* progress of the reference: lr * (1/2 + f/2 + (1/2 - f/2) cos(pi progress)), warm-up 0.01 + 0.99
+ * s/w. */
 static void test_schedule(void **state)
 {
     (void)state;

@@ -31,7 +31,8 @@ FORWARD(norm)
 BACKWARD(norm)
 {
     UNUSED;
-    op->norm_backward(din[0], din[1], din[2], dout[0], in[0], aux[0], aux[1], in[1], d->T, d->H, d->N);
+    op->norm_backward(din[0], din[1], din[2], dout[0], in[0], aux[0], aux[1], in[1], d->T, d->H,
+                      d->N);
 }
 
 FORWARD(shift)
@@ -167,8 +168,8 @@ BACKWARD(bonus)
     UNUSED;
     for (size_t i = 0; i < d->T * d->C; i++)
         din[0][i] += dout[0][i];
-    op->bonus_backward(din[1], din[2], din[3], din[4], dout[0], in[1], in[2], in[3], in[4], d->T, d->H,
-                       d->N);
+    op->bonus_backward(din[1], din[2], din[3], din[4], dout[0], in[1], in[2], in[3], in[4], d->T,
+                       d->H, d->N);
 }
 
 FORWARD(mul)
@@ -209,8 +210,8 @@ BACKWARD(xent)
 #undef UNUSED
 
 static const struct F(case_fns) {
-    F(forward_fn) *forward;
-    F(backward_fn) *backward;
+    F(forward_fn) * forward;
+    F(backward_fn) * backward;
 } F(fns)[] = {
 #define XX(name) {F(name##_f), F(name##_b)},
     CASES(XX)

@@ -1,6 +1,6 @@
-/* The whole model's backward against central differences in double: every tensor and the initial state,
- * each along random directions, with a gradient coming in through the final state; and that frozen
- * matrices change no other gradient, and that sequences cut in two chain. */
+/* The whole model's backward against central differences in double: every tensor and the initial
+ * state, each along random directions, with a gradient coming in through the final state; and that
+ * frozen matrices change no other gradient, and that sequences cut in two chain. */
 #include "tests/lib/check.h"
 
 #include "engine/kernels/gemm.h"
@@ -16,7 +16,8 @@ struct model {
     struct rwkv_layout l;
     struct rwkv_work_f64 *w;
     size_t S;
-    double *p, *dp, *state, *dstate, *final, *dfinal; /* dfinal: weights of the final state in the loss */
+    double *p, *dp, *state, *dstate, *final,
+        *dfinal; /* dfinal: weights of the final state in the loss */
     double weight[T];
     uint32_t tok[T], tgt[T];
 };
@@ -33,8 +34,15 @@ static double *draw(size_t n, double scale, struct rng *rng)
 static void model_open(struct model *m, size_t L, size_t N, size_t C, struct rng *rng)
 {
     struct err e = {0};
-    const struct rwkv_shape s = {.n_layer = L, .n_embd = C, .head_size = N, .n_ffn = 40, .n_vocab = V,
-                                 .rank_w = 5, .rank_a = 6, .rank_v = 3, .rank_g = 7};
+    const struct rwkv_shape s = {.n_layer = L,
+                                 .n_embd = C,
+                                 .head_size = N,
+                                 .n_ffn = 40,
+                                 .n_vocab = V,
+                                 .rank_w = 5,
+                                 .rank_a = 6,
+                                 .rank_v = 3,
+                                 .rank_g = 7};
     gemm_setup();
     assert_int_equal(rwkv_layout_init(&m->l, &s, &e), 0);
     m->w = rwkv_work_new_f64(&m->l, &nn_f64, T);
@@ -98,7 +106,8 @@ static void check_part(struct model *m, const char *name, double *x, const doubl
     assert_true(norm > 0);
     for (int t = 0; t < 3; t++) {
         double dot = 0;
-        for (size_t i = 0; i < n; i++) { /* one way straight along the gradient, the others anywhere */
+        for (size_t i = 0; i < n;
+             i++) { /* one way straight along the gradient, the others anywhere */
             dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
             dot += dir[i] * dx[i];
         }
@@ -107,7 +116,8 @@ static void check_part(struct model *m, const char *name, double *x, const doubl
         d /= 12 * h;
         memcpy(x, base, n * sizeof *base);
         if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
-            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d, sqrt(norm));
+            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d,
+                     sqrt(norm));
     }
     free(base);
     free(dir);
@@ -164,7 +174,8 @@ static void test_frozen_matrices(void **state)
     model_close(&m);
 }
 
-/* The final state of the first part, carried into the second, gives the whole's losses and state. */
+/* The final state of the first part, carried into the second, gives the whole's losses and state.
+ */
 static void test_cut_in_two(void **state)
 {
     (void)state;

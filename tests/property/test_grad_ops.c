@@ -1,5 +1,5 @@
-/* Every operation's backward against central differences in double (4-point stencil), and every float
- * variant against double. An operation without a case here fails the test. */
+/* Every operation's backward against central differences in double (4-point stencil), and every
+ * float variant against double. An operation without a case here fails the test. */
 #include "tests/lib/check.h"
 
 #include "engine/kernels/gemm.h"
@@ -16,18 +16,19 @@ struct dims {
 static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
 
 #define CASES(XX)                                                                                  \
-    XX(embed) XX(norm) XX(shift) XX(linear) XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres)    \
-    XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent)
+    XX(embed)                                                                                      \
+    XX(norm) XX(shift) XX(linear) XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk)       \
+        XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent)
 
-#define REAL double
-#define OPS struct nn_f64
+#define REAL    double
+#define OPS     struct nn_f64
 #define F(name) name##_f64
 #include "tests/property/grad_cases.h"
 #undef REAL
 #undef OPS
 #undef F
-#define REAL float
-#define OPS struct nn_f32
+#define REAL    float
+#define OPS     struct nn_f32
 #define F(name) name##_f32
 #include "tests/property/grad_cases.h"
 
@@ -39,12 +40,14 @@ static const struct shapes {
 } shapes[] = {
     /* T: [T, C]   C: [C]   W: [C, O]   O: [T, O]   E: [C, C]   S: [H, N, N]   t: [T]
      * n: normal   u: (0.05, 0.95)   d: a decay   k: unit per head   r: normal, away from 0 */
-    {"embed", "E", "T", "n"},        {"norm", "TCC", "T", "nnn"},     {"shift", "TCC", "T", "nnu"},
-    {"linear", "TW", "O", "nn"},     {"project", "TW", "O", "nn"},    {"tanh", "T", "T", "n"},
-    {"sigmoid", "TC", "TT", "nn"},   {"decay", "T", "T", "u"},        {"vres", "TTT", "T", "nnu"},
-    {"kk", "TC", "T", "nn"},         {"kmod", "TTC", "T", "nun"},     {"wkv7", "TTTTTTS", "TS", "ndnnkun"},
-    {"bonus", "TTTTC", "T", "nnnnn"}, {"mul", "TT", "T", "nn"},       {"relu2", "T", "T", "r"},
-    {"xent", "T", "t", "n"},
+    {"embed", "E", "T", "n"},         {"norm", "TCC", "T", "nnn"},
+    {"shift", "TCC", "T", "nnu"},     {"linear", "TW", "O", "nn"},
+    {"project", "TW", "O", "nn"},     {"tanh", "T", "T", "n"},
+    {"sigmoid", "TC", "TT", "nn"},    {"decay", "T", "T", "u"},
+    {"vres", "TTT", "T", "nnu"},      {"kk", "TC", "T", "nn"},
+    {"kmod", "TTC", "T", "nun"},      {"wkv7", "TTTTTTS", "TS", "ndnnkun"},
+    {"bonus", "TTTTC", "T", "nnnnn"}, {"mul", "TT", "T", "nn"},
+    {"relu2", "T", "T", "r"},         {"xent", "T", "t", "n"},
 };
 enum { N_CASES = sizeof shapes / sizeof *shapes };
 
@@ -77,7 +80,8 @@ static void draw(double *x, size_t n, char how, const struct dims *d, struct rng
     }
 }
 
-/* One operation at one size: inputs, weights of the outputs in the scalar that is differentiated. */
+/* One operation at one size: inputs, weights of the outputs in the scalar that is differentiated.
+ */
 struct problem {
     struct dims d;
     size_t which, n_in, n_out, in_n[MAX_IN], out_n[MAX_OUT];
@@ -222,8 +226,9 @@ static void test_every_element(void **state)
     struct rng rng;
     set_up(&rng, 1);
     for (size_t c = 0; c < N_CASES; c++) /* 19 steps: a whole wkv7 chunk and a part of one */
-        check_problem(c, !strcmp(shapes[c].name, "wkv7") ? dims_of(19, 2, 16, 0) : dims_of(5, 2, 16, 9),
-                      true, &rng);
+        check_problem(
+            c, !strcmp(shapes[c].name, "wkv7") ? dims_of(19, 2, 16, 0) : dims_of(5, 2, 16, 9), true,
+            &rng);
 }
 
 static void test_directions(void **state)
@@ -231,8 +236,9 @@ static void test_directions(void **state)
     (void)state;
     struct rng rng;
     set_up(&rng, 2);
-    const struct dims sizes[] = {dims_of(1, 1, 32, 7), dims_of(16, 3, 32, 32), dims_of(33, 2, 64, 17),
-                                 dims_of(40, 1, 128, 3), dims_of(17, 2, 48, 5)};
+    const struct dims sizes[] = {dims_of(1, 1, 32, 7), dims_of(16, 3, 32, 32),
+                                 dims_of(33, 2, 64, 17), dims_of(40, 1, 128, 3),
+                                 dims_of(17, 2, 48, 5)};
     for (size_t c = 0; c < N_CASES; c++)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
             check_problem(c, sizes[s], false, &rng);
@@ -257,7 +263,8 @@ static void compare(const char *op, const char *level, const char *what, const f
         worst = e <= worst ? worst : isnan(e) ? INFINITY : e;
     }
     if (!(worst <= tol * fmax(scale, 0.1)))
-        fail_msg("%s, %s: %s differs from double by %.3g (largest %.3g)", op, level, what, worst, scale);
+        fail_msg("%s, %s: %s differs from double by %.3g (largest %.3g)", op, level, what, worst,
+                 scale);
 }
 
 /* The same inputs, rounded to float for both, through a float variant and through double. */
@@ -265,7 +272,8 @@ static void check_float(size_t which, struct dims d, const struct nn_f32 *op, co
                         double tol, struct rng *rng)
 {
     struct problem p = problem_new(which, d, rng);
-    float *in[MAX_IN] = {0}, *out[MAX_OUT] = {0}, *dout[MAX_OUT] = {0}, *din[MAX_IN] = {0}, *aux[N_AUX];
+    float *in[MAX_IN] = {0}, *out[MAX_OUT] = {0}, *dout[MAX_OUT] = {0}, *din[MAX_IN] = {0},
+          *aux[N_AUX];
     static const double zeros[7];
     for (size_t k = 0; k < p.n_in; k++) {
         in[k] = narrow(p.in[k], p.in_n[k]);
@@ -310,7 +318,8 @@ static void test_float_variants(void **state)
                 check_float(c, sizes[s], nn_f32_for(level), cpu_level_name(level), 1e-5, &rng);
 }
 
-/* BF16 products: 8 bits of mantissa in, so a looser bound, against double on the unrounded inputs. */
+/* BF16 products: 8 bits of mantissa in, so a looser bound, against double on the unrounded inputs.
+ */
 static void test_bf16_products(void **state)
 {
     (void)state;
@@ -330,7 +339,7 @@ static void test_all_covered(void **state)
 {
     (void)state;
     static const char *const names[] = {
-#define NN_REAL float
+#define NN_REAL        float
 #define XX(name, args) #name,
         NN_OPS(XX)
 #undef XX

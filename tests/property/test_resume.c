@@ -1,4 +1,5 @@
-/* A training that was stopped, or killed, and run again ends with the bytes of one that never was. */
+/* A training that was stopped, or killed, and run again ends with the bytes of one that never was.
+ */
 #include "tests/lib/check.h"
 
 #include "engine/kernels/rng.h"
@@ -37,13 +38,14 @@ static void write_file(const char *name, const char *text, size_t n)
 static void write_recipe(const char *name, const char *model, const char *more)
 {
     char text[1024], file[64];
-    int n = snprintf(text, sizeof text,
-                     "{\"model\": %s, \"seed\": 3, \"threads\": 2, \"out\": \"%s\", \"sequence\": 24, "
-                     "\"batch\": 5, \"steps\": %d, \"lr\": 2e-3, \"warmup\": 5, \"weight_decay\": 0.1, "
-                     "\"checkpoint_every\": 7, \"eval_every\": 20, \"eval_bytes\": 200, "
-                     "\"data\": [{\"name\": \"a\", \"path\": \"%s\"}], "
-                     "\"eval\": [{\"name\": \"a\", \"path\": \"%s\"}]%s}",
-                     model, in_folder(name), STEPS, in_folder("text"), in_folder("text"), more);
+    int n =
+        snprintf(text, sizeof text,
+                 "{\"model\": %s, \"seed\": 3, \"threads\": 2, \"out\": \"%s\", \"sequence\": 24, "
+                 "\"batch\": 5, \"steps\": %d, \"lr\": 2e-3, \"warmup\": 5, \"weight_decay\": 0.1, "
+                 "\"checkpoint_every\": 7, \"eval_every\": 20, \"eval_bytes\": 200, "
+                 "\"data\": [{\"name\": \"a\", \"path\": \"%s\"}], "
+                 "\"eval\": [{\"name\": \"a\", \"path\": \"%s\"}]%s}",
+                 model, in_folder(name), STEPS, in_folder("text"), in_folder("text"), more);
     snprintf(file, sizeof file, "%s.json", name);
     write_file(file, text, (size_t)n);
 }
@@ -209,7 +211,8 @@ static void test_killed_and_continued(void **state)
     int fd;
     write_recipe("killed", MODEL, ", \"carry\": 0.6");
     rng_init(&rng, 12, 0);
-    for (int round = 0; round < 6; round++) { /* the first line says where it begins, then every 10 steps */
+    for (int round = 0; round < 6;
+         round++) { /* the first line says where it begins, then every 10 steps */
         pid_t pid = spawn("killed", &fd);
         follow(pid, fd, 1 + rng_below(&rng, 3));
     }

@@ -66,7 +66,8 @@ static void test_windows(void **state)
     struct corpus c[2];
     open_numbered(&c[0], 1000, 'A', 1);
     open_numbered(&c[1], 3000, 128, 3);
-    const struct sampler s = {.corpora = c, .n = 2, .seed = 9, .carry = 0.7, .at_start = 0.2, .T = T};
+    const struct sampler s = {
+        .corpora = c, .n = 2, .seed = 9, .carry = 0.7, .at_start = 0.2, .T = T};
     struct stream at = {0};
     uint32_t tok[T + 1], last = 0;
     size_t starts = 0, second = 0, firsts = 0;

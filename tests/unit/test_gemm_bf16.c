@@ -42,7 +42,8 @@ static void check_one(bool ta, bool tb, size_t m, size_t n, size_t k, float beta
             want = j < n ? want : (double)GUARD;
             double got = (double)c[i * ldc + j];
             if (!(fabs(got - want) <= 1e-6 * (double)k + 1e-6))
-                fail_msg("%d%d m=%zu n=%zu k=%zu [%zu, %zu]: %.9g, want %.9g", ta, tb, m, n, k, i, j, got, want);
+                fail_msg("%d%d m=%zu n=%zu k=%zu [%zu, %zu]: %.9g, want %.9g", ta, tb, m, n, k, i,
+                         j, got, want);
         }
     free(a);
     free(b);
@@ -52,9 +53,9 @@ static void check_one(bool ta, bool tb, size_t m, size_t n, size_t k, float beta
 static void test_shapes(void **state)
 {
     (void)state;
-    static const size_t size[][3] = {{1, 1, 1},    {8, 32, 2},   {9, 33, 3},    {7, 31, 16},  {16, 16, 31},
-                                     {40, 17, 33}, {97, 70, 64}, {100, 40, 257}, {5, 520, 9}, {200, 35, 300},
-                                     {3, 1, 513},  {96, 512, 256}};
+    static const size_t size[][3] = {{1, 1, 1},    {8, 32, 2},     {9, 33, 3},   {7, 31, 16},
+                                     {16, 16, 31}, {40, 17, 33},   {97, 70, 64}, {100, 40, 257},
+                                     {5, 520, 9},  {200, 35, 300}, {3, 1, 513},  {96, 512, 256}};
     struct rng rng;
     if (!gemm_bf16_supported())
         skip();

@@ -39,7 +39,8 @@ static void test_defaults(void **state)
     assert_true(r.schedule.lr_final == 0.01 / 25 && r.schedule.warmup == 10);
     assert_true(r.adamw.beta1 == 0.9 && r.adamw.beta2 == 0.99 && r.adamw.clip == 1);
     assert_false(r.bf16);
-    if (read_text("{\"model\":\"m.pth\",\"products\":\"bf16\",\"lr_final\":0," DATA "," REST "}", &r, &e) < 0)
+    if (read_text("{\"model\":\"m.pth\",\"products\":\"bf16\",\"lr_final\":0," DATA "," REST "}",
+                  &r, &e) < 0)
         fail_msg("%s", e.msg);
     assert_string_equal(r.model, "m.pth");
     assert_int_equal(r.shape.n_layer, 0);
@@ -56,16 +57,22 @@ static void test_refused(void **state)
         {"[]", "must be an object"},
         {"{" MODEL "," DATA "," REST ",\"learning_rate\":1}", "unknown key learning_rate"},
         {"{" MODEL "," DATA "," REST ",\"lr\":2}", "duplicate"},
-        {"{" MODEL ",\"data\":[{\"name\":\"a\",\"path\":\"b\",\"wight\":1}]," REST "}", "data[0].wight"},
+        {"{" MODEL ",\"data\":[{\"name\":\"a\",\"path\":\"b\",\"wight\":1}]," REST "}",
+         "data[0].wight"},
         {"{" MODEL ",\"data\":[{\"name\":\"a\"}]," REST "}", "data[0].path is missing"},
         {"{" MODEL ",\"data\":[]," REST "}", "at least one corpus"},
-        {"{" MODEL ",\"data\":[{\"name\":\"a\",\"path\":\"b\",\"weight\":0}]," REST "}", "positive weight"},
+        {"{" MODEL ",\"data\":[{\"name\":\"a\",\"path\":\"b\",\"weight\":0}]," REST "}",
+         "positive weight"},
         {"{" MODEL ",\"data\":7," REST "}", "data must be a list"},
         {"{" DATA "," REST "}", "model is missing"},
-        {"{\"model\":{\"n_layer\":2,\"n_embd\":192}," DATA "," REST "}", "model.head_size is missing"},
-        {"{\"model\":{\"n_layer\":2.5,\"n_embd\":192,\"head_size\":32}," DATA "," REST "}", "model.n_layer must be a whole number"},
-        {"{\"model\":{\"n_layer\":2,\"n_embd\":1e99,\"head_size\":32}," DATA "," REST "}", "model.n_embd"},
-        {"{" MODEL "," DATA ",\"sequence\":64,\"batch\":2,\"steps\":100,\"lr\":0.01}", "out is missing"},
+        {"{\"model\":{\"n_layer\":2,\"n_embd\":192}," DATA "," REST "}",
+         "model.head_size is missing"},
+        {"{\"model\":{\"n_layer\":2.5,\"n_embd\":192,\"head_size\":32}," DATA "," REST "}",
+         "model.n_layer must be a whole number"},
+        {"{\"model\":{\"n_layer\":2,\"n_embd\":1e99,\"head_size\":32}," DATA "," REST "}",
+         "model.n_embd"},
+        {"{" MODEL "," DATA ",\"sequence\":64,\"batch\":2,\"steps\":100,\"lr\":0.01}",
+         "out is missing"},
         {"{" MODEL "," DATA "," REST ",\"carry\":1.5}", "carry must be a number from 0 to 1"},
         {"{" MODEL "," DATA "," REST ",\"seed\":-1}", "seed"},
         {"{" MODEL "," DATA "," REST ",\"seed\":\"x\"}", "seed"},
@@ -86,6 +93,7 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
