@@ -55,6 +55,8 @@ endif
 ifeq ($(PROFILE),fuzz)
 $(B)/engine/kernels/%.o $(B)/engine/nn/%.o: CFLAGS += -fno-sanitize=all
 endif
+# The loop to F16 is vectorised only if an addition may be made whose result is not used.
+$(B)/engine/tensor/dtype.o: CFLAGS += -fno-trapping-math
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
 $(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
