@@ -33,7 +33,7 @@ complete() { # complete STATE PROMPT: greedy, 160 bytes
 rm -rf "$dir" && mkdir -p "$dir"
 say "1. Start the daemon on the bundled model"
 start
-curl -sS "$url/v1/models" | jq -r '.data[] | "model \(.id): \(.meta.n_params) parameters, state of \(.meta.state_bytes) bytes"' \
+curl -sS "$url/v1/models" | jq -r '.data[] | "model \(.id): \(.meta.n_params) parameters, state of \(.meta.state_size) bytes"' \
     | { [ -n "$quiet" ] && cat >/dev/null || cat; }
 
 say "2. Read a text into the named state 'genesis' (no token is sampled)"
