@@ -5,12 +5,14 @@
  *     and from each of them to DONE with an error
  *
  *   NEW         made on the HTTP thread from a completion or a bake
- *   FIND        the store looks the named state up: an unknown one or one of another model ends
- * here QUEUED      in the worker's queue, until there is a place in the batch LOAD        has its
- * place; the store reads the state, the porter checks and unpacks it. So no more states are in
- * memory than there are places PREFILL     feeds the prompt in chunks that begin at multiples of
- * SEQUENCE_CHUNK DECODE      samples a token, feeds it, ... SAVE        the porter packs the state,
- * the store commits it DONE        ended; about to be freed
+ *   FIND        the store looks the named state up: an unknown one or one of another model ends here
+ *   QUEUED      in the worker's queue, until there is a place in the batch
+ *   LOAD        has its place; the store reads the state, the porter checks and unpacks it. So no more
+ *               states are in memory than there are places
+ *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK
+ *   DECODE      samples a token, feeds it, ...
+ *   SAVE        the porter packs the state, the store commits it
+ *   DONE        ended; about to be freed
  *
  * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
  * in its place and is left out of the batch until they are taken.
