@@ -11,6 +11,8 @@
 #define UNROLL _Pragma("GCC unroll 8")
 #define NV     (MAT_STEP / VW)
 
+enum { COLUMN_BLOCK = 64 }; /* of a product: 196 KB of F32 at width 768 */
+
 INLINE V get(const float *p, size_t left)
 {
     return left >= VW ? v_load(p) : v_load_part(p, left);
@@ -288,8 +290,8 @@ DEFINE_MUL(BF16, 64, SIZE_MAX)
 DEFINE_MUL(Q8_0, 34, 2 * TILE_COLUMNS)
 DEFINE_MUL(Q4_0, 18, 2 * TILE_COLUMNS)
 
-static void NAME(mat_mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                          const struct mat_out *out, float *scratch)
+static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
+                    const struct mat_out *out, float *scratch)
 {
     switch (m->type) {
     case DTYPE_F32:
@@ -309,6 +311,18 @@ static void NAME(mat_mul)(const struct mat *m, size_t lo, size_t hi, const struc
         break;
     default: /* never a struct mat: see kern.h */
         break;
+    }
+}
+
+/* Columns in blocks that stay in the second cache while all rows pass by. */
+static void NAME(mat_mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
+                          const struct mat_out *out, float *scratch)
+{
+    for (size_t col = 0, n; col < in->n; col += n) {
+        n = in->n - col < COLUMN_BLOCK ? in->n - col : COLUMN_BLOCK;
+        struct mat_in part_in = {in->x + col * in->ldx, in->ldx, n};
+        struct mat_out part_out = {out->y + col, out->add};
+        mul_any(m, lo, hi, &part_in, &part_out, scratch);
     }
 }
 

@@ -279,7 +279,7 @@ static void products(const struct kern *k)
         for (size_t i = 1; i <= MAX; i++) {
             size_t block = dtype_block_len(types[t]);
             struct product p;
-            product_new(&p, &r, types[t], 1 + (i * 7) % 23, i * block, 1 + i % 20);
+            product_new(&p, &r, types[t], 1 + (i * 7) % 23, i * block, i % 16 ? 1 + i % 20 : MAX);
             run_product(k, &p, i % 2);
             product_free(&p);
         }
