@@ -121,6 +121,9 @@ test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, 
 test-http: $(BIN) tests/node_modules/.package-lock.json ## contract and end-to-end tests of the HTTP interface (Node 18 or newer)
 	$(Q)cd tests && DREAMSTATE_BIN=$(BIN) node --test --test-reporter=tap contract/*.test.mjs e2e/*.test.mjs
 
+soak: $(BIN) ## two minutes of mixed load (SOAK_SECONDS): answers, counters, memory
+	$(Q)cd tests && DREAMSTATE_BIN=$(BIN) node --test --test-reporter=tap soak/*.test.mjs
+
 tests/node_modules/.package-lock.json: tests/package-lock.json
 	$(Q)cd tests && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
 
@@ -170,7 +173,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-http test-asan test-tsan test-threads test-valgrind fuzz fuzz-run fuzz-smoke \
+.PHONY: all tests test-unit test-http soak test-asan test-tsan test-threads test-valgrind fuzz fuzz-run fuzz-smoke \
         check-rules demo models check check-full clean help force
 .SECONDARY:
 

@@ -84,3 +84,18 @@ test('a bake whose client leaves keeps nothing', async () => {
 test('a client that comes back is served', async () => {
   assert.equal((await d.complete({ prompt: 'a', max_tokens: 2 })).usage.completion_tokens, 2);
 });
+
+test('--half-open waiting: a client that has closed its sending side gets its answer', async () => {
+  const d2 = await Daemon.start({ model: byteModel(), args: ['--half-open', 'waiting'] });
+  const raw = await Raw.open(d2.port);
+  raw.post('/v1/completions', JSON.stringify({ prompt: 'a', max_tokens: 300, temperature: 0 }), 'Connection: close\r\n');
+  raw.socket.end();
+  const r = await raw.last();
+  assert.equal(JSON.parse(r.body).usage.completion_tokens, 300);
+  const gone = await Raw.open(d2.port);
+  gone.post('/v1/completions', JSON.stringify({ prompt: 'a', max_tokens: 1048576, stream: true }));
+  await d2.until(active, (v) => v === 1);
+  gone.destroy();
+  await d2.until(active, (v) => v === 0);
+  await d2.stop();
+});
