@@ -200,23 +200,31 @@ static bool same_shape(const struct tensor *t, const struct rwkv_param *p)
     return i == t->n_dims;
 }
 
-int rwkv_params_read(const struct rwkv_layout *l, float *flat, const struct tensor_file *f,
-                     struct err *e)
+int rwkv_params_check(const struct rwkv_layout *l, const struct tensor_file *f, struct err *e)
 {
-    memset(flat, 0, l->count * sizeof *flat);
     for (size_t i = 0; i < l->n; i++) {
         const struct rwkv_param *p = &l->param[i];
         const struct tensor *t = tensor_file_find(f, p->name);
         if (!t)
             return err_set(e, ERR_FORMAT, "model file: no tensor %s", p->name);
         if (t->count != p->count || !same_shape(t, p))
-            return err_set(
-                e, ERR_FORMAT,
-                "model file: tensor %s has %zu elements or a shape that does not fit, want "
-                "%zu in the reference's order",
-                p->name, t->count, p->count);
-        tensor_to_f32(t, flat + p->offset);
+            return err_set(e, ERR_FORMAT,
+                           "model file: tensor %s has %zu elements or a shape that does not fit, "
+                           "want %zu in the reference's order",
+                           p->name, t->count, p->count);
     }
+    return 0;
+}
+
+int rwkv_params_read(const struct rwkv_layout *l, float *flat, const struct tensor_file *f,
+                     struct err *e)
+{
+    int rc = rwkv_params_check(l, f, e);
+    if (rc < 0)
+        return rc;
+    memset(flat, 0, l->count * sizeof *flat);
+    for (size_t i = 0; i < l->n; i++)
+        tensor_to_f32(tensor_file_find(f, l->param[i].name), flat + l->param[i].offset);
     return 0;
 }
 

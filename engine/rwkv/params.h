@@ -85,7 +85,11 @@ const struct rwkv_param *rwkv_layout_find(const struct rwkv_layout *l, const cha
 /* The shape of a model file in the reference's order (safetensors or .pth), from its tensors. */
 int rwkv_shape_read(struct rwkv_shape *s, const struct tensor_file *f, struct err *e)
     __attribute__((warn_unused_result));
-/* All parameters from the file into flat [count]; every tensor must be there with its size. */
+/* Whether the file has every parameter in its shape: to be asked before anything is allocated by
+ * the shape, which a file could otherwise claim at will. ERR_FORMAT. */
+int rwkv_params_check(const struct rwkv_layout *l, const struct tensor_file *f, struct err *e)
+    __attribute__((warn_unused_result));
+/* All parameters from the file into flat [count], checked as above. */
 int rwkv_params_read(const struct rwkv_layout *l, float *flat, const struct tensor_file *f,
                      struct err *e) __attribute__((warn_unused_result));
 /* Writes them as safetensors, F32 or BF16, whole or not at all. */

@@ -109,8 +109,8 @@ static int save_or_load(struct base_run *b, bool save, struct err *e)
     b->n_tokens = numbers[1].value;
     for (size_t i = 0; i < r->batch && rc == 0; i++) {
         const struct stream *s = &b->streams[i];
-        if (s->corpus < 0 || s->corpus >= (int64_t)r->n_data || s->at < 0 || s->end < s->at ||
-            s->end > (int64_t)b->data[s->corpus].n)
+        if (s->corpus < 0 || s->corpus >= (int64_t)r->n_data || s->end < s->at ||
+            s->at < (s->end ? 1 : 0) || s->end > (int64_t)b->data[s->corpus].n)
             rc = err_set(e, ERR_FORMAT, "checkpoint %s: a stream's place is outside its corpus",
                          path);
     }

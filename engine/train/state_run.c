@@ -37,6 +37,8 @@ static int load_model(struct state_run *s, struct pool *pool, struct err *e)
     if (rc == 0)
         rc = rwkv_layout_init(&s->l, &shape, e);
     if (rc == 0)
+        rc = rwkv_params_check(&s->l, f, e);
+    if (rc == 0)
         rc = trainer_init(&s->t, &s->l, pool, &op, s->r->sequence, e);
     if (rc == 0)
         rc = rwkv_params_read(&s->l, s->t.params, f, e);
