@@ -165,9 +165,12 @@ static int one_step(struct base_run *b, struct err *e)
     report.lr = train_lr(&r->schedule, b->step);
     report.loss = trainer_gradients(&b->t, b->seqs, r->batch, true);
     report.norm = trainer_norm(&b->t);
-    if (!isfinite(report.loss) || !isfinite(report.norm))
-        return err_set(e, ERR_NUMERIC, "training step %llu: loss %g, gradient norm %g",
-                       (unsigned long long)b->step, report.loss, report.norm);
+    if (!isfinite(report.loss) || !isfinite(report.norm)) {
+        const char *name = trainer_find_nonfinite(&b->t);
+        return err_set(e, ERR_NUMERIC, "training step %llu: loss %g, gradient norm %g, first in %s",
+                       (unsigned long long)b->step, report.loss, report.norm,
+                       name ? name : "no tensor");
+    }
     trainer_update(&b->t, &r->adamw, report.lr, ++b->step, report.norm);
     report.step = b->step;
     train_run_step(&b->run, &report);

@@ -115,6 +115,17 @@ double trainer_norm(const struct trainer *t)
     return sqrt(sum);
 }
 
+const char *trainer_find_nonfinite(const struct trainer *t)
+{
+    for (size_t i = 0; i < t->l->n; i++) {
+        const struct rwkv_param *p = &t->l->param[i];
+        for (size_t n = 0; n < p->count; n++)
+            if (!isfinite(t->grad[0][p->offset + n]))
+                return p->name;
+    }
+    return NULL;
+}
+
 double train_clip_scale(double clip, double norm)
 {
     double scale = clip > 0 ? clip / (norm + 1e-6) : 1;

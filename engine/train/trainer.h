@@ -50,6 +50,8 @@ void trainer_fini(struct trainer *t); /* a zeroed one is fine */
 double trainer_gradients(struct trainer *t, struct train_seq *seqs, size_t n, bool matrices);
 /* Global L2 norm of grad[0]. */
 double trainer_norm(const struct trainer *t);
+/* The name of the first tensor whose gradient holds a NaN or an infinity, or NULL. */
+const char *trainer_find_nonfinite(const struct trainer *t);
 /* AdamW step number `step` (from 1) with the reference's groups. */
 void trainer_update(struct trainer *t, const struct adamw_options *o, double lr, uint64_t step,
                     double norm);

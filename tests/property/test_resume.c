@@ -68,10 +68,10 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    static const char *const runs[] = {"whole", "parts", "killed", "s_whole", "s_parts"};
+    static const char *const runs[] = {"whole", "parts", "killed", "s_whole", "s_parts", "wild"};
     static const char *const files[] = {"checkpoint.safetensors", "model.safetensors",
                                         "state.safetensors", "log.jsonl"};
-    for (size_t r = 0; r < 5; r++) {
+    for (size_t r = 0; r < sizeof runs / sizeof *runs; r++) {
         char name[96];
         for (size_t i = 0; i < 4; i++) {
             snprintf(name, sizeof name, "%s/%s", runs[r], files[i]);
@@ -223,12 +223,34 @@ static void test_killed_and_continued(void **state)
     check_same("whole", "killed", "model.safetensors");
 }
 
+/* A training that runs away says so, and leaves its last good checkpoint. */
+static void test_runs_away(void **state)
+{
+    (void)state;
+    static struct recipe r;
+    const struct train_control c = {0};
+    struct err e = {0};
+    bool done = true;
+    write_recipe("wild", MODEL, ", \"clip\": 0");
+    struct pool *pool = pool_new(2, "test", 0, &e);
+    assert_non_null(pool);
+    assert_int_equal(recipe_read(&r, in_folder("wild.json"), &e), 0);
+    r.schedule.lr = r.schedule.lr_final = 1e9;
+    assert_int_equal(train_base(&r, &c, pool, &done, &e), ERR_NUMERIC);
+    assert_false(done);
+    assert_non_null(strstr(e.msg, "training step "));
+    assert_non_null(strstr(e.msg, "first in "));
+    assert_null(strstr(e.msg, "no tensor"));
+    pool_free(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_state_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
+        cmocka_unit_test(test_runs_away),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
