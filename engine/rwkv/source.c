@@ -178,14 +178,35 @@ static const struct rwkv_spec *spec_named(const char *name)
 
 /* ---- sizes ------------------------------------------------------------------------------------ */
 
-static size_t count_layers(struct reader *r)
+/* The layer that a tensor's name begins with, or SIZE_MAX. */
+static size_t layer_of_name(const struct reader *r, const char *name)
+{
+    const char *prefix = r->gguf ? "blk." : "blocks.";
+    size_t n = strlen(prefix), layer = 0;
+    if (strncmp(name, prefix, n) != 0)
+        return SIZE_MAX;
+    for (name += n; *name >= '0' && *name <= '9' && layer < 1000000; name++)
+        layer = 10 * layer + (size_t)(*name - '0');
+    return *name == '.' ? layer : SIZE_MAX;
+}
+
+/* Layers 0, 1, ... as long as each has its first tensor; none may follow a gap. */
+static int count_layers(struct reader *r)
 {
     char name[64];
     size_t n = 0;
-    do
-        file_name(r, &layer_specs[0], n++, name);
-    while (tensor_file_find(r->f, name));
-    return n - 1;
+    for (;; n++) {
+        file_name(r, &layer_specs[0], n, name);
+        if (!tensor_file_find(r->f, name))
+            break;
+    }
+    bool more = n == 0;
+    for (size_t i = 0; i < tensor_file_count(r->f) && !more; i++) {
+        size_t layer = layer_of_name(r, tensor_file_get(r->f, i)->name);
+        more = layer != SIZE_MAX && layer >= n;
+    }
+    r->info->n_layer = n;
+    return more ? err_set(r->e, ERR_FORMAT, "tensor %s: not in the file", name) : 0;
 }
 
 static int read_head_size(struct reader *r)
@@ -268,10 +289,7 @@ static int read_sizes(struct reader *r, const char *path)
     if (!shape_2d(emb, &info->n_vocab, &info->n_embd) || !info->n_vocab || !info->n_embd ||
         info->n_vocab > UINT32_MAX)
         return wrong_shape(r, emb, "[vocabulary, n_embd]");
-    if ((info->n_layer = count_layers(r)) == 0)
-        return err_set(r->e, ERR_FORMAT, "no layers: tensor %s not in the file",
-                       r->gguf ? "blk.0.attn_norm.weight" : "blocks.0.ln1.weight");
-    if (read_head_size(r) < 0 || read_lora_order(r, path) < 0)
+    if (count_layers(r) < 0 || read_head_size(r) < 0 || read_lora_order(r, path) < 0)
         return r->e->code;
     size_t cols;
     if (!(key = find(r, spec_named("ffn.key.weight"), 0)))
