@@ -162,10 +162,10 @@ static void test_state_stopped_and_continued(void **state)
     check_same("s_whole", "s_parts", "state.safetensors");
 }
 
-/* The binary, built beside this test. */
-static pid_t spawn(const char *name, int *err_fd)
+/* `dreamstated train WHAT RECIPE [OPTION]` with the binary that was built beside this test. */
+static pid_t spawn(const char *what, const char *recipe, const char *option, int *err_fd)
 {
-    char exe[512], recipe[64];
+    char exe[512];
     int fd[2];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     assert_true(n > 0);
@@ -174,14 +174,12 @@ static pid_t spawn(const char *name, int *err_fd)
         *strrchr(exe, '/') = 0;
     assert_true(strlen(exe) + 16 < sizeof exe);
     memcpy(exe + strlen(exe), "/dreamstated", sizeof "/dreamstated");
-    snprintf(recipe, sizeof recipe, "%s.json", name);
-    const char *path = in_folder(recipe);
     assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         dup2(fd[1], 2);
-        execl(exe, exe, "train", "base", path, (char *)NULL);
+        execl(exe, exe, "train", what, recipe, option, (char *)NULL);
         _exit(127);
     }
     close(fd[1]);
@@ -213,14 +211,36 @@ static void test_killed_and_continued(void **state)
     rng_init(&rng, 12, 0);
     for (int round = 0; round < 6;
          round++) { /* the first line says where it begins, then every 10 steps */
-        pid_t pid = spawn("killed", &fd);
+        pid_t pid = spawn("base", in_folder("killed.json"), NULL, &fd);
         follow(pid, fd, 1 + rng_below(&rng, 3));
     }
-    pid_t pid = spawn("killed", &fd);
+    pid_t pid = spawn("base", in_folder("killed.json"), NULL, &fd);
     int status = follow(pid, fd, 0);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     check_same("whole", "killed", "checkpoint.safetensors");
     check_same("whole", "killed", "model.safetensors");
+}
+
+static int exit_code(const char *what, const char *recipe, const char *option)
+{
+    int fd;
+    pid_t pid = spawn(what, recipe, option, &fd);
+    int status = follow(pid, fd, 0);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_exit_codes(void **state)
+{
+    (void)state;
+    const char *recipe = in_folder("whole.json");
+    assert_int_equal(exit_code("base", recipe, NULL), 0); /* all steps are done already */
+    assert_int_equal(exit_code("base", in_folder("nothing.json"), NULL), 1);
+    assert_int_equal(exit_code("state", recipe, NULL), 1); /* its model is a shape, not a file */
+    assert_int_equal(exit_code("cake", recipe, NULL), 2);
+    assert_int_equal(exit_code("base", recipe, "--threads"), 2);
+    assert_int_equal(exit_code("base", recipe, "--sideways"), 2);
+    assert_int_equal(exit_code("base", NULL, NULL), 2);
 }
 
 /* A training that runs away says so, and leaves its last good checkpoint. */
@@ -250,6 +270,7 @@ int main(void)
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_state_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
+        cmocka_unit_test(test_exit_codes),
         cmocka_unit_test(test_runs_away),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
