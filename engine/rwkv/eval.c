@@ -20,7 +20,17 @@ struct part {
     float *scratch; /* this thread's */
 };
 
+/* Up to so many multiply-adds a block is done by the calling thread alone: waking the others and
+ * meeting them seven times a layer would cost more than they save. */
+#define ALONE ((size_t)4 << 20)
+
 /* ---- pieces ----------------------------------------------------------------------------------- */
+
+static void meet(const struct part *p)
+{
+    if (p->parts > 1)
+        pool_barrier(p->s->pool);
+}
 
 /* This thread's share of the rows of y = W x for the block's first n rows. */
 static void product(const struct part *p, const struct mat *w, const struct rows_buf *x, size_t n,
@@ -232,19 +242,19 @@ static void run_layer(const struct part *p, size_t layer)
     const struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
     att_in(p, layer);
-    pool_barrier(s->pool);
+    meet(p);
     att_project(p, layer);
-    pool_barrier(s->pool);
+    meet(p);
     att_mix(p, layer);
-    pool_barrier(s->pool);
+    meet(p);
     product_share(p, &y->output, &s->y, s->x.row, true); /* 10 */
-    pool_barrier(s->pool);
+    meet(p);
     ffn_in(p, layer);
-    pool_barrier(s->pool);
+    meet(p);
     ffn_key(p, layer);
-    pool_barrier(s->pool);
+    meet(p);
     product_share(p, &y->ffn_value, &s->ffn, s->x.row, true);
-    pool_barrier(s->pool);
+    meet(p);
 }
 
 /* Logits of the rows that want them; LN_out of those is gathered at the front of z. */
@@ -258,7 +268,7 @@ static void run_head(const struct part *p)
         float *z = wanted ? s->in[0].row[at++] : s->in[1].row[0];
         norm_row(p, i, m->ln_out_w, m->ln_out_b, z, FAULT_AFTER_LAYERS, m->info.n_layer - 1);
     }
-    pool_barrier(s->pool);
+    meet(p);
     pool_slice(m->head.rows, 16, p->part, p->parts, &lo, &hi);
     if (s->n_logits)
         product(p, &m->head, &s->in[0], s->n_logits, s->logits, false, lo, hi);
@@ -274,7 +284,7 @@ static void run_block(void *ctx, int part, int parts)
                      .scratch = s->scratch + (size_t)part * s->scratch_floats};
     pool_slice(s->m->info.n_embd, 16, part, parts, &p.lo, &p.hi);
     embed(&p);
-    pool_barrier(s->pool);
+    meet(&p);
     for (size_t layer = 0; layer < s->m->info.n_layer; layer++)
         run_layer(&p, layer);
     run_head(&p);
@@ -318,7 +328,7 @@ static void add_row(struct rwkv_session *s, struct rwkv_seq *q, size_t index, si
 static bool logits_bad(const struct rwkv_session *s, size_t at)
 {
     bool bad = false;
-    for (int t = 0; t < pool_threads(s->pool); t++)
+    for (int t = 0; t < s->parts; t++)
         bad |= s->logits_bad[(size_t)t * s->max_rows + at];
     return bad;
 }
@@ -348,7 +358,13 @@ static int flush_block(struct rwkv_session *s, int rc, struct err *e)
 {
     if (s->n == 0)
         return rc;
-    pool_run(s->pool, run_block, s);
+    s->parts = pool_threads(s->pool);
+    if (s->n <= ALONE / s->m->weights)
+        s->parts = 1;
+    if (s->parts == 1)
+        run_block(s, 0, 1);
+    else
+        pool_run(s->pool, run_block, s);
     rc = check_rows(s, rc, e);
     s->n = s->n_logits = 0;
     return rc;

@@ -181,10 +181,13 @@ static void count_bytes(struct loader *l)
     }
     info->weight_bytes = bytes;
     info->weights_type = m->layers[0].key.type;
+    m->weights = 1;
     for (size_t i = 0; i < l->found.n; i++) {
         const struct rwkv_source *s = &l->found.sources[i];
         size_t count = rwkv__source_count(s);
         info->n_params += count;
+        if (l->found.specs[i]->kind != SPEC_EMBEDDING)
+            m->weights += count;
         info->file_weight_bytes +=
             count / dtype_block_len(s->t->dtype) * dtype_block_bytes(s->t->dtype);
     }

@@ -33,6 +33,7 @@ struct rwkv_model {
     float *vectors;           /* owned: all the [C] above */
     uint8_t *mapping;         /* owned: the other matrices, read-only once loaded */
     size_t mapping_bytes, weights_bytes;
+    size_t weights;           /* multiply-adds of one token: all but the embedding */
 };
 
 /* One canonical tensor (BlinkDL's name and shape) and where its values stand in the file. */

@@ -47,6 +47,7 @@ struct rwkv_session {
 
     /* the present block; written before pool_run, read by all */
     size_t n, n_logits;
+    int parts; /* threads at work on it */
 };
 
 #endif
