@@ -8,7 +8,7 @@ import { Raw } from '../lib/raw.mjs';
 const active = 'dreamstate_sequences_active';
 const waiting = 'dreamstate_sequences_waiting';
 // More than the buffers of both ends hold: a thousand bytes and more for each token of the prompt.
-const plenty = { prompt: Array(60000).fill(65), max_tokens: 1, echo: true, logprobs: 20 };
+const plenty = { prompt: Array(40000).fill(65), max_tokens: 1, echo: true, logprobs: 20 };
 const endless = { prompt: 'a', max_tokens: 1048576 };
 
 let d;
@@ -35,7 +35,7 @@ for (const [what, body, how] of [
   ['a stream, reset', { ...endless, stream: true }, (r) => r.socket.resetAndDestroy?.() ?? r.destroy()],
   ['a whole answer', endless, (r) => r.destroy()],
   ['a whole answer, half closed', endless, (r) => r.socket.end()],
-  ['in prefill', { prompt: Array(400000).fill(65), max_tokens: 1 }, (r) => r.destroy()],
+  ['in prefill', { prompt: Array(150000).fill(65), max_tokens: 1 }, (r) => r.destroy()],
 ])
   test(`the client of ${what} leaves: the sequence is free`, async () => {
     const raw = await ask(body);
@@ -76,7 +76,7 @@ test('a client with several choices leaves: all of them end', async () => {
 });
 
 test('a bake whose client leaves keeps nothing', async () => {
-  const raw = (await Raw.open(d.port)).post('/v1/states', JSON.stringify({ name: 'half', tokens: Array(400000).fill(66) }));
+  const raw = (await Raw.open(d.port)).post('/v1/states', JSON.stringify({ name: 'half', tokens: Array(150000).fill(66) }));
   await leavesAlone(active, () => raw.destroy());
   assert.equal((await d.get('/v1/states/half')).status, 404);
 });
