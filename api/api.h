@@ -20,7 +20,7 @@ struct api_options {
     size_t max_body;      /* bytes of a request body; 0 = 16 MiB */
     unsigned timeout_s;   /* idle connections; 0 = 60 */
     unsigned connections; /* at most; 0 = 1000 */
-    unsigned grace_ms;     /* api_stop gives answers in flight this long to be read; 0 = 5000 */
+    unsigned grace_ms;    /* api_stop gives answers in flight this long to be read; 0 = 5000 */
     bool keep_half_open;  /* a waiting client that has shut down its sending side is not gone */
 };
 

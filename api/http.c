@@ -49,10 +49,16 @@ static enum MHD_Result queue_response(struct req *r, struct MHD_Response *m)
     return ok;
 }
 
+static enum MHD_Result answer_error(struct req *r);
+
 static enum MHD_Result answer(struct req *r)
 {
     struct MHD_Response *m;
     size_t n = 0;
+    if (r->reply.body.failed) {
+        err_set(&r->err, ERR_NOMEM, "no memory for the answer");
+        return answer_error(r);
+    }
     if (r->reply.still) {
         m = MHD_create_response_from_buffer(r->reply.still_bytes, (void *)(uintptr_t)r->reply.still,
                                             MHD_RESPMEM_PERSISTENT);
@@ -80,7 +86,7 @@ static enum MHD_Result answer_error(struct req *r)
     r->reply.location[0] = 0;
     buf_reset(&r->reply.body);
     json_error_body(&r->reply.body, &r->err);
-    return answer(r);
+    return r->reply.body.failed ? MHD_NO : answer(r);
 }
 
 /* Moves the streams on until there are events to send, the end, or a wait (false). */

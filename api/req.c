@@ -179,7 +179,9 @@ static bool pump_source(struct req *r, size_t i)
         return true;
     s->ended = true;
     r->n_ended++;
-    if (s->call->err.code)
+    if (s->call->err.code == ERR_CANCELLED)
+        err_set(&r->err, ERR_UNAVAILABLE, "the daemon is shutting down"); /* its client is here */
+    else if (s->call->err.code)
         r->err = s->call->err;
     else
         r->task->ended(r, i, &r->err);

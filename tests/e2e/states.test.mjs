@@ -119,14 +119,21 @@ test('SIGTERM in mid-stream: the stream ends whole, the exit is 0, what was save
   });
 });
 
-test('SIGTERM with a request that does not end: it is cancelled after --drain-seconds, the exit is 0', async () => {
+test('SIGTERM with requests that do not end: they are told so after --drain-seconds, the exit is 0', async () => {
   const d = await Daemon.start({ model, args: ['--drain-seconds', '0'] });
-  const raw = await Raw.open(d.port);
-  raw.post('/v1/completions', JSON.stringify({ prompt: 'a', max_tokens: 1048576, stream: true }));
-  await raw.until((b) => b.includes('"text"'));
+  const endless = { prompt: 'a', max_tokens: 1048576 };
+  const [stream, whole] = [await Raw.open(d.port), await Raw.open(d.port)];
+  stream.post('/v1/completions', JSON.stringify({ ...endless, stream: true }));
+  whole.post('/v1/completions', JSON.stringify(endless));
+  await stream.until((b) => b.includes('"text"'));
+  await d.until('dreamstate_sequences_active', (v) => v === 2);
   d.child.kill('SIGTERM');
-  const text = await raw.end();
-  assert.ok(!text.includes('[DONE]'));
+  const last = frames((await stream.answer()).body.toString('utf8')).at(-1);
+  assert.equal(last.error.code, 'unavailable');
+  const r = await whole.answer();
+  assert.equal(r.status, 503);
+  assert.equal(JSON.parse(r.body).error.code, 'unavailable');
+  for (const raw of [stream, whole]) raw.destroy();
   d.agent.destroy();
   assert.deepEqual(await d.exited, { code: 0, signal: null });
 });
