@@ -49,8 +49,7 @@ show "And God $(jq -r '.choices[0].text' <<<"$before")"
 show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' <<<"$before")"
 
 say "4. Kill the daemon with SIGKILL and start it again"
-kill -KILL "$pid"
-wait "$pid" 2>/dev/null || true
+{ kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
 start
 
 say "5. Continue from the stored state: the text is not read again"

@@ -89,14 +89,14 @@ static size_t random_size(uint64_t *seed)
     return limit == 5 << 20 ? limit : 1 + seeded_next(seed) % limit;
 }
 
-static void name_of(int i, char name[16])
+static void name_of(int i, char name[24])
 {
-    snprintf(name, 16, "name-%d", i);
+    snprintf(name, 24, "name-%d", i);
 }
 
 static void begin_put(struct writer *w, struct flight *f)
 {
-    char name[16];
+    char name[24];
     struct err e;
     size_t n = random_size(&w->seed);
     void *blob = seeded_bytes(seeded_next(&w->seed) % 300, n); /* some are shared */
@@ -109,7 +109,7 @@ static void begin_put(struct writer *w, struct flight *f)
 
 static void begin_delete(struct writer *w, struct flight *f, bool all)
 {
-    char name[16];
+    char name[24];
     struct err e;
     pthread_mutex_lock(&w->lock);
     uint64_t latest = w->latest[f->m.name];
@@ -227,7 +227,7 @@ static void check_all(struct known *k, struct store *s)
 {
     uint64_t n_states = 0;
     for (int i = 0; i < N_NAMES; i++) {
-        char name[16];
+        char name[24];
         name_of(i, name);
         for (uint64_t v = 1; v <= k->latest[i] + N_IN_FLIGHT && v < MAX_VERSION; v++) {
             struct answer a;
