@@ -5,7 +5,7 @@ set -u
 shift
 passed=0 failed=0 skipped=0
 for t in "$@"; do
-    out=$(timeout "${TEST_TIMEOUT:-300}" ${TEST_WRAP:-} "$t" 2>&1)
+    out=$(timeout "${TEST_TIMEOUT:-1200}" ${TEST_WRAP:-} "$t" 2>&1)
     rc=$?
     p=$(printf '%s\n' "$out" | grep -c '^\[       OK \]')
     f=$(printf '%s\n' "$out" | grep -c '^\[  FAILED  \] [^0-9]')
