@@ -26,7 +26,7 @@ async function leavesAlone(gauge, go) {
   go();
   await d.until(gauge, (v) => v === 0);
   const ms = Number(process.hrtime.bigint() - start) / 1e6;
-  await d.until('dreamstate_cancelled_total', (v) => v === cancelled + 1);
+  await d.until('dreamstate_cancelled_total', (v) => v > cancelled);
   return ms;
 }
 
@@ -62,22 +62,25 @@ test('a queued client leaves: the queue is empty, the other runs on', async () =
   const first = await ask({ ...endless, stream: true });
   await d.until(active, (v) => v === 1);
   const second = await ask(endless);
-  await leavesAlone(waiting, () => second.destroy());
-  assert.equal(await d.metric(active), 1);
-  await leavesAlone(active, () => first.destroy());
+  try {
+    await leavesAlone(waiting, () => second.destroy());
+    assert.equal(await d.metric(active), 1);
+    await leavesAlone(active, () => first.destroy());
+  } finally {
+    for (const raw of [first, second]) raw.destroy();
+  }
 });
 
 test('a client with several choices leaves: all of them end', async () => {
   const raw = await ask({ ...endless, n: 8 });
-  await d.until(waiting, (v) => v === 7);
-  raw.destroy();
+  await d.until(waiting, (v) => v === 7).finally(() => raw.destroy());
   await d.until(waiting, (v) => v === 0);
   await d.until(active, (v) => v === 0);
 });
 
 test('a bake whose client leaves keeps nothing', async () => {
   const raw = (await Raw.open(d.port)).post('/v1/states', JSON.stringify({ name: 'half', tokens: Array(150000).fill(66) }));
-  await leavesAlone(active, () => raw.destroy());
+  await leavesAlone(active, () => raw.destroy()).finally(() => raw.destroy());
   assert.equal((await d.get('/v1/states/half')).status, 404);
 });
 

@@ -103,7 +103,7 @@ export class Daemon {
   }
 
   // Until the metric satisfies the test. Each look is an exchange with the daemon: no fixed sleeps.
-  async until(name, test, seconds = 30) {
+  async until(name, test, seconds = 120) {
     const end = Date.now() + seconds * 1000;
     for (;;) {
       const v = await this.metric(name);
