@@ -230,7 +230,7 @@ static void collect(struct bench *b)
     add_result(b, "MB", (double)i->weight_bytes / 1e6, "weights read for a token");
     add_result(b, "tokens/s", limit, "memory limit of decoding");
     for (int k = 0; k < N_DECODE; k++)
-        add_result(b, "tokens/s", median(&b->decode[k]), "decode, %zu sequences", decode_seqs[k]);
+        add_result(b, "tokens/s", median(&b->decode[k]), "decode, %zu at once", decode_seqs[k]);
     add_result(b, "%", 100 * median(&b->decode[0]) / limit, "share of the memory limit");
     add_result(b, "tokens/s", median(&b->prefill), "prefill, %d tokens", PROMPT);
     add_result(b, "cores", median(&b->cores), "cores had, of %d", b->o.threads);
@@ -242,8 +242,8 @@ static void collect(struct bench *b)
     for (int k = 0; k < N_DECODE; k++)
         if (b->peer_decode[k].n) {
             double peer = median(&b->peer_decode[k]);
-            add_result(b, "tokens/s", peer, "llama.cpp decode, %zu sequences", decode_seqs[k]);
-            add_result(b, "x", median(&b->decode[k]) / peer, "ratio, decode, %zu sequences",
+            add_result(b, "tokens/s", peer, "llama.cpp decode, %zu at once", decode_seqs[k]);
+            add_result(b, "x", median(&b->decode[k]) / peer, "ratio, decode, %zu at once",
                        decode_seqs[k]);
         }
     add_result(b, "tokens/s", median(&b->peer_prefill), "llama.cpp prefill, %d tokens", PROMPT);
