@@ -110,12 +110,12 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
 
 # Tests with more than one thread in them.
-THREAD_TESTS := $(foreach t,pool determinism stream mailbox store service service_state http,$(filter %/test_$(t),$(TEST_BIN)))
+THREAD_TESTS := $(foreach t,pool determinism stream mailbox store service service_state http rwkv_train state_tuning,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
 
 test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, which it does not know)
-	$(Q)DREAMSTATE_CPU=c TEST_TIMEOUT=3000 TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full" \
+	$(Q)DREAMSTATE_CPU=c OPENBLAS_NUM_THREADS=1 TEST_TIMEOUT=3000 TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full" \
 	  tests/run.sh $(B) $(filter $(B)/tests/unit/%,$(TEST_BIN))
 
 test-http: $(BIN) tests/node_modules/.package-lock.json ## contract and end-to-end tests of the HTTP interface (Node 18 or newer)
