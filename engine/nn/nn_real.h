@@ -64,7 +64,7 @@ static inline float nn_exp(float x)
     x = x < -87.3f ? -87.3f : x;
     x = x > 88.0f ? 88.0f : x;
     /* x = n ln2 + r, n rounded to nearest by adding and taking away 1.5 * 2^23 */
-    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    float magic = x * 1.44269504f + 12582912.0f, n = magic - 12582912.0f;
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f; /* Cephes expf: e^r = 1 + r + r^2 p(r), |r| <= ln2 / 2 */
     p = p * r + 1.3981999507e-3f;
@@ -73,7 +73,9 @@ static inline float nn_exp(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    uint32_t bits; /* magic's low mantissa bits are n; NaN stays NaN through p */
+    memcpy(&bits, &magic, sizeof bits);
+    bits = (bits + 127) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
     return p * scale;
