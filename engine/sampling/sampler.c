@@ -24,6 +24,7 @@ struct sampler {
     /* Scratch: the candidates, ids ascending. */
     uint32_t *id; /* [n_vocab] */
     float *x;     /* [n_vocab]: logits, then weights exp((logit - max) / temperature) */
+    float *rank;  /* [n_vocab]: -|surprisal - entropy|; NULL without typical_p */
     size_t n;
     struct select_bins bins;
 };
@@ -45,6 +46,7 @@ int sampling_check(const struct sampling_params *p, struct err *e)
         {"temperature", p->temperature, 0, 100},
         {"top_p", p->top_p, 0, 1},
         {"min_p", p->min_p, 0, 1},
+        {"typical_p", p->typical_p, 0, 1},
         {"presence_penalty", p->presence_penalty, -100, 100},
         {"frequency_penalty", p->frequency_penalty, -100, 100},
         {"penalty_decay", p->penalty_decay, 0, 1},
@@ -78,6 +80,8 @@ struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, str
     s->x = calloc(n_vocab, sizeof *s->x);
     if (!s->id || !s->x)
         goto nomem;
+    if (p->typical_p < 1 && !(s->rank = calloc(n_vocab, sizeof *s->rank)))
+        goto nomem;
     if (has_penalties(p)) {
         s->seen = calloc(n_vocab, sizeof *s->seen);
         s->occurrences = calloc(n_vocab, sizeof *s->occurrences);
@@ -102,6 +106,7 @@ void sampler_free(struct sampler *s)
     free(s->is_seen);
     free(s->id);
     free(s->x);
+    free(s->rank);
     free(s);
 }
 
@@ -128,12 +133,26 @@ int sampler_set_bias(struct sampler *s, const struct logit_bias *bias, size_t n,
     return 0;
 }
 
-/* x = logits with penalties and biases, NaN as -inf and at most FLT_MAX; returns the largest. */
-static float adjust_logits(struct sampler *s, const float *logits)
+static bool is_allowed(const uint64_t *allowed, size_t id)
+{
+    return allowed[id / 64] >> id % 64 & 1;
+}
+
+static void ban_others(struct sampler *s, const uint64_t *allowed)
+{
+    for (size_t i = 0; i < s->n_vocab; i++)
+        s->x[i] = is_allowed(allowed, i) ? s->x[i] : -INFINITY;
+}
+
+/* x = the allowed logits with penalties and biases, NaN as -inf and at most FLT_MAX; returns the
+ * largest. */
+static float adjust_logits(struct sampler *s, const float *logits, const uint64_t *allowed)
 {
     const struct sampling_params *p = &s->params;
     float max = -INFINITY;
     memcpy(s->x, logits, s->n_vocab * sizeof *s->x);
+    if (allowed)
+        ban_others(s, allowed);
     for (size_t i = 0; i < s->n_seen; i++) {
         uint32_t id = s->seen[i];
         float l = s->x[id];
@@ -151,12 +170,13 @@ static float adjust_logits(struct sampler *s, const float *logits)
     return max;
 }
 
-/* Leaves the candidates that belong to the selection, in their order. */
-static void keep_selected(struct sampler *s, struct selection sel)
+/* Leaves the candidates that belong to the selection by the value of `by` [n] (x itself, or an
+ * array beside it), in their order. */
+static void keep_selected(struct sampler *s, const float *by, struct selection sel)
 {
     size_t n = 0;
     for (size_t i = 0; i < s->n; i++) {
-        uint32_t key = select_key(s->x[i]);
+        uint32_t key = select_key(by[i]);
         if (key < sel.key || (key == sel.key && sel.ties == 0))
             continue;
         sel.ties -= key == sel.key;
@@ -174,6 +194,31 @@ static double weight_sum(const struct sampler *s)
     return sum;
 }
 
+static float max_weight(const struct sampler *s)
+{
+    float max = 0;
+    for (size_t i = 0; i < s->n; i++)
+        max = s->x[i] > max ? s->x[i] : max;
+    return max;
+}
+
+/* With S = sum of the weights x: p = x / S, surprisal -log p = log S - log x, entropy H = log S -
+ * (sum of x log x) / S; so surprisal - H = m - log x with m = (sum of x log x) / S. */
+static void keep_typical(struct sampler *s)
+{
+    double sum = 0, weighted = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        s->rank[i] = logf(s->x[i]); /* a weight of 0 is infinitely far from typical */
+        sum += (double)s->x[i];
+        weighted += s->x[i] > 0 ? (double)s->x[i] * (double)s->rank[i] : 0;
+    }
+    float m = (float)(weighted / sum);
+    for (size_t i = 0; i < s->n; i++)
+        s->rank[i] = -fabsf(m - s->rank[i]);
+    double target = (double)s->params.typical_p * sum;
+    keep_selected(s, s->rank, select_by(s->rank, s->x, s->n, target, &s->bins));
+}
+
 /* The filters, from logits whose largest is max to the weights of the candidates. */
 static void filter(struct sampler *s, float max)
 {
@@ -182,13 +227,16 @@ static void filter(struct sampler *s, float max)
     for (size_t i = 0; i < s->n; i++)
         s->id[i] = (uint32_t)i;
     if (p->top_k > 0 && p->top_k < s->n)
-        keep_selected(s, select_count(s->x, s->n, p->top_k, &s->bins));
+        keep_selected(s, s->x, select_count(s->x, s->n, p->top_k, &s->bins));
     for (size_t i = 0; i < s->n; i++)
         s->x[i] = expf((s->x[i] - max) / p->temperature);
+    if (p->typical_p < 1)
+        keep_typical(s);
     if (p->top_p < 1)
-        keep_selected(s, select_weight(s->x, s->n, (double)p->top_p * weight_sum(s), &s->bins));
-    if (p->min_p > 0) /* the largest weight is 1 */
-        keep_selected(s, (struct selection){select_key(p->min_p), s->n});
+        keep_selected(s, s->x,
+                      select_weight(s->x, s->n, (double)p->top_p * weight_sum(s), &s->bins));
+    if (p->min_p > 0)
+        keep_selected(s, s->x, (struct selection){select_key(p->min_p * max_weight(s)), s->n});
 }
 
 /* Uniform in [0, 1), 53 bits: a function of the seed and the number of tokens accepted. */
@@ -201,9 +249,22 @@ static double draw(const struct sampler *s)
 
 uint32_t sampler_pick(struct sampler *s, const float *logits)
 {
-    float max = adjust_logits(s, logits);
+    return sampler_pick_allowed(s, logits, NULL);
+}
+
+static uint32_t first_allowed(const struct sampler *s, const uint64_t *allowed)
+{
+    for (size_t i = 0; allowed && i < s->n_vocab; i++)
+        if (is_allowed(allowed, i))
+            return (uint32_t)i;
+    return 0;
+}
+
+uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint64_t *allowed)
+{
+    float max = adjust_logits(s, logits, allowed);
     if (max == -INFINITY)
-        return 0;
+        return first_allowed(s, allowed);
     if (s->params.temperature == 0) {
         size_t best = 0;
         while (s->x[best] < max)

@@ -5,10 +5,14 @@
  *     sampler_accept(s, id);
  *
  * Order of the operations: penalties, logit bias, temperature (0: the largest logit, ties to the
- * lowest id), top-k, top-p, min-p, then one draw among what is left, in the order of the ids. Equal
- * probabilities rank by id, lowest first; top-p keeps the fewest tokens that hold top_p of what
- * top-k left; min-p keeps those at least min_p times as likely as the best. A NaN logit counts as
- * -inf; with no finite logit at all the pick is id 0. The draw of token i uses Philox4x32-10 keyed
+ * lowest id), top-k, typical-p, top-p, min-p, then one draw among what is left, in the order of the
+ * ids. Equal probabilities rank by id, lowest first; typical-p (Meister et al. 2022, "Locally
+ * typical sampling") ranks what top-k left by |-log p - H|, H the entropy of its distribution, and
+ * keeps the fewest tokens, least first, that hold typical_p of it; top-p keeps the fewest that hold
+ * top_p of what is then left; min-p keeps those at least min_p times as likely as the best of them.
+ * Tokens outside a mask (sampler_pick_allowed) are out before everything else. A NaN logit counts
+ * as -inf; with no finite logit at all the pick is id 0, with a mask the lowest id it allows. The
+ * draw of token i uses Philox4x32-10 keyed
  * by the seed with counter i, so that a request's text depends on its seed and logits alone, not on
  * the other requests.
  *
@@ -26,6 +30,7 @@ struct sampling_params {
     float temperature;       /* 0 to 2 and above; 0 = greedy */
     float top_p;             /* [0, 1]; 1 = off, 0 = only the most likely token */
     float min_p;             /* [0, 1]; 0 = off */
+    float typical_p;         /* [0, 1]; 1 = off, 0 = only the most typical token */
     uint32_t top_k;          /* 0 = off */
     float presence_penalty;  /* subtracted once from the logit of a token that was sampled before */
     float frequency_penalty; /* subtracted for each of its (decayed) occurrences */
@@ -35,7 +40,7 @@ struct sampling_params {
 };
 #define SAMPLING_DEFAULT                                                                           \
     ((struct sampling_params){                                                                     \
-        .temperature = 1, .top_p = 1, .penalty_decay = 1, .repeat_penalty = 1})
+        .temperature = 1, .top_p = 1, .typical_p = 1, .penalty_decay = 1, .repeat_penalty = 1})
 
 /* 0, or ERR_INVALID with the field's name in e->param. */
 int sampling_check(const struct sampling_params *p, struct err *e);
@@ -53,6 +58,9 @@ struct logit_bias {
 int sampler_set_bias(struct sampler *s, const struct logit_bias *bias, size_t n, struct err *e);
 /* Picks from logits [n_vocab], which stay as they are. */
 uint32_t sampler_pick(struct sampler *s, const float *logits);
+/* The same among the ids whose bit is set in allowed: id i is bit i % 64 of word i / 64, in
+ * (n_vocab + 63) / 64 words. NULL allows all; a mask without a bit gives id 0. */
+uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint64_t *allowed);
 /* Tells it which token was taken: counts for the penalties, and the next draw. */
 void sampler_accept(struct sampler *s, uint32_t id);
 

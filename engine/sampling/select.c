@@ -1,7 +1,6 @@
 #include "engine/sampling/select.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 static float key_value(uint32_t key)
@@ -30,33 +29,56 @@ static uint32_t select_digit(const struct select_bins *bins, double target, doub
     return chosen;
 }
 
-/* Decides the key byte by byte from the top. A value weighs 1, or itself. */
-static struct selection select_top(const float *x, size_t n, bool by_weight, double target,
-                                   struct select_bins *bins)
+/* Decides the key byte by byte from the top; *above becomes the weight of what is larger. A value
+ * weighs w, or 1 if w is NULL. */
+static uint32_t select_threshold(const float *x, const float *w, size_t n, double target,
+                                 double *above, struct select_bins *bins)
 {
     uint32_t prefix = 0, mask = 0; /* the bytes decided so far */
-    double above = 0;
+    *above = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
         memset(bins, 0, sizeof *bins);
         for (size_t i = 0; i < n; i++) {
             uint32_t key = select_key(x[i]);
             if ((key & mask) == prefix)
-                bins->weight[key >> shift & 0xFF] += by_weight ? (double)x[i] : 1.0;
+                bins->weight[key >> shift & 0xFF] += w ? (double)w[i] : 1.0;
         }
-        prefix |= select_digit(bins, target, &above) << shift;
+        prefix |= select_digit(bins, target, above) << shift;
         mask |= (uint32_t)0xFF << shift;
     }
-    double each = by_weight ? (double)key_value(prefix) : 1.0;
+    return prefix;
+}
+
+/* The first of the equal values, each of weight each, that bring above to target. */
+static struct selection select_ties(uint32_t key, double above, double target, double each)
+{
     double ties = ceil((target - above) / each);
-    return (struct selection){prefix, ties > 1 ? (size_t)ties : 1};
+    return (struct selection){key, ties > 1 ? (size_t)ties : 1};
 }
 
 struct selection select_count(const float *x, size_t n, size_t k, struct select_bins *bins)
 {
-    return select_top(x, n, false, (double)k, bins);
+    double above;
+    uint32_t key = select_threshold(x, NULL, n, (double)k, &above, bins);
+    return select_ties(key, above, (double)k, 1);
 }
 
 struct selection select_weight(const float *w, size_t n, double target, struct select_bins *bins)
 {
-    return select_top(w, n, true, target, bins);
+    double above;
+    uint32_t key = select_threshold(w, w, n, target, &above, bins);
+    return select_ties(key, above, target, (double)key_value(key));
+}
+
+struct selection select_by(const float *x, const float *w, size_t n, double target,
+                           struct select_bins *bins)
+{
+    double above;
+    struct selection sel = {select_threshold(x, w, n, target, &above, bins), 0};
+    for (size_t i = 0; i < n && (sel.ties == 0 || above < target); i++)
+        if (select_key(x[i]) == sel.key) {
+            above += (double)w[i];
+            sel.ties++;
+        }
+    return sel;
 }

@@ -34,5 +34,9 @@ struct selection select_count(const float *x, size_t n, size_t k, struct select_
 /* The fewest largest of w [n >= 1] (finite, none negative) whose sum reaches target, at least one.
  */
 struct selection select_weight(const float *w, size_t n, double target, struct select_bins *bins);
+/* The fewest of largest x [n >= 1] whose weights w [n] (as above) reach target, at least one; of
+ * equal x the first. */
+struct selection select_by(const float *x, const float *w, size_t n, double target,
+                           struct select_bins *bins);
 
 #endif

@@ -153,6 +153,7 @@ static void test_selection(void **state)
             sum += (double)ranked[want++].x;
         check_selection(select_weight(x, n, p * total, bins), ranked, n, want);
         check_selection(select_weight(x, n, 0, bins), ranked, n, 1);
+        check_selection(select_by(x, x, n, p * total, bins), ranked, n, want);
         for (size_t i = 0; i < n; i++) /* counts: any sign */
             x[i] = logf(x[i]);
         sort_ranked(x, n, ranked);
@@ -161,20 +162,42 @@ static void test_selection(void **state)
     free(bins);
 }
 
-/* top-k, then top-p and min-p on what it left, by sorting. */
+/* Locally typical sampling by its definition: of the ids in keep, those whose surprisal is nearest to
+ * the entropy, until they hold typical_p. */
+static void naive_typical(const struct sampling_params *p, const float *logits, size_t n, bool *keep)
+{
+    struct ranked *ranked = malloc(n * sizeof *ranked);
+    double *prob = malloc(n * sizeof *prob), entropy = 0, sum = 0;
+    softmax(logits, keep, n, (double)p->temperature, prob);
+    for (size_t i = 0; i < n; i++)
+        entropy -= prob[i] > 0 ? prob[i] * log(prob[i]) : 0;
+    for (size_t i = 0; i < n; i++)
+        ranked[i] = (struct ranked){-(float)fabs(-log(prob[i]) - entropy), i};
+    qsort(ranked, n, sizeof *ranked, rank_order);
+    for (size_t i = 0; i < n; i++) {
+        keep[ranked[i].at] = keep[ranked[i].at] && (i == 0 || sum < (double)p->typical_p);
+        sum += prob[ranked[i].at];
+    }
+    free(prob);
+    free(ranked);
+}
+
+/* top-k, then typical-p, top-p and min-p, each on what the one before left, by sorting. */
 static void naive_filter(const struct sampling_params *p, const float *logits, size_t n, bool *keep)
 {
     struct ranked *ranked = malloc(n * sizeof *ranked);
-    double *prob = malloc(n * sizeof *prob), sum = 0;
+    double *prob = malloc(n * sizeof *prob), sum = 0, best = 0;
     size_t k = p->top_k ? p->top_k : n;
     sort_ranked(logits, n, ranked);
     for (size_t i = 0; i < n; i++)
         keep[ranked[i].at] = i < k;
+    if (p->typical_p < 1)
+        naive_typical(p, logits, n, keep);
     softmax(logits, keep, n, (double)p->temperature, prob);
     for (size_t i = 0; i < n; i++) {
         size_t at = ranked[i].at;
-        keep[at] =
-            keep[at] && sum < (double)p->top_p && prob[at] >= (double)p->min_p * prob[ranked[0].at];
+        best = best > prob[at] ? best : prob[at];
+        keep[at] = keep[at] && sum < (double)p->top_p && prob[at] >= (double)p->min_p * best;
         sum += prob[at];
     }
     free(prob);
@@ -190,13 +213,14 @@ static void test_filters(void **state)
     bool keep[N];
     struct rng r;
     rng_init(&r, 7, 0);
-    for (uint64_t round = 0; round < 12; round++) {
+    for (uint64_t round = 0; round < 24; round++) {
         struct sampling_params p = SAMPLING_DEFAULT;
         p.seed = 77 + round;
         p.temperature = 0.5f + (float)rng_uniform(&r);
         p.top_k = round % 2 ? 5 + (uint32_t)rng_below(&r, 20) : 0;
         p.top_p = round % 3 ? 0.5f + 0.5f * (float)rng_uniform(&r) : 1;
         p.min_p = round % 4 ? 0.1f * (float)rng_uniform(&r) : 0;
+        p.typical_p = round % 5 < 3 ? 0.3f + 0.7f * (float)rng_uniform(&r) : 1;
         for (int i = 0; i < N; i++)
             logits[i] = 2 * (float)rng_normal(&r);
         naive_filter(&p, logits, N, keep);

@@ -32,6 +32,7 @@ static void test_check(void **state)
         {offsetof(struct sampling_params, temperature), {-0.1f, INFINITY, NAN}, "temperature"},
         {offsetof(struct sampling_params, top_p), {-0.1f, 1.01f, NAN}, "top_p"},
         {offsetof(struct sampling_params, min_p), {-0.1f, 1.01f, NAN}, "min_p"},
+        {offsetof(struct sampling_params, typical_p), {-0.1f, 1.01f, NAN}, "typical_p"},
         {offsetof(struct sampling_params, presence_penalty),
          {-101, INFINITY, NAN},
          "presence_penalty"},
@@ -93,6 +94,7 @@ static void test_odd_logits(void **state)
     all.top_k = 3;
     all.top_p = 0.9f;
     all.min_p = 0.01f;
+    all.typical_p = 0.9f;
     const struct sampling_params params[] = {SAMPLING_DEFAULT, all, greedy()};
     const float logits[][4] = {
         {NAN, 1, -INFINITY, NAN},
@@ -238,6 +240,63 @@ static void test_filters(void **state)
     assert_int_equal(picked(p, logits), 0x1F);
 }
 
+static void test_typical(void **state)
+{
+    (void)state;
+    /* H of .1 .4 .2 .05 .25 is 1.415 nats; |-log p - H|: .887 .499 .194 1.58 .029, so the order is
+     * 4 2 1 0 3 */
+    float logits[5];
+    const float prob[5] = {0.1f, 0.4f, 0.2f, 0.05f, 0.25f}, even[5] = {0};
+    for (int i = 0; i < 5; i++)
+        logits[i] = logf(prob[i]);
+    static const struct {
+        float typical_p;
+        unsigned want;
+    } cases[] = {{0, 0x10}, {0.24f, 0x10}, {0.26f, 0x14}, {0.46f, 0x16}, {0.86f, 0x17}, {1, 0x1F}};
+    struct sampling_params p = SAMPLING_DEFAULT;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        p.typical_p = cases[i].typical_p;
+        assert_int_equal(picked(p, logits), cases[i].want);
+    }
+    p.typical_p = 0.5f;
+    assert_int_equal(picked(p, even), 0x07); /* ties: the lowest ids */
+    p.typical_p = 0.3f; /* leaves 4 and 2; then .5 of that is 4 alone */
+    p.top_p = 0.5f;
+    assert_int_equal(picked(p, logits), 0x10);
+    p.top_p = 1;
+    p.min_p = 0.9f; /* of .25, not of .4 */
+    assert_int_equal(picked(p, logits), 0x10);
+    p.min_p = 0.7f;
+    assert_int_equal(picked(p, logits), 0x14);
+}
+
+static void test_allowed(void **state)
+{
+    (void)state;
+    enum { N = 130 };
+    float logits[N];
+    const uint64_t allowed[3] = {1u << 5, 1u << 3, 1u << 1}, none[3] = {0}; /* 5 67 129 */
+    for (int i = 0; i < N; i++)
+        logits[i] = (float)(i % 3) / 4 + (i % 64 == 9 ? 9 : 0);
+    struct sampling_params p = SAMPLING_DEFAULT;
+    p.top_k = 3; /* of the allowed ones: the mask comes first */
+    struct sampler *s = make(p, N);
+    unsigned seen = 0;
+    for (int i = 0; i < 4000; i++) {
+        uint32_t id = sampler_pick_allowed(s, logits, allowed);
+        assert_true(id == 5 || id == 67 || id == 129);
+        seen |= 1u << id / 64;
+        sampler_accept(s, id);
+    }
+    assert_int_equal(seen, 7);
+    for (int i = 0; i < N; i++)
+        logits[i] = i == 70 ? 1 : -INFINITY;
+    assert_int_equal(sampler_pick(s, logits), 70);
+    assert_int_equal(sampler_pick_allowed(s, logits, allowed), 5);
+    assert_int_equal(sampler_pick_allowed(s, logits, none), 0);
+    sampler_free(s);
+}
+
 static void sequence(uint64_t seed, int skip, uint32_t *ids, size_t n)
 {
     struct sampling_params p = SAMPLING_DEFAULT;
@@ -305,6 +364,7 @@ int main(void)
         cmocka_unit_test(test_odd_logits), cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_bias),       cmocka_unit_test(test_filters),
         cmocka_unit_test(test_seed),       cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_typical),    cmocka_unit_test(test_allowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
