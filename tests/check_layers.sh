@@ -34,7 +34,7 @@ BEGIN {
     home["sqlite3.h"] = "store/"
     home["cblas.h"] = "engine/kernels/"
     home["openblas_config.h"] = "engine/kernels/"
-    home["jansson.h"] = "api/ daemon/ engine/tensor/ engine/train/"
+    home["jansson.h"] = "api/ daemon/ engine/sampling/ engine/tensor/ engine/train/"
 }
 function layer(f) {
     if (starts(f, "daemon/base/")) return "daemon/base"
