@@ -155,7 +155,7 @@ static void say_listening(const struct server *s)
     fflush(stdout);
     LOG(&s->log, LOG_INFO, "listening", LOG_STR("host", s->config.host),
         LOG_INT("port", api_port(s->api)), LOG_STR("data", s->config.data),
-        LOG_STR("store", store_backend()));
+        LOG_STR("store", store_backend((char[32]){0}, 32)));
 }
 
 /* Runs until a signal; the exit code. */
@@ -164,6 +164,7 @@ static int serve(struct server *s)
     struct err e = {0};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL); /* a client that has gone is an error of write() */
+    sigaction(SIGXFSZ, &ignore, NULL); /* and so is a file that may not grow */
     s->log.fd = STDERR_FILENO;
     gemm_setup(); /* OpenBLAS starts no threads of its own beside ours */
     log_level_parse(s->config.log_level, &s->log.level);

@@ -72,7 +72,8 @@ static void on_found(void *arg, const struct err *e, const struct store_state *s
     metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
     if (!own.code) {
         q->record = *state;
-        q->record.parents = q->record.origin = q->record.tags = q->record.norms = NULL;
+        q->record.parents = q->record.origin = q->record.tags = q->record.norms =
+        q->record.description = NULL;
         snprintf(q->used, sizeof q->used, "%s@%llu", state->name,
                  (unsigned long long)state->version);
         check_model(q, &own);
@@ -255,8 +256,9 @@ static int pack_and_put(struct sequence *q, struct texts *t, struct err *e)
                           e) < 0)
         return e->code;
     record.bytes = q->blob_bytes;
-    int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes,
-                                  q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR,
+    const struct store_write how = {
+        .if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR};
+    int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes, &how,
                                   on_saved, q, e);
     if (rc < 0)
         free(blob);

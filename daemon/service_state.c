@@ -82,10 +82,12 @@ static int ask(struct service *s, struct question *q, const char *name, uint64_t
     case STATE_GET:
         return store_get_state(store, name, version, false, on_state, q, e);
     case STATE_DELETE:
-        return store_delete_state(store, name, version, on_state, q, e);
+        return store_delete_state(store, name, version, 0, on_state, q, e);
     case STATE_LIST:
-        return store_list_states(store, c->after ? c->after : "", c->prefix ? c->prefix : "",
-                                 c->limit, on_states, q, e);
+        return store_list_states(
+            store,
+            &(struct store_query){.after = c->after, .prefix = c->prefix, .limit = c->limit},
+            on_states, q, e);
     case STATE_BAKE:
         break;
     }

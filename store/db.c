@@ -81,17 +81,43 @@ static int on_commit(void *arg)
     return 0;
 }
 
+static int fail_file(struct err *e, const char *what, const char *dir)
+{
+    int n = errno;
+    return err_set(e, is_full_errno(n) ? ERR_STORAGE_FULL : ERR_IO, "%s %s: %s", what, dir,
+                   strerror(n));
+}
+
+int db_make_folder(const char *dir, struct err *e)
+{
+    char *path = strdup(dir);
+    struct stat st;
+    int rc = path ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    for (char *p = path; rc == 0; *p = '/') {
+        p += strspn(p, "/");
+        p += strcspn(p, "/");
+        bool last = !*p;
+        *p = 0;
+        /* What is there already may refuse in other words than "exists". */
+        if (mkdir(path, 0700) < 0 && errno != EEXIST && stat(path, &st) < 0)
+            rc = fail_file(e, "create the folder", dir);
+        if (last)
+            break;
+    }
+    free(path);
+    return rc;
+}
+
 /* Makes the folder and, as an empty file, the database, for this user alone. A file that exists is
  * not opened here: closing it again would drop the locks that this process may hold on it. */
 static int make_private(const char *dir, const char *path, struct err *e)
 {
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return err_set(e, is_full_errno(errno) ? ERR_STORAGE_FULL : ERR_IO,
-                       "create the data directory %s: %s", dir, strerror(errno));
+    int rc = db_make_folder(dir, e);
+    if (rc < 0)
+        return rc;
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 && errno != EEXIST)
-        return err_set(e, is_full_errno(errno) ? ERR_STORAGE_FULL : ERR_IO,
-                       "create " DB_FILE " in %s: %s", dir, strerror(errno));
+        return fail_file(e, "create " DB_FILE " in", dir);
     if (fd >= 0)
         close(fd);
     return 0;

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define DB_FILE           "dreamstate.db"
-#define DB_MAX_STATEMENTS 40
+#define DB_MAX_STATEMENTS 64
 
 struct db {
     sqlite3 *h;
@@ -38,6 +38,8 @@ struct db {
  * process out until db_close. Tables are db_migrate's matter. ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM.
  */
 int db_open(struct db *db, const char *dir, struct err *e) __attribute__((warn_unused_result));
+/* Makes a folder, and those above it that are not there, for this user alone. */
+int db_make_folder(const char *dir, struct err *e) __attribute__((warn_unused_result));
 /* Rolls back an open transaction; the last connection's close also checkpoints. */
 void db_close(struct db *db);
 

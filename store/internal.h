@@ -3,6 +3,7 @@
 #define STORE_INTERNAL_H
 
 #include "daemon/base/list.h"
+#include "store/backup.h"
 #include "store/q_states.h"
 
 #include <pthread.h>
@@ -10,41 +11,67 @@
 #define STORE__SMALL_BYTES (4 * BLOB_SLICE) /* a blob of more makes its request a large one */
 
 enum { QUEUE_SMALL, QUEUE_LARGE };
-enum req_kind { REQ_PUT, REQ_GET, REQ_DELETE, REQ_LIST };
+enum req_kind {
+    REQ_PUT,
+    REQ_DELETE,
+    REQ_PATCH,
+    REQ_FORK, /* the last that writes */
+    REQ_GET,
+    REQ_FIND_KEY,
+    REQ_LIST,
+    REQ_VERSIONS,
+    REQ_BACKUP
+};
 
 struct req {
     struct list link;
     enum req_kind kind;
     store_state_fn *done;
     store_list_fn *done_list;
+    store_backup_fn *done_backup;
     void *arg;
-    char name[STORE_NAME_MAX + 1];   /* get, delete; list: after */
-    char prefix[STORE_NAME_MAX + 1]; /* list */
-    uint64_t version;
-    bool with_blob;
-    size_t limit;
-    enum store_if_exists mode;
+    char name[STORE_NAME_MAX + 1]; /* list: after */
+    uint64_t version;              /* versions: before */
+    uint64_t if_revision;          /* delete */
+    bool with_blob;                /* get */
+    size_t limit;                  /* list, versions */
+    char to[STORE_NAME_MAX + 1];   /* fork; list: prefix */
+    bool rollback;                 /* fork */
+    char model[STORE_NAME_MAX + 1]; /* list */
+    char *text;                    /* patch, fork: what patch points to; list: tag; backup: dir */
+    struct store_patch patch;      /* patch, fork */
+    struct store_write how;        /* what adds a version, or finds a key; its texts are: */
+    char key[STORE_KEY_MAX + 1], request_sha256[65];
     struct store_state state; /* put: its record */
     void *blob;               /* put: given; get: being read */
     size_t off;               /* get: bytes of the blob read */
     int64_t blob_id;          /* get */
     struct q_put put;
+    struct backup *backup;
     /* The answer: */
     struct err err;
     struct store_state out;
+    bool found; /* find key */
     struct q_counts change;
 };
 
 struct store {
-    struct db db;      /* store thread only, after store_open */
-    bool upkeep;       /* store thread only: there may be something to tidy */
-    struct req *large; /* store thread only: the large request being served */
+    struct db db;       /* store thread only, after store_open */
+    struct q_env env;   /* store thread only; total is what is committed, but within write_group */
+    bool upkeep;        /* store thread only: there may be something to tidy */
+    uint64_t due_ns;    /* store thread only: look for what is over then; 0 = nothing will be */
+    struct req *large;  /* store thread only: the large request being served */
+    struct req *backup; /* store thread only: the backup being made */
+    int64_t (*wall_ms)(void *arg); /* set once before the start, as are the next two */
+    void *wall_arg;
+    size_t max_queue;
     pthread_t thread;
-    size_t max_queue;     /* set once before the start */
     pthread_mutex_t lock; /* a leaf; never held during a callback. Guards what follows: */
     pthread_cond_t wake;
     struct list queue[2];
     size_t n_queued[2];
+    struct req *backup_asked; /* not begun */
+    bool backup_runs;
     bool closing;
     struct store_stats stats; /* queued is taken from n_queued */
 };

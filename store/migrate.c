@@ -52,6 +52,39 @@ static const char *const steps[] = {
     "  UNIQUE (name, version)"
     ") STRICT;"
     "CREATE INDEX states_sha256 ON states(sha256);",
+
+    /* 1 -> 2.
+     * A revision grows within its name with every new version and every change of a record, and is
+     * never used again either. expires_ms: 0 = never. state_tags repeats what the records' tags
+     * say, to find states by; a row without its state is harmless. write_keys: which record a write
+     * with an idempotency key made. */
+    "ALTER TABLE names ADD COLUMN last_revision INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE names SET last_revision = last_version;"
+    "ALTER TABLE states ADD COLUMN description TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE states ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE states ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE states ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE states SET revision = version;"
+    "CREATE INDEX states_model ON states(model, name, version);"
+    "CREATE INDEX states_expires ON states(expires_ms) WHERE expires_ms > 0 AND pinned = 0;"
+    "CREATE TABLE state_tags ("
+    "  tag TEXT NOT NULL,"
+    "  name TEXT NOT NULL,"
+    "  version INTEGER NOT NULL,"
+    "  PRIMARY KEY (tag, name, version)"
+    ") STRICT, WITHOUT ROWID;"
+    "CREATE INDEX state_tags_state ON state_tags(name, version);"
+    "INSERT OR IGNORE INTO state_tags SELECT j.value, s.name, s.version FROM states s,"
+    "  json_each(CASE WHEN json_valid(s.tags) THEN s.tags ELSE '[]' END) j WHERE j.type = 'text';"
+    "CREATE TABLE write_keys ("
+    "  id INTEGER PRIMARY KEY,"
+    "  key TEXT NOT NULL UNIQUE,"
+    "  request_sha256 TEXT NOT NULL,"
+    "  name TEXT NOT NULL,"
+    "  version INTEGER NOT NULL,"
+    "  created_ms INTEGER NOT NULL"
+    ") STRICT;"
+    "CREATE INDEX write_keys_created ON write_keys(created_ms);",
 };
 
 static int run_step(struct db *db, const char *sql, int version, struct err *e)
@@ -99,8 +132,9 @@ int db_migrate(struct db *db, struct err *e)
 
 int db_check(struct db *db, struct err *e)
 {
-    static const char *const checks[] = {"PRAGMA quick_check(names)", "PRAGMA quick_check(blobs)",
-                                         "PRAGMA quick_check(states)"};
+    static const char *const checks[] = {
+        "PRAGMA quick_check(names)", "PRAGMA quick_check(blobs)", "PRAGMA quick_check(states)",
+        "PRAGMA quick_check(state_tags)", "PRAGMA quick_check(write_keys)"};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         sqlite3_stmt *st;
         int rc = db_query(db, &st, e, checks[i], "");

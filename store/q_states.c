@@ -1,13 +1,11 @@
 #include "store/q_states.h"
 
-#include "daemon/base/assert.h"
-#include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
 
 #define COLUMNS                                                                                    \
     " s.name, s.version, s.model, s.fingerprint, s.weights_type, s.sha256, s.n_layer, s.n_embd,"   \
-    " s.head_size, s.n_tokens, s.has_logits, s.bytes, s.created_ms, s.parents, s.origin, s.tags,"  \
-    " s.norms "
+    " s.head_size, s.n_tokens, s.has_logits, s.bytes, s.created_ms, s.revision, s.pinned,"         \
+    " s.expires_ms, s.parents, s.origin, s.tags, s.norms, s.description "
 /* In the order of COLUMNS. */
 enum {
     C_NAME,
@@ -23,18 +21,31 @@ enum {
     C_HAS_LOGITS,
     C_BYTES,
     C_CREATED_MS,
-    C_PARENTS,
-    C_ORIGIN,
-    C_TAGS,
-    C_NORMS
+    C_REVISION,
+    C_PINNED,
+    C_EXPIRES_MS,
+    C_TEXTS /* N_TEXTS of them */
 };
+
+/* The record is not over yet. */
+#define LIVE(s, now) " (" s ".pinned OR " s ".expires_ms = 0 OR " s ".expires_ms > " now ") "
 
 /* ---- records in memory ---- */
 
-static int texts_copy(struct store_state *s, const char *const src[4], struct err *e)
+enum { N_TEXTS = 5 };
+
+/* The texts of a record, in the order of their columns. */
+static const char **text_of(struct store_state *s, int i)
 {
-    size_t len[4], total = 0;
-    for (int i = 0; i < 4; i++) {
+    const char **const all[N_TEXTS] = {&s->parents, &s->origin, &s->tags, &s->norms,
+                                       &s->description};
+    return all[i];
+}
+
+static int texts_copy(struct store_state *s, const char *const src[N_TEXTS], struct err *e)
+{
+    size_t len[N_TEXTS], total = 0;
+    for (int i = 0; i < N_TEXTS; i++) {
         len[i] = strlen(src[i]) + 1;
         if (!mem_add(total, len[i], &total))
             return err_set(e, ERR_NOMEM, "out of memory");
@@ -42,28 +53,43 @@ static int texts_copy(struct store_state *s, const char *const src[4], struct er
     char *p = malloc(total);
     if (!p)
         return err_set(e, ERR_NOMEM, "out of memory for a record of %zu bytes", total);
-    const char **dst[4] = {&s->parents, &s->origin, &s->tags, &s->norms};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < N_TEXTS; i++) {
         memcpy(p, src[i], len[i]);
-        *dst[i] = p;
+        *text_of(s, i) = p;
         p += len[i];
     }
     return 0;
 }
 
+static void texts_clear(struct store_state *s)
+{
+    for (int i = 0; i < N_TEXTS; i++)
+        *text_of(s, i) = NULL;
+}
+
 int q_state_copy(struct store_state *dst, const struct store_state *src, struct err *e)
 {
+    const char *texts[N_TEXTS] = {src->parents ? src->parents : "[]",
+                                  src->origin ? src->origin : "{}", src->tags ? src->tags : "[]",
+                                  src->norms ? src->norms : "{}",
+                                  src->description ? src->description : ""};
     *dst = *src;
-    dst->parents = dst->origin = dst->tags = dst->norms = NULL;
-    const char *texts[4] = {src->parents ? src->parents : "[]", src->origin ? src->origin : "{}",
-                            src->tags ? src->tags : "[]", src->norms ? src->norms : "{}"};
+    texts_clear(dst);
     return texts_copy(dst, texts, e);
 }
 
 void q_state_fini(struct store_state *s)
 {
     free((void *)s->parents);
-    s->parents = s->origin = s->tags = s->norms = NULL;
+    texts_clear(s);
+}
+
+void q_page_fini(struct q_page *page)
+{
+    for (size_t i = 0; i < page->n; i++)
+        q_state_fini(&page->rows[i]);
+    free(page->rows);
+    *page = (struct q_page){0};
 }
 
 /* ---- reading ---- */
@@ -93,27 +119,43 @@ static bool column_u64(sqlite3_stmt *st, int col, uint64_t *out)
     return v >= 0;
 }
 
-/* The current row as a record; on success out's texts are owned. */
-static int row_read(sqlite3_stmt *st, struct store_state *out, struct err *e)
+static bool row_fields(sqlite3_stmt *st, struct store_state *out, const char *texts[N_TEXTS])
 {
-    *out = (struct store_state){0};
-    const char *texts[4];
-    bool ok = column_field(st, C_NAME, out->name, sizeof out->name) &&
-              column_u64(st, C_VERSION, &out->version) &&
-              column_field(st, C_MODEL, out->model, sizeof out->model) &&
+    bool ok = column_field(st, C_MODEL, out->model, sizeof out->model) &&
               column_field(st, C_FINGERPRINT, out->fingerprint, sizeof out->fingerprint) &&
               column_field(st, C_WEIGHTS_TYPE, out->weights_type, sizeof out->weights_type) &&
               column_field(st, C_SHA256, out->sha256, sizeof out->sha256) &&
               column_u32(st, C_N_LAYER, &out->n_layer) && column_u32(st, C_N_EMBD, &out->n_embd) &&
               column_u32(st, C_HEAD_SIZE, &out->head_size) &&
-              column_u64(st, C_N_TOKENS, &out->n_tokens) && column_u64(st, C_BYTES, &out->bytes);
+              column_u64(st, C_N_TOKENS, &out->n_tokens) && column_u64(st, C_BYTES, &out->bytes) &&
+              column_u64(st, C_REVISION, &out->revision);
     out->has_logits = sqlite3_column_int(st, C_HAS_LOGITS) != 0;
+    out->pinned = sqlite3_column_int(st, C_PINNED) != 0;
     out->created_ms = sqlite3_column_int64(st, C_CREATED_MS);
-    for (int i = 0; i < 4; i++)
-        ok = (texts[i] = (const char *)sqlite3_column_text(st, C_PARENTS + i)) && ok;
-    if (!ok)
-        return err_set(e, ERR_STATE_CORRUPT, "the record of state %s is damaged", out->name);
-    return texts_copy(out, texts, e);
+    out->expires_ms = sqlite3_column_int64(st, C_EXPIRES_MS);
+    for (int i = 0; i < N_TEXTS; i++)
+        ok = (texts[i] = (const char *)sqlite3_column_text(st, C_TEXTS + i)) && ok;
+    return ok;
+}
+
+/* The current row as a record, marked if it makes no sense (without a name, if not even that does);
+ * on success out's texts are owned. */
+static int row_read(sqlite3_stmt *st, struct store_state *out, struct err *e)
+{
+    const char *texts[N_TEXTS];
+    struct store_state bare = {.damaged = true};
+    *out = (struct store_state){0};
+    bool named = column_field(st, C_NAME, out->name, sizeof out->name) &&
+                 column_u64(st, C_VERSION, &out->version);
+    if (named && row_fields(st, out, texts))
+        return texts_copy(out, texts, e);
+    if ((sqlite3_errcode(sqlite3_db_handle(st)) & 0xff) == SQLITE_NOMEM)
+        return err_set(e, ERR_NOMEM, "out of memory in the database");
+    if (named) {
+        memcpy(bare.name, out->name, sizeof bare.name);
+        bare.version = out->version;
+    }
+    return q_state_copy(out, &bare, e);
 }
 
 static int not_found(const char *name, uint64_t version, struct err *e)
@@ -123,17 +165,20 @@ static int not_found(const char *name, uint64_t version, struct err *e)
                    : err_set(e, ERR_STATE_NOT_FOUND, "there is no state %s", name);
 }
 
-int q_state_find(struct db *db, const char *name, uint64_t version, struct store_state *out,
-                 struct err *e)
+int q_state_find_any(struct db *db, const struct q_env *env, const char *name, uint64_t version,
+                     struct store_state *out, struct err *e)
 {
     if (version > INT64_MAX)
         return not_found(name, version, e);
     sqlite3_stmt *st;
-    int rc = db_query(db, &st, e,
-                      "SELECT" COLUMNS "FROM states s WHERE s.name = ?1 AND s.version ="
-                      " CASE ?2 WHEN 0 THEN (SELECT max(version) FROM states WHERE name = ?1)"
-                      " ELSE ?2 END",
-                      "ti", name, (int64_t)version);
+    int rc = version ? db_query(db, &st, e,
+                                "SELECT" COLUMNS "FROM states s WHERE s.name = ?1 AND"
+                                " s.version = ?3 AND" LIVE("s", "?2"),
+                                "tii", name, env->now_ms, (int64_t)version)
+                     : db_query(db, &st, e,
+                                "SELECT" COLUMNS "FROM states s WHERE s.name = ?1 AND" LIVE(
+                                    "s", "?2") "ORDER BY s.version DESC LIMIT 1",
+                                "ti", name, env->now_ms);
     if (rc == 0) {
         rc = db_step(db, st, e);
         if (rc == 0)
@@ -142,6 +187,29 @@ int q_state_find(struct db *db, const char *name, uint64_t version, struct store
             rc = row_read(st, out, e);
     }
     db_done(st);
+    return rc;
+}
+
+int q_state_find(struct db *db, const struct q_env *env, const char *name, uint64_t version,
+                 struct store_state *out, struct err *e)
+{
+    int rc = q_state_find_any(db, env, name, version, out, e);
+    if (rc == 0 && out->damaged) {
+        q_state_fini(out);
+        rc = err_set(e, ERR_STATE_CORRUPT, "the record of state %s is damaged", name);
+    }
+    return rc;
+}
+
+int q_state_revision(struct db *db, const struct q_env *env, const char *name, uint64_t *out,
+                     struct err *e)
+{
+    int64_t revision;
+    int rc = db_int(db, &revision, 0, e,
+                    "SELECT s.revision FROM states s WHERE s.name = ?1 AND" LIVE(
+                        "s", "?2") "ORDER BY s.version DESC LIMIT 1",
+                    "ti", name, env->now_ms);
+    *out = (uint64_t)revision;
     return rc;
 }
 
@@ -160,34 +228,99 @@ int q_state_blob(struct db *db, const struct store_state *state, int64_t *id, st
     return rc < 0 ? rc : 0;
 }
 
-int q_state_list(struct db *db, const char *after, const char *prefix, size_t limit,
-                 struct store_state **out, size_t *n, bool *has_more, struct err *e)
+/* ---- pages of records ---- */
+
+/* The rest of a query's rows, which were limited to limit + 1. */
+static int page_read(struct db *db, sqlite3_stmt *st, size_t limit, bool skip_damaged,
+                     struct q_page *page, struct err *e)
 {
-    struct store_state *rows = calloc(limit, sizeof *rows);
-    sqlite3_stmt *st = NULL;
-    size_t n_rows = 0;
-    int rc = rows ? 0 : err_set(e, ERR_NOMEM, "out of memory");
-    /* All characters of a name are below DEL, so [prefix, prefix DEL) is what begins with prefix.
-     */
-    if (rc == 0)
-        rc = db_query(db, &st, e,
-                      "SELECT" COLUMNS "FROM names n JOIN states s ON s.name = n.name"
-                      " AND s.version = (SELECT max(version) FROM states WHERE name = n.name)"
-                      " WHERE n.name > ?1 AND n.name >= ?2 AND n.name < ?2 || char(127)"
-                      " ORDER BY n.name LIMIT ?3",
-                      "tti", after, prefix, (int64_t)limit + 1);
+    int rc = 0;
+    size_t n_met = 0;
+    if (!(page->rows = calloc(limit, sizeof *page->rows)))
+        return err_set(e, ERR_NOMEM, "out of memory");
     while (rc == 0 && (rc = db_step(db, st, e)) > 0) {
-        if (n_rows == limit)
+        struct store_state *row = &page->rows[page->n];
+        if (n_met++ == limit)
             break;
-        rc = row_read(st, &rows[n_rows], e);
-        n_rows += rc == 0;
+        rc = row_read(st, row, e);
+        if (rc < 0)
+            break;
+        page->n_damaged += row->damaged;
+        if (row->damaged && (skip_damaged || !row->name[0]))
+            q_state_fini(row);
+        else
+            page->n++;
     }
-    db_done(st);
-    *has_more = rc > 0;
-    *out = rows;
-    *n = n_rows;
+    page->has_more = rc > 0;
     return rc < 0 ? rc : 0;
 }
+
+/* All characters of a name are below DEL, so [prefix, prefix DEL) is what begins with prefix. CROSS
+ * JOIN keeps the order of the tables: the first one's index gives the order of the rows. */
+#define IS_LATEST(t)                                                                               \
+    " s.version = (SELECT l.version FROM states l WHERE l.name = " t                               \
+    ".name AND" LIVE("l", "?4") "ORDER BY l.version DESC LIMIT 1) "
+#define IN_RANGE(t)                                                                                \
+    " " t ".name > ?1 AND " t ".name >= ?2 AND " t ".name < ?2 || char(127)"                       \
+    " ORDER BY " t ".name LIMIT ?3"
+
+static const char list_all[] =
+    "SELECT" COLUMNS
+    "FROM names n CROSS JOIN states s ON s.name = n.name AND" IS_LATEST("n") "WHERE" IN_RANGE("n");
+static const char list_by_model[] =
+    "SELECT" COLUMNS "FROM states s WHERE s.model = ?5 AND" IS_LATEST("s") "AND" IN_RANGE("s");
+static const char list_by_tag[] =
+    "SELECT" COLUMNS "FROM state_tags t CROSS JOIN states s ON s.name = t.name AND"
+    " s.version = t.version AND" IS_LATEST("t") "WHERE t.tag = ?5 AND" IN_RANGE("t");
+static const char list_by_tag_and_model[] =
+    "SELECT" COLUMNS "FROM state_tags t CROSS JOIN states s ON s.name = t.name AND"
+    " s.version = t.version AND s.model = ?6 AND" IS_LATEST("t") "WHERE t.tag = ?5 AND" IN_RANGE(
+        "t");
+
+int q_state_list(struct db *db, const struct q_env *env, const struct store_query *q,
+                 struct q_page *out, struct err *e)
+{
+    bool filtered = *q->tag || *q->model;
+    int64_t limit = (int64_t)q->limit + 1;
+    sqlite3_stmt *st;
+    int rc;
+    *out = (struct q_page){0};
+    if (*q->tag && *q->model)
+        rc = db_query(db, &st, e, list_by_tag_and_model, "ttiitt", q->after, q->prefix, limit,
+                      env->now_ms, q->tag, q->model);
+    else if (filtered)
+        rc = db_query(db, &st, e, *q->tag ? list_by_tag : list_by_model, "ttiit", q->after,
+                      q->prefix, limit, env->now_ms, *q->tag ? q->tag : q->model);
+    else
+        rc = db_query(db, &st, e, list_all, "ttii", q->after, q->prefix, limit, env->now_ms);
+    if (rc == 0)
+        rc = page_read(db, st, q->limit, filtered, out, e);
+    db_done(st);
+    return rc;
+}
+
+int q_state_versions(struct db *db, const struct q_env *env, const char *name, uint64_t before,
+                     size_t limit, struct q_page *out, struct err *e)
+{
+    int64_t below = before > 0 && before <= INT64_MAX ? (int64_t)before : INT64_MAX;
+    uint64_t revision;
+    sqlite3_stmt *st;
+    *out = (struct q_page){0};
+    int rc =
+        db_query(db, &st, e,
+                 "SELECT" COLUMNS "FROM states s WHERE s.name = ?1 AND s.version < ?3 AND" LIVE(
+                     "s", "?4") "ORDER BY s.version DESC LIMIT ?2",
+                 "tiii", name, (int64_t)limit + 1, below, env->now_ms);
+    if (rc == 0)
+        rc = page_read(db, st, limit, false, out, e);
+    db_done(st);
+    if (rc == 0 && out->n == 0 && (rc = q_state_revision(db, env, name, &revision, e)) == 0 &&
+        revision == 0)
+        rc = not_found(name, 0, e);
+    return rc;
+}
+
+/* ---- counters ---- */
 
 int q_count_all(struct db *db, struct q_counts *out, struct err *e)
 {
@@ -200,198 +333,9 @@ int q_count_all(struct db *db, struct q_counts *out, struct err *e)
     return rc;
 }
 
-/* ---- removing ---- */
-
-/* Takes the name of a blob that no record uses any more. */
-static int blob_release(struct db *db, const char *sha256, struct q_counts *change, struct err *e)
+void q_counts_add(struct q_counts *sum, const struct q_counts *change)
 {
-    int64_t bytes;
-    int rc = db_int(db, &bytes, 0, e,
-                    "UPDATE blobs SET sha256 = NULL WHERE sha256 = ?1"
-                    " AND NOT EXISTS (SELECT 1 FROM states WHERE sha256 = ?1) RETURNING bytes",
-                    "t", sha256);
-    if (rc == 0 && bytes > 0) {
-        change->blobs--;
-        change->blob_bytes -= bytes;
-    }
-    return rc;
-}
-
-static int delete_rows(struct db *db, const char *name, uint64_t version, struct q_counts *change,
-                       struct err *e)
-{
-    sqlite3_stmt *st;
-    /* All rows go at the first step; the later ones only hand out the hashes. */
-    int rc = db_query(db, &st, e,
-                      "DELETE FROM states WHERE name = ?1 AND (?2 = 0 OR version = ?2)"
-                      " RETURNING sha256",
-                      "ti", name, (int64_t)version);
-    while (rc == 0 && (rc = db_step(db, st, e)) > 0) {
-        const char *sha256 = (const char *)sqlite3_column_text(st, 0);
-        change->states--;
-        rc = sha256 ? blob_release(db, sha256, change, e) : db_fail(db, e);
-    }
-    db_done(st);
-    return rc;
-}
-
-int q_state_delete(struct db *db, const char *name, uint64_t version, struct store_state *out,
-                   struct q_counts *change, struct err *e)
-{
-    *change = (struct q_counts){0};
-    int rc = q_state_find(db, name, version, out, e);
-    if (rc == 0 && (rc = delete_rows(db, name, version, change, e)) < 0)
-        q_state_fini(out);
-    return rc;
-}
-
-/* ---- adding ---- */
-
-static int check_absent(struct db *db, const char *name, struct err *e)
-{
-    int64_t exists;
-    int rc = db_int(db, &exists, 0, e, "SELECT EXISTS (SELECT 1 FROM states WHERE name = ?1)", "t",
-                    name);
-    return rc == 0 && exists ? err_set(e, ERR_STATE_EXISTS, "state %s exists", name) : rc;
-}
-
-static int put_find(struct db *db, struct q_put *put, const struct store_state *state,
-                    struct err *e)
-{
-    uint64_t bytes;
-    int rc = q_blob_find(db, state->sha256, &put->blob, &bytes, e);
-    if (rc < 0)
-        return rc;
-    put->next = rc > 0 ? Q_PUT_SAME : Q_PUT_CREATE;
-    if (rc > 0 && bytes != state->bytes)
-        return err_set(e, ERR_INVALID, "a blob of this SHA-256 has %llu bytes, not %llu",
-                       (unsigned long long)bytes, (unsigned long long)state->bytes);
-    return 1;
-}
-
-static int put_compare(struct db *db, struct q_put *put, const struct store_state *state,
-                       const char *blob, struct err *e)
-{
-    size_t n = q_blob_slice_len(put->off, state->bytes);
-    int rc = q_blob_is_same(db, put->blob, put->off, blob + put->off, n, e);
-    if (rc < 0)
-        return rc;
-    put->off += n;
-    if (rc == 0)
-        put->next = Q_PUT_CREATE;
-    else if (put->off == state->bytes)
-        put->next = Q_PUT_FINISH;
-    return 1;
-}
-
-static int put_create(struct db *db, struct q_put *put, const struct store_state *state,
-                      enum store_if_exists mode, struct err *e)
-{
-    int rc = mode == STORE_EXISTS_ERROR ? check_absent(db, state->name, e) : 0;
-    if (rc == 0)
-        rc = q_blob_create(db, state->bytes, &put->blob, e);
-    put->next = Q_PUT_WRITE;
-    put->off = 0;
-    return rc < 0 ? rc : 1;
-}
-
-static int put_write(struct db *db, struct q_put *put, const struct store_state *state,
-                     const char *blob, struct err *e)
-{
-    size_t n = q_blob_slice_len(put->off, state->bytes);
-    int rc = q_blob_write(db, put->blob, put->off, blob + put->off, n, e);
-    if (rc < 0)
-        return rc;
-    put->off += n;
-    if (put->off == state->bytes)
-        put->next = Q_PUT_FINISH;
-    return 1;
-}
-
-/* Gives the blob its name; one that bore it until now, another with damaged bytes, loses it. */
-static int put_name_blob(struct db *db, const struct q_put *put, const struct store_state *state,
-                         struct q_counts *change, struct err *e)
-{
-    int64_t holder;
-    uint64_t bytes;
-    int rc = q_blob_find(db, state->sha256, &holder, &bytes, e);
-    if (rc < 0 || (rc > 0 && holder == put->blob))
-        return rc < 0 ? rc : 0;
-    if (rc > 0 && (rc = q_blob_clear_name(db, holder, e)) == 0) {
-        change->blobs--;
-        change->blob_bytes -= (int64_t)bytes;
-    }
-    if (rc == 0 && (rc = q_blob_set_name(db, put->blob, state->sha256, e)) == 0) {
-        change->blobs++;
-        change->blob_bytes += (int64_t)state->bytes;
-    }
-    return rc;
-}
-
-static int put_record(struct db *db, const struct store_state *s, struct err *e)
-{
-    return db_run(db, e,
-                  "INSERT INTO states (name, version, model, fingerprint, weights_type, sha256,"
-                  " n_layer, n_embd, head_size, n_tokens, has_logits, bytes, created_ms, parents,"
-                  " origin, tags, norms)"
-                  " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-                  " ?17)",
-                  "titttt"
-                  "iiiiiii"
-                  "tttt",
-                  s->name, (int64_t)s->version, s->model, s->fingerprint, s->weights_type,
-                  s->sha256, (int64_t)s->n_layer, (int64_t)s->n_embd, (int64_t)s->head_size,
-                  (int64_t)s->n_tokens, (int64_t)s->has_logits, (int64_t)s->bytes, s->created_ms,
-                  s->parents, s->origin, s->tags, s->norms);
-}
-
-static int put_finish(struct db *db, struct q_put *put, const struct store_state *state,
-                      enum store_if_exists mode, struct store_state *out, struct q_counts *change,
-                      struct err *e)
-{
-    int64_t version;
-    int rc = mode == STORE_EXISTS_ERROR ? check_absent(db, state->name, e) : 0;
-    if (rc < 0)
-        return rc;
-    *change = (struct q_counts){.states = 1};
-    rc = db_int(db, &version, 0, e,
-                "INSERT INTO names (name, last_version) VALUES (?1, 1)"
-                " ON CONFLICT DO UPDATE SET last_version = last_version + 1 RETURNING last_version",
-                "t", state->name);
-    if (rc == 0)
-        rc = put_name_blob(db, put, state, change, e);
-    if (rc == 0)
-        rc = q_state_copy(out, state, e);
-    if (rc < 0)
-        return rc;
-    out->version = (uint64_t)version;
-    out->created_ms = clock_wall_ms();
-    if ((rc = put_record(db, out, e)) < 0)
-        q_state_fini(out);
-    return rc;
-}
-
-bool q_put_only_reads(const struct q_put *put)
-{
-    return put->next == Q_PUT_FIND || put->next == Q_PUT_SAME;
-}
-
-int q_put_step(struct db *db, struct q_put *put, const struct store_state *state, const void *blob,
-               enum store_if_exists mode, struct store_state *out, struct q_counts *change,
-               struct err *e)
-{
-    switch (put->next) {
-    case Q_PUT_FIND:
-        return put_find(db, put, state, e);
-    case Q_PUT_SAME:
-        return put_compare(db, put, state, blob, e);
-    case Q_PUT_CREATE:
-        return put_create(db, put, state, mode, e);
-    case Q_PUT_WRITE:
-        return put_write(db, put, state, blob, e);
-    case Q_PUT_FINISH:
-        return put_finish(db, put, state, mode, out, change, e);
-    }
-    ASSERT(!"a step of a put");
-    return ERR_INTERNAL;
+    sum->states += change->states;
+    sum->blobs += change->blobs;
+    sum->blob_bytes += change->blob_bytes;
 }

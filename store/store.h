@@ -9,6 +9,11 @@
  * content and removed with their last record. The store does not hash or parse blobs: whoever loads one
  * checks it against its SHA-256 (that is how damage is found and reported).
  *
+ * A record also has a revision, a number that grows within its name with every put and every patch
+ * and is never used again: it makes an ETag, and a write may name the one it expects. A record whose
+ * expires_ms has come is as good as deleted, at once, and removed when the store has time; a pinned one
+ * never expires.
+ *
  * Threads: every function from any thread. Callbacks run on the store's thread: they hand the answer
  * over and return, and must not call store_close. Queues are bounded: a full one is ERR_BUSY, at once.
  * Ownership: arguments are copied unless the name says _take; what a callback receives is borrowed for
@@ -27,8 +32,12 @@
 struct store;
 
 struct store_options {
-    const char *dir;  /* made if it does not exist; NULL or "": in memory, gone with the process */
+    const char *dir;  /* made with those above it, 0700; NULL or "": in memory, gone with the process */
     size_t max_queue; /* requests waiting, of each of the two sizes; 0 = 256 */
+    uint64_t max_states; /* records, all versions; 0 = any number */
+    uint64_t max_bytes;  /* of distinct blobs; 0 = any */
+    int64_t (*wall_ms)(void *arg); /* the time, for tests; NULL = the wall clock. Store thread. */
+    void *wall_arg;
 };
 
 /* Opens or creates the database in dir, migrates it to this version, checks it and starts the thread.
@@ -41,28 +50,57 @@ void store_close(struct store *s);
 struct store_state {
     char name[STORE_NAME_MAX + 1]; /* [A-Za-z0-9._-]{1,128} */
     uint64_t version;              /* 1, 2, ...; in a put: ignored */
+    uint64_t revision;             /* in a put: ignored */
     char model[STORE_NAME_MAX + 1];
     char fingerprint[65];          /* of the model's weights, hex */
     char weights_type[8];          /* "bf16", ...: what the state was computed with */
     uint32_t n_layer, n_embd, head_size;
     uint64_t n_tokens;             /* tokens the state has read, parents included */
     bool has_logits;
+    bool pinned;
+    bool damaged;                  /* in a list, or deleted: the record made no sense; name and version
+                                    * are true, the rest is empty */
     char sha256[65];               /* of the blob, hex */
     uint64_t bytes;                /* of the blob */
     int64_t created_ms;            /* wall clock; set by put */
+    int64_t expires_ms;            /* wall clock; 0 = never */
     const char *parents;           /* JSON array of "name@version"; "[]" */
     const char *origin;            /* JSON object: {"kind": "bake", ...} */
     const char *tags;              /* JSON array of strings; "[]" */
     const char *norms;             /* JSON object: Frobenius norm per part */
+    const char *description;       /* text; "" */
 };
 
+/* How a write that adds a version meets what is there already. Zeroed: the name must be new. */
 enum store_if_exists { STORE_EXISTS_ERROR, STORE_EXISTS_NEW_VERSION };
+struct store_write {
+    enum store_if_exists if_exists;
+    uint64_t if_revision; /* the name's latest record must have it, else ERR_VERSION_CONFLICT; 0 = any */
+    /* NULL, or 1..STORE_KEY_MAX bytes that name this write, with a SHA-256 (hex) of the request:
+     * for STORE_KEY_MS after the write, another with this key and hash changes nothing and is answered
+     * with the record that the first made (ERR_STATE_NOT_FOUND if that is gone); with this key and
+     * another hash it is ERR_KEY_REUSED. The latest STORE_KEYS_MAX keys are remembered. */
+    const char *key, *request_sha256;
+};
+#define STORE_KEY_MAX  255
+#define STORE_KEYS_MAX 10000
+#define STORE_KEY_MS   INT64_C(86400000)
+
+/* What a patch changes of a record; zeroed: nothing. */
+struct store_patch {
+    const char *description, *tags; /* NULL: stays */
+    bool set_pinned, pinned;
+    bool set_expires;
+    int64_t expires_ms;
+    uint64_t if_revision; /* the record must have it, else ERR_VERSION_CONFLICT; 0 = any */
+};
 
 /* e->code is 0 on success; state (or NULL) and blob (or NULL, then yours) belong to the answer. */
 typedef void store_state_fn(void *arg, const struct err *e, const struct store_state *state,
                             void *blob, size_t blob_bytes);
 typedef void store_list_fn(void *arg, const struct err *e, const struct store_state *states, size_t n,
                            bool has_more);
+typedef void store_backup_fn(void *arg, const struct err *e, uint64_t bytes);
 
 /* Each returns 0 when queued (the callback will run, once), or ERR_BUSY / ERR_NOMEM / ERR_INVALID /
  * ERR_UNAVAILABLE (closing) with e filled (it will not, and blob stays the caller's).
@@ -72,31 +110,79 @@ typedef void store_list_fn(void *arg, const struct err *e, const struct store_st
  * queued before it and has not been answered. */
 
 /* Adds a version of state->name with this blob (malloc'd; taken). Answer: the record as stored.
- * ERR_STATE_EXISTS, ERR_STORAGE_FULL, ERR_IO. Texts that are NULL are stored empty. */
+ * ERR_STATE_EXISTS, ERR_VERSION_CONFLICT, ERR_KEY_REUSED, ERR_STORAGE_FULL (the disk, or a quota of
+ * store_options: the message says which), ERR_INVALID (tags that are no JSON array of strings, an
+ * expiry that is over), ERR_IO. Texts that are NULL are stored empty. */
 int store_put_state_take(struct store *s, const struct store_state *state, void *blob,
-                         size_t blob_bytes, enum store_if_exists mode, store_state_fn *done, void *arg,
-                         struct err *e);
+                         size_t blob_bytes, const struct store_write *how, store_state_fn *done,
+                         void *arg, struct err *e);
 /* version 0 = the latest. ERR_STATE_NOT_FOUND. A blob that is gone or short is ERR_STATE_CORRUPT. One
  * that turns out to be large when the queue for large ones is full: ERR_BUSY. */
 int store_get_state(struct store *s, const char *name, uint64_t version, bool with_blob,
                     store_state_fn *done, void *arg, struct err *e);
-/* One version, or with version 0 all of the name. Answer: the (latest) record that went. */
-int store_delete_state(struct store *s, const char *name, uint64_t version, store_state_fn *done,
-                       void *arg, struct err *e);
-/* The latest version of each name, in order of names, after `after` ("" = from the start), whose names
- * begin with `prefix`; at most limit (1..1000). */
-int store_list_states(struct store *s, const char *after, const char *prefix, size_t limit,
-                      store_list_fn *done, void *arg, struct err *e);
+/* One version, or with version 0 all of the name. if_revision: 0, or what the (latest) record must
+ * have, else ERR_VERSION_CONFLICT. Answer: the (latest) record that went. */
+int store_delete_state(struct store *s, const char *name, uint64_t version, uint64_t if_revision,
+                       store_state_fn *done, void *arg, struct err *e);
+/* Changes a record (version 0: the latest) and its revision. Answer: the record as it is now.
+ * ERR_STATE_NOT_FOUND, ERR_VERSION_CONFLICT, ERR_INVALID. */
+int store_patch_state(struct store *s, const char *name, uint64_t version,
+                      const struct store_patch *patch, store_state_fn *done, void *arg,
+                      struct err *e);
+/* Adds a record under the name `to` that points to the same blob: costs a row, not bytes. Its
+ * description and tags are those of name@version (0: the latest), pinned and expires_ms are not; then
+ * `changes` (NULL: none) applies, whose if_revision is the source's. parents is ["name@version"], origin
+ * {"kind": "fork", "of": "name@version"}. Errors as put; ERR_STATE_NOT_FOUND, ERR_STATE_CORRUPT. */
+int store_fork_state(struct store *s, const char *name, uint64_t version, const char *to,
+                     const struct store_patch *changes, const struct store_write *how,
+                     store_state_fn *done, void *arg, struct err *e);
+/* Adds a version of name that points to the blob of an older one: as a fork to the same name, with
+ * origin {"kind": "rollback", "to": "name@version"}. how->if_exists has no meaning here. */
+int store_rollback_state(struct store *s, const char *name, uint64_t version,
+                         const struct store_patch *changes, const struct store_write *how,
+                         store_state_fn *done, void *arg, struct err *e);
+/* The record that a write with this key made: what that write would be answered again, before the
+ * work for it is done. Answer: state NULL and no error for a key that is not known. */
+int store_find_key(struct store *s, const char *key, const char *request_sha256,
+                   store_state_fn *done, void *arg, struct err *e);
+
+struct store_query {
+    const char *after;  /* NULL, or a name: only names that come after it */
+    const char *prefix; /* NULL, or what names begin with */
+    const char *tag;    /* NULL, or a tag that the record has */
+    const char *model;  /* NULL, or its model */
+    size_t limit;       /* 1..1000 */
+};
+/* The latest version of each name, if it matches, in order of names (bytes). A damaged record is
+ * listed, marked, unless tag or model are given: they are not known of it. */
+int store_list_states(struct store *s, const struct store_query *query, store_list_fn *done,
+                      void *arg, struct err *e);
+/* The versions of a name, the newest first, below `before` (0: from the newest); at most limit
+ * (1..1000). ERR_STATE_NOT_FOUND for a name without any. */
+int store_list_versions(struct store *s, const char *name, uint64_t before, size_t limit,
+                        store_list_fn *done, void *arg, struct err *e);
+
+/* Copies the database into dir (made if it does not exist), which can then be opened as a store's: in
+ * slices on the store's thread, with other requests served in between. Everything answered before the
+ * call is in it, what is written meanwhile too. The file appears under its name when it is whole and
+ * on disk. One at a time: ERR_BUSY. Answer: its bytes. ERR_INVALID (dir holds a database already),
+ * ERR_STORAGE_FULL, ERR_IO, ERR_UNAVAILABLE (the store was closed before the end). */
+int store_backup(struct store *s, const char *dir, store_backup_fn *done, void *arg, struct err *e);
 
 struct store_stats {
-    uint64_t states, blobs, blob_bytes; /* now */
+    uint64_t states, blobs, blob_bytes; /* now; expired ones until they are removed */
+    uint64_t max_states, max_bytes;     /* the quotas */
     uint64_t requests, errors;          /* since the start */
+    uint64_t expired;                   /* records removed since the start */
+    uint64_t refused_full;              /* ERR_STORAGE_FULL since the start */
+    uint64_t damaged;                   /* damaged records met since the start, each time */
+    uint64_t backups;                   /* finished since the start */
     uint64_t queued;                    /* waiting now */
     uint64_t busy_ns;                   /* spent answering */
 };
 /* At once, from counters: no database access. */
 void store_get_stats(struct store *s, struct store_stats *out);
-/* "sqlite 3.40.1" */
-const char *store_backend(void);
+/* Writes "sqlite 3.40.1", the library that is loaded, into text and returns it. */
+const char *store_backend(char *text, size_t size);
 
 #endif

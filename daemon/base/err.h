@@ -24,10 +24,12 @@
     XX(STATE_BUSY, 409, "state_busy", "conflict_error")                                            \
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
     XX(LENGTH_REQUIRED, 411, "length_required", "invalid_request_error")                           \
+    XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \
     XX(TOO_LARGE, 413, "request_too_large", "invalid_request_error")                               \
     XX(MEDIA_TYPE, 415, "unsupported_media_type", "invalid_request_error")                         \
     XX(FORMAT, 422, "invalid_file", "invalid_request_error")                                       \
     XX(STATE_CORRUPT, 422, "state_corrupt", "invalid_request_error")                               \
+    XX(KEY_REUSED, 422, "idempotency_key_reused", "invalid_request_error")                         \
     XX(BUSY, 429, "too_many_requests", "rate_limit_error")                                         \
     XX(CANCELLED, 499, "cancelled", "cancelled_error")                                             \
     XX(INTERNAL, 500, "internal_error", "server_error")                                            \

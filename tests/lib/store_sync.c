@@ -57,10 +57,10 @@ static void waiter_answer(struct waiter *w, int code)
 
 static void copy_state(struct store_state *dst, const struct store_state *src)
 {
-    const char *t[4] = {src->parents, src->origin, src->tags, src->norms};
-    const char **d[4] = {&dst->parents, &dst->origin, &dst->tags, &dst->norms};
+    const char *t[5] = {src->parents, src->origin, src->tags, src->norms, src->description};
+    const char **d[5] = {&dst->parents, &dst->origin, &dst->tags, &dst->norms, &dst->description};
     *dst = *src;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         *d[i] = strdup(t[i]);
 }
 
@@ -70,6 +70,7 @@ void answer_fini(struct answer *a)
     free((void *)a->state.origin);
     free((void *)a->state.tags);
     free((void *)a->state.norms);
+    free((void *)a->state.description);
     free(a->blob);
     *a = (struct answer){0};
 }
@@ -97,14 +98,28 @@ static void on_list(void *arg, const struct err *e, const struct store_state *st
     size_t len = 0;
     w->text[0] = 0;
     for (size_t i = 0; i < n && len < w->size; i++)
-        len += (size_t)snprintf(w->text + len, w->size - len, "%s@%llu ", states[i].name,
-                                (unsigned long long)states[i].version);
+        len +=
+            (size_t)snprintf(w->text + len, w->size - len, "%s@%llu%s ", states[i].name,
+                             (unsigned long long)states[i].version, states[i].damaged ? "!" : "");
     w->has_more = has_more;
     waiter_answer(w, e->code);
 }
 
-int sync_put(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
-             enum store_if_exists mode, struct answer *a)
+static void on_backup(void *arg, const struct err *e, uint64_t bytes)
+{
+    struct waiter *w = arg;
+    if (w->a) {
+        w->a->err = *e;
+        w->a->blob_bytes = bytes;
+    }
+    waiter_answer(w, e->code);
+}
+
+const struct store_write new_version = {.if_exists = STORE_EXISTS_NEW_VERSION};
+const struct store_write must_be_new = {.if_exists = STORE_EXISTS_ERROR};
+
+int sync_put_how(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
+                 const struct store_write *how, struct answer *a)
 {
     struct waiter w;
     struct err e = {0};
@@ -112,10 +127,16 @@ int sync_put(struct store *s, const struct store_state *state, const void *blob,
     void *copy = malloc(bytes ? bytes : 1);
     assert_non_null(copy);
     memcpy(copy, blob, bytes);
-    int rc = store_put_state_take(s, state, copy, bytes, mode, on_state, &w, &e);
+    int rc = store_put_state_take(s, state, copy, bytes, how, on_state, &w, &e);
     if (rc < 0)
         free(copy);
     return waiter_end(&w, rc, &e);
+}
+
+int sync_put(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
+             enum store_if_exists mode, struct answer *a)
+{
+    return sync_put_how(s, state, blob, bytes, &(struct store_write){.if_exists = mode}, a);
 }
 
 int sync_get(struct store *s, const char *name, uint64_t version, bool with_blob, struct answer *a)
@@ -131,18 +152,74 @@ int sync_delete(struct store *s, const char *name, uint64_t version, struct answ
     struct waiter w;
     struct err e = {0};
     waiter_init(&w, a);
-    return waiter_end(&w, store_delete_state(s, name, version, on_state, &w, &e), &e);
+    return waiter_end(&w, store_delete_state(s, name, version, 0, on_state, &w, &e), &e);
 }
 
-int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
-              size_t size, bool *has_more)
+int sync_patch(struct store *s, const char *name, uint64_t version, const struct store_patch *patch,
+               struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    return waiter_end(&w, store_patch_state(s, name, version, patch, on_state, &w, &e), &e);
+}
+
+int sync_fork(struct store *s, const char *name, uint64_t version, const char *to,
+              const struct store_patch *changes, const struct store_write *how, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    int rc = to ? store_fork_state(s, name, version, to, changes, how, on_state, &w, &e)
+                : store_rollback_state(s, name, version, changes, how, on_state, &w, &e);
+    return waiter_end(&w, rc, &e);
+}
+
+int sync_find_key(struct store *s, const char *key, const char *sha256, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    return waiter_end(&w, store_find_key(s, key, sha256, on_state, &w, &e), &e);
+}
+
+int sync_backup(struct store *s, const char *dir, struct answer *a)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, a);
+    return waiter_end(&w, store_backup(s, dir, on_backup, &w, &e), &e);
+}
+
+int sync_query(struct store *s, const struct store_query *query, char *text, size_t size,
+               bool *has_more)
 {
     struct waiter w;
     struct err e = {0};
     waiter_init(&w, NULL);
     w.text = text;
     w.size = size;
-    int rc = waiter_end(&w, store_list_states(s, after, prefix, limit, on_list, &w, &e), &e);
+    int rc = waiter_end(&w, store_list_states(s, query, on_list, &w, &e), &e);
+    *has_more = w.has_more;
+    return rc;
+}
+
+int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
+              size_t size, bool *has_more)
+{
+    const struct store_query q = {.after = after, .prefix = prefix, .limit = limit};
+    return sync_query(s, &q, text, size, has_more);
+}
+
+int sync_versions(struct store *s, const char *name, uint64_t before, size_t limit, char *text,
+                  size_t size, bool *has_more)
+{
+    struct waiter w;
+    struct err e = {0};
+    waiter_init(&w, NULL);
+    w.text = text;
+    w.size = size;
+    int rc = waiter_end(&w, store_list_versions(s, name, before, limit, on_list, &w, &e), &e);
     *has_more = w.has_more;
     return rc;
 }
@@ -209,13 +286,18 @@ void removed_dir(char *dir)
     free(dir);
 }
 
-struct store *opened(const char *dir, size_t max_queue)
+struct store *opened_with(const struct store_options *o)
 {
     struct store *s = NULL;
     struct err e = {0};
-    if (store_open(&(struct store_options){.dir = dir, .max_queue = max_queue}, &s, &e) < 0)
+    if (store_open(o, &s, &e) < 0)
         fail_msg("open: %s", e.msg);
     return s;
+}
+
+struct store *opened(const char *dir, size_t max_queue)
+{
+    return opened_with(&(struct store_options){.dir = dir, .max_queue = max_queue});
 }
 
 int open_fails(const char *dir, struct err *e)

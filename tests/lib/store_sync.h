@@ -17,11 +17,28 @@ int sync_put(struct store *s, const struct store_state *state, const void *blob,
              enum store_if_exists mode, struct answer *a);
 int sync_get(struct store *s, const char *name, uint64_t version, bool with_blob, struct answer *a);
 int sync_delete(struct store *s, const char *name, uint64_t version, struct answer *a);
-/* The names of one page, each followed by '@', its version and a space, in text [size]. */
+int sync_put_how(struct store *s, const struct store_state *state, const void *blob, size_t bytes,
+                 const struct store_write *how, struct answer *a);
+int sync_patch(struct store *s, const char *name, uint64_t version, const struct store_patch *patch,
+               struct answer *a);
+/* to NULL: a rollback. */
+int sync_fork(struct store *s, const char *name, uint64_t version, const char *to,
+              const struct store_patch *changes, const struct store_write *how, struct answer *a);
+int sync_find_key(struct store *s, const char *key, const char *sha256, struct answer *a);
+/* The copy's size comes as blob_bytes. */
+int sync_backup(struct store *s, const char *dir, struct answer *a);
+extern const struct store_write new_version, must_be_new;
+/* The names of one page, each followed by '@', its version, '!' if it is damaged, and a space, in
+ * text [size]. */
 int sync_list(struct store *s, const char *after, const char *prefix, size_t limit, char *text,
               size_t size, bool *has_more);
+int sync_query(struct store *s, const struct store_query *query, char *text, size_t size,
+               bool *has_more);
+int sync_versions(struct store *s, const char *name, uint64_t before, size_t limit, char *text,
+                  size_t size, bool *has_more);
 
 /* Each of these fails the test if it does not succeed. */
+struct store *opened_with(const struct store_options *o);
 struct store *opened(const char *dir, size_t max_queue);
 /* Puts n bytes of this seed and returns the version. */
 uint64_t put_seeded(struct store *s, const char *name, uint64_t seed, size_t n);

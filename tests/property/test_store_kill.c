@@ -103,7 +103,7 @@ static void begin_put(struct writer *w, struct flight *f)
     name_of(f->m.name, name);
     struct store_state st = state_of(name, blob, n);
     f->m.kind = PUT_DONE;
-    if (store_put_state_take(w->s, &st, blob, n, STORE_EXISTS_NEW_VERSION, on_written, f, &e) < 0)
+    if (store_put_state_take(w->s, &st, blob, n, &new_version, on_written, f, &e) < 0)
         _exit(4);
 }
 
@@ -119,7 +119,7 @@ static void begin_delete(struct writer *w, struct flight *f, bool all)
     tell(w->fd, &f->m);
     f->m.kind = DELETE_DONE;
     name_of(f->m.name, name);
-    if (store_delete_state(w->s, name, version, on_written, f, &e) < 0)
+    if (store_delete_state(w->s, name, version, 0, on_written, f, &e) < 0)
         _exit(4);
 }
 

@@ -274,7 +274,7 @@ static void put_state(struct host *h, const struct oracle *o, const char *name, 
     s.has_logits = o->n_read > 0;
     s.bytes = bytes;
     assert_int_equal(
-        store_put_state_take(h->store, &s, blob, bytes, STORE_EXISTS_ERROR, on_put, &p, &e), 0);
+        store_put_state_take(h->store, &s, blob, bytes, &(struct store_write){0}, on_put, &p, &e), 0);
     pthread_mutex_lock(&p.lock);
     while (!p.done)
         pthread_cond_wait(&p.cond, &p.lock);

@@ -178,33 +178,40 @@ static void test_unusable_files(void **state)
     write_file(dir, "file", "x", 1);
     snprintf(path, sizeof path, "%s/file", dir);
     assert_int_equal(open_fails(path, &e), ERR_IO); /* not a folder */
-    snprintf(path, sizeof path, "%s/none/below", dir);
+    snprintf(path, sizeof path, "%s/file/below", dir);
     assert_int_equal(open_fails(path, &e), ERR_IO);
     removed_dir(dir);
     free(junk);
 }
 
+static mode_t mode_of(const char *dir, const char *file)
+{
+    char path[400];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_mode & 0777;
+}
+
+/* With the folders above that are not there. */
 static void test_files_are_private(void **state)
 {
     (void)state;
     char *parent = made_dir();
-    char dir[280], path[300];
-    struct stat st;
+    char above[280], dir[300];
     mode_t old = umask(0);
-    snprintf(dir, sizeof dir, "%s/data", parent);
+    snprintf(above, sizeof above, "%s/above", parent);
+    snprintf(dir, sizeof dir, "%s//data/", above);
     struct store *s = opened(dir, 0);
     put_seeded(s, "a", 1, 10000);
-    assert_int_equal(stat(dir, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0700);
-    static const char *const files[] = {DB_FILE, DB_FILE "-wal"};
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
-        assert_int_equal(stat(path, &st), 0);
-        assert_int_equal(st.st_mode & 0777, 0600);
-    }
+    assert_int_equal(mode_of(above, ""), 0700);
+    assert_int_equal(mode_of(dir, ""), 0700);
+    assert_int_equal(mode_of(dir, DB_FILE), 0600);
+    assert_int_equal(mode_of(dir, DB_FILE "-wal"), 0600);
     store_close(s);
     umask(old);
     removed_dir(strdup(dir));
+    removed_dir(strdup(above));
     removed_dir(parent);
 }
 
