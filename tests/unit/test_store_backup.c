@@ -217,14 +217,15 @@ static void test_full_disk(void **state)
     struct rlimit old, small;
     struct answer a;
     fill(s);
-    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    struct sigaction before, ignore = {.sa_handler = SIG_IGN};
+    assert_int_equal(sigaction(SIGXFSZ, &ignore, &before), 0);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     small = old;
     small.rlim_cur = 8 * MIB;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     assert_int_equal(sync_backup(s, copy, &a), ERR_STORAGE_FULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    signal(SIGXFSZ, handler);
+    assert_int_equal(sigaction(SIGXFSZ, &before, NULL), 0);
     assert_false(is_there(copy, DB_FILE));
     assert_false(is_there(copy, DB_FILE ".partial"));
     check_filled(s);
