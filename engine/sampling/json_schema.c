@@ -518,11 +518,13 @@ static char *shortest_spelling(const json_t *v)
     for (size_t precision = 1; precision <= 17; precision++) {
         char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(precision));
         json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
-        bool same = json_equal(v, back);
+        bool same = json_equal(v, back), failed = !back;
         json_decref(back);
-        if (same || !text || precision == 17)
+        if (same)
             return text;
         free(text);
+        if (failed)
+            return NULL;
     }
     return NULL;
 }

@@ -34,7 +34,8 @@ static json_t *random_string(struct rng *r)
     case 1:
         return json_pack("{s:s}", "pattern", PATTERNS[rng_below(r, N_PATTERNS)]);
     case 2:
-        return json_pack("{s:[s,s,s]}", "enum", NAMES[rng_below(r, N_NAMES)], "abc", "\xE6\x97\xA5");
+        return json_pack("{s:[s,s,s]}", "enum", NAMES[rng_below(r, N_NAMES)], "abc",
+                         "\xE6\x97\xA5");
     default:
         return json_pack("{s:s, s:I}", "type", "string", "maxLength", (json_int_t)rng_below(r, 9));
     }
@@ -51,12 +52,14 @@ static json_t *random_integer(struct rng *r)
 
 static json_t *random_array(struct rng *r, int depth)
 {
-    json_t *o = json_pack("{s:s, s:I}", "type", "array", "maxItems", (json_int_t)(2 + rng_below(r, 3)));
+    json_t *o =
+        json_pack("{s:s, s:I}", "type", "array", "maxItems", (json_int_t)(2 + rng_below(r, 3)));
     if (rng_below(r, 2))
         json_object_set_new(o, "minItems", json_integer((json_int_t)rng_below(r, 3)));
     if (rng_below(r, 3) == 0)
-        json_object_set_new(o, "prefixItems", json_pack("[o,o]", random_schema(r, depth - 1),
-                                                        random_schema(r, depth - 1)));
+        json_object_set_new(
+            o, "prefixItems",
+            json_pack("[o,o]", random_schema(r, depth - 1), random_schema(r, depth - 1)));
     json_object_set_new(o, "items", random_schema(r, depth - 1));
     return o;
 }
@@ -180,7 +183,8 @@ static bool judge_object(const json_t *root, const json_t *s, json_t *v)
     for (size_t i = 0; i < json_array_size(required); i++)
         if (!json_object_get(v, json_string_value(json_array_get(required, i))))
             return false;
-    json_object_foreach (v, key, value) {
+    json_object_foreach(v, key, value)
+    {
         const json_t *inner = json_object_get(properties, key);
         inner = inner ? inner : json_object_get(s, "additionalProperties");
         if (inner && !judge(root, inner, value))
