@@ -1,6 +1,7 @@
 #include "engine/sampling/json_schema.h"
 
 #include "daemon/base/mem.h"
+#include "engine/sampling/schema_json.h"
 #include "engine/sampling/schema_program.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -78,38 +79,6 @@ static int no_memory(struct compiler *c)
     return err_set(c->e, ERR_NOMEM, "no memory for a JSON schema");
 }
 
-/* --- sets of strings --- */
-
-static int string_order(const void *pa, const void *pb)
-{
-    return strcmp(*(const char *const *)pa, *(const char *const *)pb);
-}
-
-/* Copies strings [n], which are sorted on the way. */
-static int set_build(const char **strings, size_t n, struct literal_set *out)
-{
-    size_t bytes = 0, kept = 0;
-    if (n == 0)
-        return 0;
-    qsort(strings, n, sizeof *strings, string_order);
-    for (size_t i = 0; i < n; i++)
-        bytes += strlen(strings[i]);
-    out->at = malloc(n * sizeof *out->at + bytes); /* the bytes behind the table */
-    if (!out->at)
-        return ERR_NOMEM;
-    char *p = (char *)(out->at + n);
-    for (size_t i = 0; i < n; i++) {
-        if (i > 0 && strcmp(strings[i], strings[i - 1]) == 0)
-            continue;
-        size_t len = strlen(strings[i]);
-        memcpy(p, strings[i], len);
-        out->at[kept++] = (struct literal){p, (uint32_t)len};
-        p += len;
-    }
-    out->n = (uint32_t)kept;
-    return 0;
-}
-
 /* --- subschemas and references --- */
 
 enum { NOTE = 1, TYPE = 2, ENUM = 4, ANY_OF = 8, REF = 16, RULE = 32 };
@@ -172,59 +141,6 @@ static int read_kinds(struct compiler *c, const json_t *o, uint32_t at, unsigned
     return 0;
 }
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-/* One step of a JSON pointer in a URI fragment: ~0 ~1 %XX undone. The bytes used, 0 if it is wrong
- * or longer than out. */
-static size_t pointer_step(const char *p, char *out, size_t cap)
-{
-    size_t i = 0, n = 0;
-    while (p[i] && p[i] != '/' && n + 1 < cap) {
-        char ch = p[i++];
-        if (ch == '~' && (p[i] == '0' || p[i] == '1')) {
-            ch = p[i++] == '0' ? '~' : '/';
-        } else if (ch == '%') {
-            int high = hex_value(p[i]), low = high < 0 ? -1 : hex_value(p[i + 1]);
-            if (low < 0)
-                return 0;
-            ch = (char)(high << 4 | low);
-            i += 2;
-        }
-        out[n++] = ch;
-    }
-    out[n] = 0;
-    return p[i] && p[i] != '/' ? 0 : i;
-}
-
-/* Where a "$ref" leads, NULL if nowhere. */
-static const json_t *resolve(const json_t *root, const char *ref)
-{
-    const json_t *at = root;
-    char step[256];
-    if (*ref++ != '#')
-        return NULL;
-    while (at && *ref == '/') {
-        size_t n = pointer_step(++ref, step, sizeof step);
-        if (n == 0)
-            return NULL;
-        ref += n;
-        if (json_is_array(at)) {
-            char *end;
-            unsigned long i = strtoul(step, &end, 10);
-            at = *step < '0' || *step > '9' || *end ? NULL : json_array_get(at, i);
-        } else {
-            at = json_object_get(at, step);
-        }
-    }
-    return *ref ? NULL : at;
-}
-
 /* Follows $ref from *json; what stands beside it is checked. */
 static int follow_refs(struct compiler *c, const struct source *from, const json_t **json)
 {
@@ -241,7 +157,7 @@ static int follow_refs(struct compiler *c, const struct source *from, const json
             return rc;
         if (kinds & ~(unsigned)(REF | NOTE))
             return refuse(c, from->parent, "$ref", "it stands beside annotations only");
-        *json = json_is_string(ref) ? resolve(c->root, json_string_value(ref)) : NULL;
+        *json = json_is_string(ref) ? schema_resolve(c->root, json_string_value(ref)) : NULL;
         if (!*json)
             return refuse(c, from->parent, "$ref",
                           "it must be \"#\" or \"#/...\" and lead to a part of this schema");
@@ -460,22 +376,10 @@ static int read_properties(struct compiler *c, uint32_t at, struct schema_node *
     if (!n->object.value)
         return no_memory(c);
     for (uint32_t i = 0; i < n->object.names.n; i++) {
-        const struct literal *l = &n->object.names.at[i];
-        const char *key = NULL;
-        json_t *value;
-        /* The iterator's key lives as long as the schema's text, for errors. */
-        void *it = json_object_iter((json_t *)properties);
-        while (it && !key) {
-            const char *name = json_object_iter_key(it);
-            if (strlen(name) == l->len && memcmp(name, l->p, l->len) == 0)
-                key = name;
-            else
-                it = json_object_iter_next((json_t *)properties, it);
-        }
+        const char *name = n->object.names.at[i].p;
+        struct source from = {json_object_get(properties, name), at, "properties", -1, name};
         n->object.value[i] = n->object.other;
-        value = key ? json_object_iter_value(it) : NULL;
-        struct source from = {value, at, "properties", -1, key};
-        int rc = key ? node_of(c, from, &n->object.value[i]) : 0;
+        int rc = from.json ? node_of(c, from, &n->object.value[i]) : 0;
         if (rc < 0)
             return rc;
     }
@@ -484,12 +388,9 @@ static int read_properties(struct compiler *c, uint32_t at, struct schema_node *
 
 static void require(struct schema_node *n, const char *name)
 {
-    size_t len = strlen(name);
-    for (uint32_t i = 0; i < n->object.names.n; i++) {
-        const struct literal *l = &n->object.names.at[i];
-        if (l->len == len && memcmp(l->p, name, len) == 0)
+    for (uint32_t i = 0; i < n->object.names.n; i++)
+        if (strcmp(n->object.names.at[i].p, name) == 0)
             n->object.required[i / 64] |= UINT64_C(1) << i % 64;
-    }
 }
 
 static int read_object(struct compiler *c, uint32_t at, struct schema_node *n)
@@ -501,7 +402,7 @@ static int read_object(struct compiler *c, uint32_t at, struct schema_node *n)
     rc = rc < 0 ? rc : read_names(c, at, names, &n_names);
     if (rc < 0)
         return rc;
-    if (set_build(names, n_names, &n->object.names) < 0)
+    if (literal_set_build(names, n_names, &n->object.names) < 0)
         return no_memory(c);
     if (n->object.names.n > JSON_SCHEMA_MAX_PROPERTIES)
         return refuse(c, at, "properties", "there are too many properties");
@@ -511,23 +412,6 @@ static int read_object(struct compiler *c, uint32_t at, struct schema_node *n)
 }
 
 /* --- enum --- */
-
-/* The shortest spelling without spaces that reads as v; free it. NULL: no memory. */
-static char *shortest_spelling(const json_t *v)
-{
-    for (size_t precision = 1; precision <= 17; precision++) {
-        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(precision));
-        json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
-        bool same = json_equal(v, back), failed = !back;
-        json_decref(back);
-        if (same)
-            return text;
-        free(text);
-        if (failed)
-            return NULL;
-    }
-    return NULL;
-}
 
 static unsigned value_type(const json_t *v)
 {
@@ -571,15 +455,15 @@ static int read_values(struct compiler *c, json_t *const *values, size_t size,
             strings[n_strings++] = json_string_value(values[i]);
         } else {
             types |= TYPE_LITERAL;
-            spellings[n_spellings] = shortest_spelling(values[i]);
+            spellings[n_spellings] = schema_spell(values[i]);
             rc = spellings[n_spellings++] ? 0 : ERR_NOMEM;
         }
     }
     n->types = (uint16_t)types;
     if (rc == 0)
-        rc = set_build(strings, n_strings, &n->string.set);
+        rc = literal_set_build(strings, n_strings, &n->string.set);
     if (rc == 0)
-        rc = set_build((const char **)spellings, n_spellings, &n->literals);
+        rc = literal_set_build((const char **)spellings, n_spellings, &n->literals);
     for (size_t i = 0; spellings && i < size; i++)
         free(spellings[i]);
     free(spellings);

@@ -69,6 +69,37 @@ struct json_schema *json_schema_new_object(struct err *e)
     return s;
 }
 
+/* --- sets of strings --- */
+
+static int string_order(const void *pa, const void *pb)
+{
+    return strcmp(*(const char *const *)pa, *(const char *const *)pb);
+}
+
+int literal_set_build(const char **strings, size_t n, struct literal_set *out)
+{
+    size_t bytes = 0, kept = 0;
+    if (n == 0)
+        return 0;
+    qsort(strings, n, sizeof *strings, string_order);
+    for (size_t i = 0; i < n; i++)
+        bytes += strlen(strings[i]) + 1;
+    out->at = malloc(n * sizeof *out->at + bytes); /* the bytes behind the table */
+    if (!out->at)
+        return ERR_NOMEM;
+    char *p = (char *)(out->at + n);
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && strcmp(strings[i], strings[i - 1]) == 0)
+            continue;
+        size_t len = strlen(strings[i]);
+        memcpy(p, strings[i], len + 1);
+        out->at[kept++] = (struct literal){p, (uint32_t)len};
+        p += len + 1;
+    }
+    out->n = (uint32_t)kept;
+    return 0;
+}
+
 /* --- heights --- */
 
 static uint8_t around(uint8_t height)

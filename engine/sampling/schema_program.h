@@ -31,7 +31,7 @@ enum {
     TYPE_ANY = 255
 };
 
-/* Byte strings in ascending order (memcmp's, the shorter first), each once. */
+/* Byte strings in ascending order (memcmp's, the shorter first), each once, with a NUL behind it. */
 struct literal_set {
     struct literal {
         const char *p;
@@ -91,6 +91,9 @@ void schema_measure(struct json_schema *s);
 /* Puts for every alternative that is itself an anyOf those of it. ERR_INVALID: too many. ERR_NOMEM.
  */
 int schema_flatten(struct json_schema *s, struct err *e);
+/* Copies NUL-terminated strings [n], which are sorted on the way; out->at is one block, to free. 0,
+ * ERR_NOMEM. */
+int literal_set_build(const char **strings, size_t n, struct literal_set *out);
 /* A node that takes any value. */
 struct schema_node schema_any(void);
 /* Room for one node more; ERR_NOMEM, or ERR_TOO_LARGE at JSON_SCHEMA_MAX_NODES. */
