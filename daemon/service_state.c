@@ -191,6 +191,12 @@ static void write_store(const struct service *s, struct buf *out)
         {"counter", "store_requests_total", "Requests to the store", (double)st.requests},
         {"counter", "store_errors_total", "Requests that the store could not serve",
          (double)st.errors},
+        {"counter", "store_full_total", "Requests for which there was no room, by disk or quota",
+         (double)st.refused_full},
+        {"counter", "store_expired_total", "States removed when their time was over",
+         (double)st.expired},
+        {"counter", "store_damaged_total", "Damaged records met in lists", (double)st.damaged},
+        {"counter", "store_backups_total", "Backups finished", (double)st.backups},
         {"counter", "store_busy_seconds_total", "Time the store has worked",
          (double)st.busy_ns * 1e-9},
     };

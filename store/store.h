@@ -175,7 +175,7 @@ struct store_stats {
     uint64_t requests, errors;          /* since the start */
     uint64_t expired;                   /* records removed since the start */
     uint64_t refused_full;              /* ERR_STORAGE_FULL since the start */
-    uint64_t damaged;                   /* damaged records met since the start, each time */
+    uint64_t damaged;                   /* damaged records met in lists since the start, each time */
     uint64_t backups;                   /* finished since the start */
     uint64_t queued;                    /* waiting now */
     uint64_t busy_ns;                   /* spent answering */
