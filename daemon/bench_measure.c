@@ -2,6 +2,7 @@
 
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
+#include "engine/kernels/gemm.h"
 #include "engine/rwkv/params.h"
 #include "engine/train/trainer.h"
 
@@ -168,6 +169,7 @@ int measure_training(struct pool *pool, size_t steps, bool bf16, double *tokens_
     static const struct rwkv_shape shape = {4, 192, 32, 768, 256, 32, 32, 32, 64};
     struct rwkv_layout layout = {0};
     struct trainer t = {0};
+    gemm_setup();
     struct nn_f32 op = *nn_f32_for(CPU_AUTO);
     *tokens_per_s = 0;
     if (bf16 && !nn_bf16_products(&op))
