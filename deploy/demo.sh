@@ -25,7 +25,7 @@ start() {
     show "$line (process $pid)"
 }
 post() { curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$url$1"; }
-complete() { # complete STATE PROMPT: greedy, 160 bytes
+complete() { # complete STATE PROMPT: 160 sampled bytes, always the same for a seed
     post /v1/completions "$(jq -nc --arg s "$1" --arg p "$2" \
         '{state: $s, prompt: $p, max_tokens: 160, temperature: 0.7, top_p: 0.9, seed: 7}')"
 }

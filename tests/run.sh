@@ -1,6 +1,8 @@
 #!/bin/sh
 # run.sh BUILD_DIR PROGRAM ...: runs each test program under a time limit, shows what failed, and ends
-# with "N passed, N failed, N skipped" (test cases, as cmocka counts them).
+# with "N passed, N failed, N skipped" (test cases, as cmocka counts them). A program's exit status is its
+# verdict; a failure that it printed all the same (from a child process) is shown as a note. What each
+# printed is kept beside it, in PROGRAM.log.
 set -u
 shift
 passed=0 failed=0 skipped=0
@@ -11,6 +13,12 @@ for t in "$@"; do
     f=$(printf '%s\n' "$out" | grep -c '^\[  FAILED  \] [^0-9]')
     s=$(printf '%s\n' "$out" | grep -c '^\[  SKIPPED \] [^0-9]')
     [ $rc -ne 0 ] && [ "$f" -eq 0 ] && f=1
+    printf '%s\n' "$out" >"$t.log"
+    if [ $rc -eq 0 ] && [ "$f" -gt 0 ]; then
+        printf '  note  %s exited 0 but printed a failure:\n' "${t##*/tests/}"
+        printf '%s\n' "$out" | grep -B8 '^\[  FAILED  \]' | sed 's/^/        /'
+        f=0
+    fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     if [ $rc -eq 0 ]; then
         printf '  ok    %-46s %d passed%s\n' "${t##*/tests/}" "$p" "$([ "$s" -gt 0 ] && echo ", $s skipped")"
