@@ -257,7 +257,7 @@ static void run_layer(const struct part *p, size_t layer)
     meet(p);
 }
 
-/* Logits of the rows that want them; LN_out of those is gathered at the front of z. */
+/* LN_out, and logits of the rows that want them, whose LN_out is gathered at the front of in[0]. */
 static void run_head(const struct part *p)
 {
     struct rwkv_session *s = p->s;
@@ -267,6 +267,8 @@ static void run_head(const struct part *p)
         bool wanted = s->rows[i].logits != NULL;
         float *z = wanted ? s->in[0].row[at++] : s->in[1].row[0];
         norm_row(p, i, m->ln_out_w, m->ln_out_b, z, FAULT_AFTER_LAYERS, m->info.n_layer - 1);
+        if (s->rows[i].hidden)
+            memcpy(s->rows[i].hidden + p->lo, z + p->lo, (p->hi - p->lo) * sizeof *z);
     }
     meet(p);
     pool_slice(m->head.rows, 16, p->part, p->parts, &lo, &hi);
@@ -315,6 +317,8 @@ static void add_row(struct rwkv_session *s, struct rwkv_seq *q, size_t index, si
     struct row *r = &s->rows[i];
     *r = (struct row){.seq = q, .seq_index = index, .token = q->tokens[token], .first = first,
                       .last = true};
+    if (q->hidden)
+        r->hidden = q->hidden + token * s->m->info.n_embd;
     if (!first)
         s->rows[i - 1].last = false;
     if (q->logits && q->all_logits)

@@ -11,7 +11,7 @@
  * block of rows: decoding is n sequences of one token, prefill one of many; both mix freely.
  *
  * Determinism: each output element is summed by one thread in an order fixed by the weight's shape
- * and type. For one build, kernel set and weights type the bytes of state and logits depend on the
+ * and type. For one build, kernel set and weights type the bytes of state, logits and hidden depend on the
  * sequence's tokens alone: not on the batch, the split into calls, or the number of threads.
  *
  * The arithmetic is that of RWKV-LM's train_temp/rwkv_v7_demo.py (Peng et al. 2025, arXiv
@@ -93,6 +93,8 @@ struct rwkv_seq {
     float *state;           /* in and out; distinct for each sequence of a call */
     float *logits;          /* out: [V] after the last token, or [n_tokens, V] with all_logits; or NULL */
     bool all_logits;
+    float *hidden;          /* out: [n_tokens, C] LN_out after each token, what the head multiplies; or
+                               NULL. Asking for it changes no byte of anything else */
     bool not_finite;        /* out: its state or logits are no longer finite numbers (ERR_NUMERIC) */
 };
 

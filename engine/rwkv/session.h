@@ -20,6 +20,7 @@ struct row {
     uint32_t token;
     bool first, last; /* of its sequence in this block */
     float *logits;    /* where they go; NULL: not wanted */
+    float *hidden;    /* where LN_out goes; NULL: not wanted */
     enum row_fault fault; /* the first place where it was not finite; written by part 0 alone */
     size_t fault_layer;
 };

@@ -1,5 +1,6 @@
 /* Inside a step: what the last layer computes for each of three tokens, and every layer's wkv state,
- * against float64 (debug-activations). Looks into the session's buffers, which hold the last layer of
+ * against float64 (debug-activations); and the final hidden state, by its product with the head against
+ * float64 logits: V > C, so no other vector gives the same ones. Looks into the session's buffers, which hold the last layer of
  * the last row. */
 #include "tests/lib/model.h"
 
@@ -55,11 +56,29 @@ static void check_token(const struct tensor_file *g, const struct test_model *t,
                      C * t->info->head_size);
 }
 
+/* The head times the final hidden state. */
+static void check_hidden(const float *head, const float *hidden, const float *want,
+                         const struct rwkv_info *info, const char *name)
+{
+    size_t V = info->n_vocab, C = info->n_embd;
+    float *got = malloc(V * sizeof *got);
+    assert_non_null(got);
+    for (size_t v = 0; v < V; v++) {
+        double sum = 0;
+        for (size_t c = 0; c < C; c++)
+            sum += (double)head[v * C + c] * (double)hidden[c];
+        got[v] = (float)sum;
+    }
+    check_close(name, got, want, V, 5e-5);
+    free(got);
+}
+
 static void test_activations(void **unused)
 {
     (void)unused;
     struct tensor_file *g = golden_open("rwkv7-rand/debug-activations.safetensors");
     struct tensor_file *tok = golden_open("rwkv7-rand/golden.safetensors");
+    struct tensor_file *model = golden_open("rwkv7-rand/rwkv7-rand-fp32.safetensors");
     size_t n;
     uint32_t *tokens = golden_tokens(tok, "tokens", &n);
     for (size_t l = 0; test_level(l); l++) {
@@ -68,23 +87,27 @@ static void test_activations(void **unused)
         test_model_open(&t, "rwkv7-rand/rwkv7-rand-fp32.safetensors", 2, -1, test_level(l));
         struct rwkv_session *s = rwkv_session_new(t.m, t.pool, 1, &e);
         float *state = rwkv_state_new(t.info), *logits = malloc(t.info->n_vocab * sizeof *logits);
-        assert_true(s && state && logits);
+        float *hidden = malloc(t.info->n_embd * sizeof *hidden);
+        float *head = golden_f32(model, "head.weight", t.info->n_vocab * t.info->n_embd);
+        assert_true(s && state && logits && hidden);
         for (int i = 0; i < 3; i++) {
             struct rwkv_seq q = {.tokens = tokens + i, .n_tokens = 1, .state = state,
-                                 .logits = logits};
+                                 .logits = logits, .hidden = hidden};
             assert_int_equal(rwkv_eval(s, &q, 1, &e), 0);
             check_token(g, &t, s, state, i);
             char name[32];
             snprintf(name, sizeof name, "t%d.logits", i);
             float *want = golden_f32(g, name, t.info->n_vocab);
             check_close(name, logits, want, t.info->n_vocab, 5e-5);
+            check_hidden(head, hidden, want, t.info, name);
             free(want);
         }
-        free(state), free(logits);
+        free(state), free(logits), free(hidden), free(head);
         rwkv_session_free(s);
         test_model_close(&t);
     }
     free(tokens);
+    tensor_file_close(model);
     tensor_file_close(tok);
     tensor_file_close(g);
 }

@@ -1,5 +1,6 @@
-/* The determinism rule: logits and states have the same bytes alone, in any batch, at any thread count,
- * split into calls and blocks in any way, for every weights type and CPU level. And beside it, what the
+/* The determinism rule: logits, final hidden states and states have the same bytes alone, in any batch, at
+ * any thread count, split into calls and blocks in any way, for every weights type and CPU level, and
+ * whether hidden states or logits are asked for beside each other or not. And beside it, what the
  * weights types cost: the error of their logits against F32 weights, printed. */
 #include "tests/lib/model.h"
 
@@ -14,6 +15,7 @@ struct sequence {
     uint32_t tokens[LONGEST];
     size_t n, at; /* length; how many were fed */
     float *state, *logits; /* logits [n, V] */
+    float *hidden;         /* [n, C] */
 };
 
 struct world {
@@ -32,14 +34,17 @@ static void sequences_new(struct world *w, struct sequence *s, uint64_t seed)
             s[i].tokens[t] = (uint32_t)rng_below(&r, w->t.info->n_vocab);
         s[i].state = rwkv_state_new(w->t.info);
         s[i].logits = calloc(s[i].n * w->t.info->n_vocab, sizeof(float));
-        assert_true(s[i].state && s[i].logits);
+        s[i].hidden = calloc(s[i].n * w->t.info->n_embd, sizeof(float));
+        assert_true(s[i].state && s[i].logits && s[i].hidden);
     }
 }
+
 static void sequences_free(struct sequence *s)
 {
     for (size_t i = 0; i < MAX_SEQS; i++) {
         free(s[i].state);
         free(s[i].logits);
+        free(s[i].hidden);
     }
 }
 
@@ -48,11 +53,22 @@ static void open_world(struct world *w, int threads, int type, enum cpu_level le
     test_model_open(&w->t, "rwkv7-rand/rwkv7-rand-fp32.safetensors", threads, type, level);
 }
 
-/* Each sequence alone, token by token. */
+/* Each sequence alone: token by token for its logits, then at once for its hidden states. */
 static void feed_alone(struct world *w, struct sequence *s, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    struct err e = {0};
+    for (size_t i = 0; i < n; i++) {
         test_feed(&w->t, s[i].tokens, s[i].n, 1, 1, s[i].state, s[i].logits);
+        struct rwkv_session *session = rwkv_session_new(w->t.m, w->t.pool, 5, &e);
+        float *state = rwkv_state_new(w->t.info);
+        assert_true(session && state);
+        struct rwkv_seq q = {.tokens = s[i].tokens, .n_tokens = s[i].n, .state = state,
+                             .hidden = s[i].hidden};
+        assert_int_equal(rwkv_eval(session, &q, 1, &e), 0);
+        assert_memory_equal(state, s[i].state, rwkv_state_floats(w->t.info) * sizeof *state);
+        free(state);
+        rwkv_session_free(session);
+    }
 }
 
 /* Rounds in which a random part of the unfinished sequences takes a random number of tokens, so that
@@ -60,7 +76,7 @@ static void feed_alone(struct world *w, struct sequence *s, size_t n)
 static void feed_together(struct world *w, struct sequence *s, struct rng *r, size_t most)
 {
     struct err e = {0};
-    size_t V = w->t.info->n_vocab, left = most;
+    size_t V = w->t.info->n_vocab, C = w->t.info->n_embd, left = most;
     while (left) {
         struct rwkv_session *session =
             rwkv_session_new(w->t.m, w->t.pool, 1 + rng_below(r, 80), &e);
@@ -76,7 +92,8 @@ static void feed_together(struct world *w, struct sequence *s, struct rng *r, si
                 of[n] = i;
                 q[n] = (struct rwkv_seq){.tokens = s[i].tokens + s[i].at, .n_tokens = done[n],
                                          .state = s[i].state, .logits = s[i].logits + s[i].at * V,
-                                         .all_logits = true};
+                                         .all_logits = true,
+                                         .hidden = i % 3 ? s[i].hidden + s[i].at * C : NULL};
                 n++;
             }
             if (rwkv_eval(session, q, n, &e) < 0)
@@ -92,7 +109,7 @@ static void feed_together(struct world *w, struct sequence *s, struct rng *r, si
 
 static void compare(const struct world *w, size_t n, const char *what)
 {
-    size_t V = w->t.info->n_vocab;
+    size_t V = w->t.info->n_vocab, C = w->t.info->n_embd;
     for (size_t i = 0; i < n; i++) {
         const struct sequence *a = &w->want[i], *b = &w->got[i];
         if (memcmp(a->logits, b->logits, a->n * V * sizeof(float)) != 0)
@@ -100,6 +117,8 @@ static void compare(const struct world *w, size_t n, const char *what)
                      max_abs_diff(a->logits, b->logits, a->n * V));
         if (memcmp(a->state, b->state, rwkv_state_floats(w->t.info) * sizeof(float)) != 0)
             fail_msg("%s: state of sequence %zu differs", what, i);
+        if (i % 3 && memcmp(a->hidden, b->hidden, a->n * C * sizeof(float)) != 0)
+            fail_msg("%s: hidden states of sequence %zu differ", what, i);
     }
 }
 
