@@ -144,7 +144,7 @@ static int decode_asked(struct req *r, const json_t *o, struct completions *t, s
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0 || refuse_others(o, a->n, e) < 0)
         return e->code;
-    return 0;
+    return a->save_state ? req_allow(r, SCOPE_WRITE, e) : 0;
 }
 
 /* ---- prompts ---- */

@@ -95,6 +95,14 @@ int req_query(struct req *r, const char *name, char *out, size_t size, bool *fou
     return 0;
 }
 
+int req_allow(struct req *r, enum scope scope, struct err *e)
+{
+    static const char *const names[] = {"open", "read", "generate", "write", "admin"};
+    if (!r->scopes || (r->scopes & (1u << scope | 1u << SCOPE_ADMIN)))
+        return 0;
+    return err_set(e, ERR_PERMISSION, "the key '%s' has no scope '%s'", r->principal, names[scope]);
+}
+
 void req_reply_json(struct req *r, int status)
 {
     r->reply.status = status;

@@ -19,6 +19,7 @@
 #ifndef API_REQ_H
 #define API_REQ_H
 
+#include "api/auth.h"
 #include "daemon/base/buf.h"
 #include "daemon/base/list.h"
 #include "daemon/service.h"
@@ -73,6 +74,8 @@ struct req {
     const struct route *route;
     uint64_t received_ns;
     char id[65];                  /* X-Request-Id */
+    char principal[65];           /* the name of the key that asks; "" where no key is wanted */
+    unsigned scopes;              /* 1 << scope of that key; 0: keys are off */
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
@@ -102,6 +105,9 @@ void req_unref(struct req *r);
 int req_query(struct req *r, const char *name, char *out, size_t size, bool *found, struct err *e);
 /* Percent-decodes n bytes; false: a bad escape, a NUL, or longer than size - 1. */
 bool req_unescape(const char *p, size_t n, char *out, size_t size);
+
+/* May the request's key do this too? ERR_PERMISSION. Where keys are off, everybody may. */
+int req_allow(struct req *r, enum scope scope, struct err *e);
 
 /* An answer at once. */
 void req_reply_json(struct req *r, int status); /* then write r->reply.body */

@@ -6,20 +6,20 @@
 #define MIB ((size_t)1 << 20)
 
 static const struct route routes[] = {
-    {"GET", "/health", handle_health, 0},
-    {"GET", "/health/live", handle_live, 0},
-    {"GET", "/health/ready", handle_health, 0},
-    {"GET", "/metrics", handle_metrics, 0},
-    {"GET", "/openapi.yaml", handle_openapi, 0},
-    {"GET", "/v1/models", handle_models, 0},
-    {"GET", "/v1/models/{id}", handle_model, 0},
-    {"POST", "/v1/completions", handle_completions, 8 * MIB},
-    {"POST", "/tokenize", handle_tokenize, 8 * MIB},
-    {"POST", "/detokenize", handle_detokenize, 8 * MIB},
-    {"POST", "/v1/states", handle_state_create, 16 * MIB},
-    {"GET", "/v1/states", handle_state_list, 0},
-    {"GET", "/v1/states/{ref}", handle_state_get, 0},
-    {"DELETE", "/v1/states/{ref}", handle_state_delete, 0},
+    {"GET", "/health", handle_health, SCOPE_OPEN, 0},
+    {"GET", "/health/live", handle_live, SCOPE_OPEN, 0},
+    {"GET", "/health/ready", handle_health, SCOPE_OPEN, 0},
+    {"GET", "/metrics", handle_metrics, SCOPE_READ, 0},
+    {"GET", "/openapi.yaml", handle_openapi, SCOPE_READ, 0},
+    {"GET", "/v1/models", handle_models, SCOPE_READ, 0},
+    {"GET", "/v1/models/{id}", handle_model, SCOPE_READ, 0},
+    {"POST", "/v1/completions", handle_completions, SCOPE_GENERATE, 8 * MIB},
+    {"POST", "/tokenize", handle_tokenize, SCOPE_READ, 8 * MIB},
+    {"POST", "/detokenize", handle_detokenize, SCOPE_READ, 8 * MIB},
+    {"POST", "/v1/states", handle_state_create, SCOPE_WRITE, 16 * MIB},
+    {"GET", "/v1/states", handle_state_list, SCOPE_READ, 0},
+    {"GET", "/v1/states/{ref}", handle_state_get, SCOPE_READ, 0},
+    {"DELETE", "/v1/states/{ref}", handle_state_delete, SCOPE_WRITE, 0},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 

@@ -12,7 +12,8 @@
 struct route {
     const char *method, *pattern;
     int (*handle)(struct req *r, struct err *e);
-    size_t max_body; /* bytes; 0: no body is wanted (what comes is dropped) */
+    enum scope scope; /* what a key must allow */
+    size_t max_body;  /* bytes; 0: no body is wanted (what comes is dropped) */
 };
 
 const struct route *route_table(size_t *n);

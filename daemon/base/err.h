@@ -15,6 +15,8 @@
 /* name, HTTP status, error.code, error.type */
 #define ERR_MAP(XX)                                                                                \
     XX(INVALID, 400, "invalid_request", "invalid_request_error")                                   \
+    XX(UNAUTHENTICATED, 401, "invalid_api_key", "authentication_error")                            \
+    XX(PERMISSION, 403, "permission_denied", "permission_error")                                   \
     XX(ROUTE_NOT_FOUND, 404, "not_found", "not_found_error")                                       \
     XX(MODEL_NOT_FOUND, 404, "model_not_found", "not_found_error")                                 \
     XX(STATE_NOT_FOUND, 404, "state_not_found", "not_found_error")                                 \
