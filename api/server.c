@@ -77,7 +77,7 @@ static void sweep(void *arg)
 
 /* ---- start and stop ---- */
 
-static void on_log(void *cls, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap)
 {
     struct api *a = cls;
     char line[512];
