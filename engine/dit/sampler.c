@@ -98,9 +98,7 @@ static void ddim(const struct dit_solver *z, const struct dit_step *p, double *x
 static void ddpm(const struct dit_solver *z, size_t i, double *x, const double *noise)
 {
     const struct dit_step *p = &z->s->step[i];
-    double sigma = !i                    ? 0
-                   : z->o.large_variance ? sqrt(p->beta)
-                                         : exp(0.5 * p->log_variance);
+    double sigma = !i ? 0 : z->o.large_variance ? sqrt(p->beta) : exp(0.5 * p->log_variance);
     for (size_t n = 0; n < z->n; n++)
         x[n] = p->mean_x0 * z->x0[n] + p->mean_xt * x[n] + (i ? sigma * noise[n] : 0);
 }

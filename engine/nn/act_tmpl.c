@@ -83,3 +83,41 @@ static void mul_backward(real *dx, real *dg, const real *dout, const real *x, co
         dg[i] += d * x[i];
     }
 }
+
+static void silu_forward(real *out, const real *x, size_t n)
+{
+    SIMD
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * nn_sigmoid(x[i]);
+}
+
+static void silu_backward(real *dx, const real *dout, const real *x, size_t n)
+{
+    SIMD
+    for (size_t i = 0; i < n; i++) {
+        real s = nn_sigmoid(x[i]);
+        dx[i] += dout[i] * s * (1 + x[i] * (1 - s));
+    }
+}
+
+#define GELU_SLOPE ((real)0.7978845608028654) /* sqrt(2 / pi) */
+#define GELU_CUBE  ((real)0.044715)
+
+static void gelu_forward(real *out, const real *x, size_t n)
+{
+    SIMD
+    for (size_t i = 0; i < n; i++) {
+        real h = nn_tanh(GELU_SLOPE * (x[i] + GELU_CUBE * x[i] * x[i] * x[i]));
+        out[i] = (real)0.5 * x[i] * (1 + h);
+    }
+}
+
+static void gelu_backward(real *dx, const real *dout, const real *x, size_t n)
+{
+    SIMD
+    for (size_t i = 0; i < n; i++) {
+        real q = x[i] * x[i], h = nn_tanh(GELU_SLOPE * (x[i] + GELU_CUBE * q * x[i]));
+        real dh = (1 - h * h) * GELU_SLOPE * (1 + 3 * GELU_CUBE * q);
+        dx[i] += dout[i] * (real)0.5 * (1 + h + x[i] * dh);
+    }
+}

@@ -34,3 +34,42 @@ static void project_backward(real *dx, real *dW, const real *dout, const real *x
     if (dW)
         GEMM(true, false, I, O, T, 1, x, I, dout, O, 1, dW, O);
 }
+
+static void bias_forward(real *out, const real *bias, size_t T, size_t C)
+{
+    for (size_t t = 0; t < T; t++) {
+        SIMD
+        for (size_t c = 0; c < C; c++)
+            out[t * C + c] += bias[c];
+    }
+}
+
+static void bias_backward(real *dbias, const real *dout, size_t T, size_t C)
+{
+    for (size_t t = 0; t < T; t++) {
+        SIMD
+        for (size_t c = 0; c < C; c++)
+            dbias[c] += dout[t * C + c];
+    }
+}
+
+/* One product a place, over rows that lie G apart. */
+static void token_linear_forward(real *out, const real *x, const real *W, size_t S, size_t G,
+                                 size_t I, size_t O)
+{
+    for (size_t g = 0; g < G; g++)
+        GEMM(false, true, S, O, I, 1, x + g * I, G * I, W + g * O * I, I, 0, out + g * O, G * O);
+}
+
+static void token_linear_backward(real *dx, real *dW, const real *dout, const real *x,
+                                  const real *W, size_t S, size_t G, size_t I, size_t O)
+{
+    for (size_t g = 0; g < G; g++) {
+        if (dx)
+            GEMM(false, false, S, I, O, 1, dout + g * O, G * O, W + g * O * I, I, 1, dx + g * I,
+                 G * I);
+        if (dW)
+            GEMM(true, false, O, I, S, 1, dout + g * O, G * O, x + g * I, G * I, 1, dW + g * O * I,
+                 I);
+    }
+}

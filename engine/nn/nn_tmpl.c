@@ -8,6 +8,8 @@
 #include "engine/nn/norm_tmpl.c"
 #include "engine/nn/linear_tmpl.c"
 #include "engine/nn/act_tmpl.c"
+#include "engine/nn/adaln_tmpl.c"
+#include "engine/nn/attention_tmpl.c"
 #include "engine/nn/timemix_tmpl.c"
 #include "engine/nn/wkv7_tmpl.c"
 #include "engine/nn/loss_tmpl.c"

@@ -38,8 +38,7 @@ static void test_schedules(void **state)
         const char *kind = dit_schedule_name((enum dit_schedule_kind)k);
         struct dit_schedule s;
         struct err e = {0};
-        assert_int_equal(
-            dit_schedule_init(&s, (enum dit_schedule_kind)k, DIT_TIMESTEPS, &e), 0);
+        assert_int_equal(dit_schedule_init(&s, (enum dit_schedule_kind)k, DIT_TIMESTEPS, &e), 0);
 #define CHECK(name, value)                                                                         \
     do {                                                                                           \
         const double *want = f64(f, DIT_TIMESTEPS, "%s.%s", kind, name);                           \
@@ -185,8 +184,7 @@ static void test_samplers(void **state)
     for (int k = 0; k < 2; k++) {
         struct dit_schedule all;
         struct err e = {0};
-        assert_int_equal(
-            dit_schedule_init(&all, (enum dit_schedule_kind)k, DIT_TIMESTEPS, &e), 0);
+        assert_int_equal(dit_schedule_init(&all, (enum dit_schedule_kind)k, DIT_TIMESTEPS, &e), 0);
         for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
             for (int p = 0; p < 3; p++)
                 run_case(f, &all, &cases[c], (enum dit_prediction)p);
@@ -351,10 +349,14 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schedules),          cmocka_unit_test(test_respacing),
-        cmocka_unit_test(test_samplers),           cmocka_unit_test(test_noising),
-        cmocka_unit_test(test_order_of_convergence), cmocka_unit_test(test_inversion),
-        cmocka_unit_test(test_guidance_and_noise), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_respacing),
+        cmocka_unit_test(test_samplers),
+        cmocka_unit_test(test_noising),
+        cmocka_unit_test(test_order_of_convergence),
+        cmocka_unit_test(test_inversion),
+        cmocka_unit_test(test_guidance_and_noise),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

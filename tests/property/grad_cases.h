@@ -194,6 +194,94 @@ BACKWARD(relu2)
     op->relu2_backward(din[0], dout[0], in[0], d->T * d->C);
 }
 
+FORWARD(silu)
+{
+    UNUSED;
+    op->silu_forward(out[0], in[0], d->T * d->C);
+}
+BACKWARD(silu)
+{
+    UNUSED;
+    op->silu_backward(din[0], dout[0], in[0], d->T * d->C);
+}
+
+FORWARD(gelu)
+{
+    UNUSED;
+    op->gelu_forward(out[0], in[0], d->T * d->C);
+}
+BACKWARD(gelu)
+{
+    UNUSED;
+    op->gelu_backward(din[0], dout[0], in[0], d->T * d->C);
+}
+
+FORWARD(bias)
+{
+    UNUSED;
+    memcpy(out[0], in[0], d->T * d->C * sizeof(REAL));
+    op->bias_forward(out[0], in[1], d->T, d->C);
+}
+BACKWARD(bias)
+{
+    UNUSED;
+    for (size_t i = 0; i < d->T * d->C; i++)
+        din[0][i] += dout[0][i];
+    op->bias_backward(din[1], dout[0], d->T, d->C);
+}
+
+FORWARD(token_linear)
+{
+    UNUSED;
+    op->token_linear_forward(out[0], in[0], in[1], d->S, d->T / d->S, d->C, d->O);
+}
+BACKWARD(token_linear)
+{
+    UNUSED;
+    size_t G = d->T / d->S;
+    op->token_linear_backward(din[0], NULL, dout[0], in[0], in[1], d->S, G, d->C, d->O);
+    op->token_linear_backward(NULL, din[1], dout[0], in[0], in[1], d->S, G, d->C, d->O);
+}
+
+/* in: x, a modulation [S, 3 C] whose first thirds are shift and scale. */
+FORWARD(adaln)
+{
+    op->adaln_forward(out[0], aux[0], aux[1], in[0], in[1], in[1] + d->C, d->S, d->T / d->S, d->C,
+                      3 * d->C, (REAL)1e-6);
+}
+BACKWARD(adaln)
+{
+    UNUSED;
+    op->adaln_backward(din[0], din[1], din[1] + d->C, dout[0], in[0], aux[0], aux[1], in[1] + d->C,
+                       d->S, d->T / d->S, d->C, 3 * d->C);
+}
+
+/* in: out, y, a modulation whose last third is the gate. */
+FORWARD(gate)
+{
+    UNUSED;
+    memcpy(out[0], in[0], d->T * d->C * sizeof(REAL));
+    op->gate_forward(out[0], in[1], in[2] + 2 * d->C, d->S, d->T / d->S, d->C, 3 * d->C);
+}
+BACKWARD(gate)
+{
+    UNUSED;
+    for (size_t i = 0; i < d->T * d->C; i++)
+        din[0][i] += dout[0][i];
+    op->gate_backward(din[1], din[2] + 2 * d->C, dout[0], in[1], in[2] + 2 * d->C, d->S,
+                      d->T / d->S, d->C, 3 * d->C);
+}
+
+FORWARD(attention)
+{
+    op->attention_forward(out[0], aux[0], in[0], d->S, d->T / d->S, d->H, d->N);
+}
+BACKWARD(attention)
+{
+    UNUSED;
+    op->attention_backward(din[0], dout[0], aux[0], in[0], d->S, d->T / d->S, d->H, d->N, aux[1]);
+}
+
 FORWARD(xent)
 {
     UNUSED;

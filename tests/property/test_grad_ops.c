@@ -11,14 +11,17 @@
 
 struct dims {
     size_t T, H, N, C, O;
+    size_t S; /* samples that the T rows belong to, where an operation knows of them */
 };
 #define MAX_T 40
 static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
 
 #define CASES(XX)                                                                                  \
     XX(embed)                                                                                      \
-    XX(norm) XX(shift) XX(linear) XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk)       \
-        XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent)
+    XX(norm)                                                                                       \
+    XX(shift) XX(linear) XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod)       \
+        XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_linear)  \
+            XX(adaln) XX(gate) XX(attention)
 
 #define REAL    double
 #define OPS     struct nn_f64
@@ -39,6 +42,7 @@ static const struct shapes {
     const char *name, *in, *out, *draw;
 } shapes[] = {
     /* T: [T, C]   C: [C]   W: [C, O]   O: [T, O]   E: [C, C]   S: [H, N, N]   t: [T]
+     * M: [S, 3 C]   G: [T / S, O, C]   Q: [T, 3 C]
      * n: normal   u: (0.05, 0.95)   d: a decay   k: unit per head   r: normal, away from 0 */
     {"embed", "E", "T", "n"},         {"norm", "TCC", "T", "nnn"},
     {"shift", "TCC", "T", "nnu"},     {"linear", "TW", "O", "nn"},
@@ -48,6 +52,10 @@ static const struct shapes {
     {"kmod", "TTC", "T", "nun"},      {"wkv7", "TTTTTTS", "TS", "ndnnkun"},
     {"bonus", "TTTTC", "T", "nnnnn"}, {"mul", "TT", "T", "nn"},
     {"relu2", "T", "T", "r"},         {"xent", "T", "t", "n"},
+    {"silu", "T", "T", "n"},          {"gelu", "T", "T", "n"},
+    {"bias", "TC", "T", "nn"},        {"token_linear", "TG", "O", "nn"},
+    {"adaln", "TM", "T", "nn"},       {"gate", "TTM", "T", "nnn"},
+    {"attention", "Q", "T", "n"},
 };
 enum { N_CASES = sizeof shapes / sizeof *shapes };
 
@@ -59,6 +67,9 @@ static size_t size_of(const struct dims *d, char c)
            : c == 'O' ? d->T * d->O
            : c == 'E' ? d->C * d->C
            : c == 'S' ? d->H * d->N * d->N
+           : c == 'M' ? d->S * 3 * d->C
+           : c == 'G' ? d->T / d->S * d->O * d->C
+           : c == 'Q' ? d->T * 3 * d->C
                       : d->T;
 }
 
@@ -217,7 +228,8 @@ static void set_up(struct rng *rng, uint64_t seed)
 
 static struct dims dims_of(size_t T, size_t H, size_t N, size_t O)
 {
-    return (struct dims){T, H, N, H * N, O};
+    size_t S = T % 2 == 0 ? 2 : T % 3 == 0 ? 3 : 1;
+    return (struct dims){T, H, N, H * N, O, S};
 }
 
 static void test_every_element(void **state)
@@ -227,7 +239,7 @@ static void test_every_element(void **state)
     set_up(&rng, 1);
     for (size_t c = 0; c < N_CASES; c++) /* 19 steps: a whole wkv7 chunk and a part of one */
         check_problem(
-            c, !strcmp(shapes[c].name, "wkv7") ? dims_of(19, 2, 16, 0) : dims_of(5, 2, 16, 9), true,
+            c, !strcmp(shapes[c].name, "wkv7") ? dims_of(19, 2, 16, 0) : dims_of(6, 2, 16, 9), true,
             &rng);
 }
 
