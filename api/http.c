@@ -33,6 +33,8 @@ static void add_headers(struct req *r, struct MHD_Response *m)
         MHD_add_response_header(m, "Location", r->reply.location);
     if (r->reply.allow[0])
         MHD_add_response_header(m, "Allow", r->reply.allow);
+    for (size_t i = 0; i < r->reply.n_headers; i++)
+        MHD_add_response_header(m, r->reply.headers[i].name, r->reply.headers[i].value);
     if (r->reply.status == 429 || r->reply.status == 503)
         MHD_add_response_header(m, "Retry-After", "1");
     if (r->close || atomic_load(&r->api->quiet))
@@ -49,6 +51,24 @@ static enum MHD_Result queue_response(struct req *r, struct MHD_Response *m)
     return ok;
 }
 
+static void on_free(void *cls)
+{
+    req_unref(cls);
+}
+
+static struct MHD_Response *from_still(struct req *r)
+{
+    void *p = (void *)(uintptr_t)r->reply.still;
+    if (!r->reply.still_held)
+        return MHD_create_response_from_buffer(r->reply.still_bytes, p, MHD_RESPMEM_PERSISTENT);
+    req_ref(r);
+    struct MHD_Response *m = MHD_create_response_from_buffer_with_free_callback_cls(
+        r->reply.still_bytes, p, on_free, r);
+    if (!m)
+        req_unref(r);
+    return m;
+}
+
 static enum MHD_Result answer_error(struct req *r);
 
 static enum MHD_Result answer(struct req *r)
@@ -60,8 +80,7 @@ static enum MHD_Result answer(struct req *r)
         return answer_error(r);
     }
     if (r->reply.still) {
-        m = MHD_create_response_from_buffer(r->reply.still_bytes, (void *)(uintptr_t)r->reply.still,
-                                            MHD_RESPMEM_PERSISTENT);
+        m = from_still(r);
     } else {
         char *body = buf_take(&r->reply.body, &n);
         if (!body)
@@ -73,7 +92,7 @@ static enum MHD_Result answer(struct req *r)
     if (m) {
         MHD_add_response_header(m, "Content-Type",
                                 r->reply.type ? r->reply.type : "application/json");
-        MHD_add_response_header(m, "Cache-Control", "no-store");
+        MHD_add_response_header(m, "Cache-Control", r->reply.cache ? r->reply.cache : "no-store");
     }
     return queue_response(r, m);
 }
@@ -82,8 +101,10 @@ static enum MHD_Result answer_error(struct req *r)
 {
     r->reply.status = err_http(r->err.code);
     r->reply.type = "application/json";
+    r->reply.cache = NULL;
     r->reply.still = NULL;
     r->reply.location[0] = 0;
+    r->reply.n_headers = 0;
     buf_reset(&r->reply.body);
     json_error_body(&r->reply.body, &r->err);
     return r->reply.body.failed ? MHD_NO : answer(r);
@@ -135,16 +156,11 @@ static ssize_t on_read(void *cls, uint64_t pos, char *buf, size_t max)
     return (ssize_t)n;
 }
 
-static void on_stream_free(void *cls)
-{
-    req_unref(cls);
-}
-
 static enum MHD_Result answer_stream(struct req *r)
 {
     req_ref(r);
     struct MHD_Response *m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK,
-                                                               on_read, r, on_stream_free);
+                                                               on_read, r, on_free);
     if (!m) {
         req_unref(r);
         return MHD_NO;
@@ -185,6 +201,13 @@ static void set_busy(struct req *r, bool busy)
         r->api->n_busy += busy ? 1 : (size_t)-1;
     r->busy = busy;
     pthread_mutex_unlock(&r->api->lock);
+}
+
+int req_hold(struct req *r, size_t bytes, struct err *e)
+{
+    size_t held = atomic_fetch_add(&r->api->body_bytes, bytes) + bytes;
+    r->body_counted += bytes;
+    return held <= BODIES_LIMIT ? 0 : err_set(e, ERR_NOMEM, "too many large bodies at once");
 }
 
 /* The body is not needed any more. */
@@ -331,6 +354,7 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
     list_push(&a->reqs, &r->link);
     pthread_mutex_unlock(&a->lock);
     make_id(r);
+    r->head = strcmp(method, "HEAD") == 0;
     watch_headers(r, r->received_ns + BODY_SECONDS * UINT64_C(1000000000));
     r->route = route_find(r, method, origin_form(url), &r->err);
     r->max_body = r->route ? r->route->max_body : 0;

@@ -1,8 +1,10 @@
 #include "api/req.h"
 
+#include "daemon/base/assert.h"
 #include "daemon/base/clock.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,7 +89,8 @@ bool req_unescape(const char *p, size_t n, char *out, size_t size)
 
 int req_query(struct req *r, const char *name, char *out, size_t size, bool *found, struct err *e)
 {
-    const char *raw = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, name);
+    const char *raw =
+        r->conn ? MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, name) : NULL;
     *found = raw != NULL;
     out[0] = 0;
     if (raw && !req_unescape(raw, strlen(raw), out, size))
@@ -101,6 +104,22 @@ int req_allow(struct req *r, enum scope scope, struct err *e)
     if (!r->scopes || (r->scopes & (1u << scope | 1u << SCOPE_ADMIN)))
         return 0;
     return err_set(e, ERR_PERMISSION, "the key '%s' has no scope '%s'", r->principal, names[scope]);
+}
+
+const char *req_header(struct req *r, const char *name)
+{
+    return r->conn ? MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name) : NULL;
+}
+
+void req_reply_header(struct req *r, const char *name, const char *fmt, ...)
+{
+    va_list ap;
+    ASSERT(r->reply.n_headers < REPLY_HEADERS);
+    struct reply_header *h = &r->reply.headers[r->reply.n_headers++];
+    h->name = name;
+    va_start(ap, fmt);
+    vsnprintf(h->value, sizeof h->value, fmt, ap);
+    va_end(ap);
 }
 
 void req_reply_json(struct req *r, int status)

@@ -29,16 +29,25 @@
 #define REQ_PARAMS  1
 #define REQ_SOURCES 64 /* calls of one request */
 
+#define REPLY_HEADERS 6
+
 struct req;
 
 struct reply {
     int status;
-    const char *type; /* Content-Type; NULL: application/json */
+    const char *type;  /* Content-Type; NULL: application/json */
+    const char *cache; /* Cache-Control; NULL: no-store */
     struct buf body;
-    const char *still; /* a body that is not the request's own (static); else NULL */
+    const char *still; /* a body that is not copied: static, or still_held; else NULL */
     size_t still_bytes;
+    bool still_held;    /* it ends with the request, which lives until it is sent */
     char location[160]; /* "" = none */
     char allow[48];
+    struct reply_header {
+        const char *name; /* static */
+        char value[192];
+    } headers[REPLY_HEADERS]; /* [n_headers]: more of them, dropped if the request fails */
+    size_t n_headers;
 };
 
 struct task {
@@ -72,6 +81,7 @@ struct req {
     bool busy;                   /* guard: api's list lock; its handler has begun */
 
     const struct route *route;
+    bool head; /* HEAD: the answer's body is not sent */
     uint64_t received_ns;
     char id[65];                  /* X-Request-Id */
     char principal[65];           /* the name of the key that asks; "" where no key is wanted */
@@ -109,8 +119,17 @@ bool req_unescape(const char *p, size_t n, char *out, size_t size);
 /* May the request's key do this too? ERR_PERMISSION. Where keys are off, everybody may. */
 int req_allow(struct req *r, enum scope scope, struct err *e);
 
+/* The value of a request's header, or NULL. */
+const char *req_header(struct req *r, const char *name);
+
 /* An answer at once. */
 void req_reply_json(struct req *r, int status); /* then write r->reply.body */
+/* One more header of the answer: at most REPLY_HEADERS, values are cut to fit. */
+void req_reply_header(struct req *r, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Counts bytes that the request keeps until it has ended among those of all bodies, which have a
+ * limit. ERR_NOMEM. */
+int req_hold(struct req *r, size_t bytes, struct err *e);
 
 /* Waits for the calls added with req_add_source. */
 void req_await(struct req *r, const struct task *t, void *data);

@@ -20,6 +20,7 @@ static const struct route routes[] = {
     {"GET", "/v1/states", handle_state_list, SCOPE_READ, 0},
     {"GET", "/v1/states/{ref}", handle_state_get, SCOPE_READ, 0},
     {"DELETE", "/v1/states/{ref}", handle_state_delete, SCOPE_WRITE, 0},
+    {"GET", "/v1/states/{ref}/data", handle_state_data, SCOPE_READ, 0},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 

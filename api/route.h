@@ -33,5 +33,6 @@ int handle_state_create(struct req *r, struct err *e);
 int handle_state_list(struct req *r, struct err *e);
 int handle_state_get(struct req *r, struct err *e);
 int handle_state_delete(struct req *r, struct err *e);
+int handle_state_data(struct req *r, struct err *e);
 
 #endif

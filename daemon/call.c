@@ -80,6 +80,7 @@ static void state_call_free(struct call *call)
     for (size_t i = 0; i < c->n_states; i++)
         state_info_fini(&c->states[i]);
     free(c->states);
+    free(c->data);
     free(c->ref);
     free(c->prompt);
     free(c->base_state);

@@ -20,7 +20,7 @@ static void porter_main(void *arg)
 
 int porter_start(struct porter *p, size_t limit, struct err *e)
 {
-    if (mailbox_init(&p->box, limit, NULL, NULL) < 0)
+    if (mailbox_init(&p->box, limit + PORTER_FILES, NULL, NULL) < 0)
         return err_set(e, ERR_NOMEM, "no memory for the porter");
     if (thread_start(&p->thread, THREAD_PORTER, "porter", porter_main, p, e) < 0) {
         mailbox_fini(&p->box);
@@ -36,10 +36,15 @@ void porter_stop(struct porter *p)
     mailbox_fini(&p->box);
 }
 
+void porter_post(struct porter *p, struct mail *m)
+{
+    ASSERT(mailbox_post(&p->box, m) == 0); /* as large as the number of admitted calls */
+}
+
 static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct mail *m))
 {
     q->mail.run = run;
-    ASSERT(mailbox_post(&p->box, &q->mail) == 0); /* as large as the number of admitted calls */
+    porter_post(p, &q->mail);
 }
 
 /* ---- find ---- */

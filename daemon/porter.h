@@ -18,8 +18,11 @@ struct porter {
     pthread_t thread;
 };
 
+/* Calls that carry a state's file (service_state.c) at one time; more are refused with ERR_BUSY. */
+#define PORTER_FILES 32
+
 struct err;
-/* limit: sequences that may be on their way. */
+/* limit: sequences that may be on their way, beside PORTER_FILES calls. */
 int porter_start(struct porter *p, size_t limit, struct err *e);
 /* Joins the thread; it must have nothing left to do. */
 void porter_stop(struct porter *p);
@@ -31,5 +34,7 @@ int porter_find_post(struct sequence *q, struct err *e);
 void porter_load_post(struct sequence *q);
 /* Takes q (DECODE, over) and ends it after its state is saved. [thread: worker] */
 void porter_save_post(struct porter *p, struct sequence *q);
+/* Runs the letter of one of the PORTER_FILES calls on the porter's thread. */
+void porter_post(struct porter *p, struct mail *m);
 
 #endif

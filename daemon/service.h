@@ -159,13 +159,13 @@ struct state_info { /* a record, as the store has it; strings malloc'd */
     int64_t created_ms;
 };
 
-enum state_op { STATE_BAKE, STATE_GET, STATE_DELETE, STATE_LIST };
+enum state_op { STATE_BAKE, STATE_GET, STATE_DELETE, STATE_LIST, STATE_DATA };
 
 struct state_call {
     struct call call;
     enum state_op op;
     /* the request */
-    char *ref;                      /* BAKE: the new name; GET, DELETE: "name" or "name@version" */
+    char *ref; /* BAKE: the new name; GET, DELETE, DATA: "name" or "name@version" */
     const struct model_info *model; /* BAKE */
     uint32_t *prompt;               /* BAKE: token ids to read, no token is sampled */
     size_t n_prompt;
@@ -179,6 +179,8 @@ struct state_call {
     size_t n_states;
     bool has_more;
     struct timings timings; /* BAKE */
+    void *data;             /* DATA: the state's file [data_bytes], its SHA-256 checked */
+    size_t data_bytes;
 };
 
 struct state_call *state_call_new(enum state_op op);

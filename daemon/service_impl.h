@@ -39,6 +39,7 @@ struct service {
     pthread_mutex_t lock;
     pthread_cond_t idle; /* live has become 0 */
     size_t live;         /* guard: lock; admitted calls that have not ended */
+    size_t n_files;      /* guard: lock; of these, those that carry a state's file: see porter.h */
     struct mail drained; /* guard: lock; posted to the loop when live is 0, once */
     loop_fn *on_drained; /* guard: lock; NULL: nobody waits */
     void *on_drained_arg;

@@ -1,6 +1,7 @@
 /* The service's smaller half: records of states straight from the store, health and numbers. */
 #include "daemon/base/clock.h"
 #include "daemon/service_impl.h"
+#include "daemon/state_record.h"
 #include "daemon/worker.h"
 
 #include <stdlib.h>
@@ -8,10 +9,37 @@
 
 /* A question to the store on its way. */
 struct question {
+    struct mail mail; /* to the porter */
     struct service *svc;
     struct state_call *call; /* one reference */
     uint64_t asked_ns;
 };
+
+/* Does the call carry a state's file, which the porter looks at? */
+static bool has_file(const struct state_call *c)
+{
+    return c->op == STATE_DATA;
+}
+
+static int admit(struct service *s, const struct state_call *c, struct err *e)
+{
+    int rc = 0;
+    pthread_mutex_lock(&s->lock);
+    if (has_file(c) && s->n_files == PORTER_FILES)
+        rc = err_set(e, ERR_BUSY, "%d files of states are on their way: try again later",
+                     PORTER_FILES);
+    else if (has_file(c))
+        s->n_files++;
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static void release(struct service *s, const struct state_call *c)
+{
+    pthread_mutex_lock(&s->lock);
+    s->n_files -= has_file(c);
+    pthread_mutex_unlock(&s->lock);
+}
 
 static bool copy(char **to, const char *from)
 {
@@ -44,24 +72,30 @@ static void answer(struct question *q, const struct err *e)
     struct service *s = q->svc;
     struct call *c = &q->call->call;
     metrics_observe_ns(s->metrics, METRIC_STORE, clock_ns() - q->asked_ns);
+    release(s, q->call);
     free(q);
     service_end_call(s, NULL, c, e);
+}
+
+static void keep_records(struct state_call *c, const struct store_state *states, size_t n,
+                         struct err *e)
+{
+    if (!e->code && n && !(c->states = calloc(n, sizeof *c->states)))
+        err_set(e, ERR_NOMEM, "no memory for a list of states");
+    for (size_t i = 0; i < n && !e->code; i++) {
+        c->n_states = i + 1;
+        if (state_info_fill(&c->states[i], &states[i]) < 0)
+            err_set(e, ERR_NOMEM, "no memory for a list of states");
+    }
 }
 
 static void on_states(void *arg, const struct err *e, const struct store_state *states, size_t n,
                       bool has_more)
 {
     struct question *q = arg;
-    struct state_call *c = q->call;
     struct err own = *e;
-    if (!own.code && n && !(c->states = calloc(n, sizeof *c->states)))
-        err_set(&own, ERR_NOMEM, "no memory for a list of states");
-    for (size_t i = 0; i < n && !own.code; i++) {
-        c->n_states = i + 1;
-        if (state_info_fill(&c->states[i], &states[i]) < 0)
-            err_set(&own, ERR_NOMEM, "no memory for a list of states");
-    }
-    c->has_more = has_more;
+    keep_records(q->call, states, n, &own);
+    q->call->has_more = has_more;
     answer(q, &own);
 }
 
@@ -73,6 +107,37 @@ static void on_state(void *arg, const struct err *e, const struct store_state *s
     on_states(arg, e, state, e->code ? 0 : 1, false);
 }
 
+/* [thread: porter] */
+static void on_verify(struct mail *m)
+{
+    struct question *q = LIST_OWNER(m, struct question, mail);
+    const struct state_call *c = q->call;
+    const struct state_info *i = &c->states[0];
+    struct err e = {0};
+    if (atomic_load_explicit(&c->call.cancel, memory_order_acquire))
+        err_set(&e, ERR_CANCELLED, "the client has gone");
+    else if (state_record_verify(c->data, c->data_bytes, i->sha256, &e) < 0)
+        err_prefix(&e, "state %s@%llu", i->name, (unsigned long long)i->version);
+    answer(q, &e);
+}
+
+/* [thread: the store's] */
+static void on_file(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                    size_t blob_bytes)
+{
+    struct question *q = arg;
+    struct err own = *e;
+    q->call->data = blob;
+    q->call->data_bytes = blob_bytes;
+    keep_records(q->call, state, own.code ? 0 : 1, &own);
+    if (own.code) {
+        answer(q, &own);
+        return;
+    }
+    q->mail.run = on_verify;
+    porter_post(&q->svc->porter, &q->mail);
+}
+
 static int ask(struct service *s, struct question *q, const char *name, uint64_t version,
                struct err *e)
 {
@@ -81,6 +146,8 @@ static int ask(struct service *s, struct question *q, const char *name, uint64_t
     switch (c->op) {
     case STATE_GET:
         return store_get_state(store, name, version, false, on_state, q, e);
+    case STATE_DATA:
+        return store_get_state(store, name, version, true, on_file, q, e);
     case STATE_DELETE:
         return store_delete_state(store, name, version, 0, on_state, q, e);
     case STATE_LIST:
@@ -107,8 +174,11 @@ int service_state(struct service *s, struct state_call *c, struct err *e)
     struct question *q = malloc(sizeof *q);
     if (!q)
         return err_set(e, ERR_NOMEM, "no memory for a request");
-    *q = (struct question){s, c, clock_ns()};
-    int rc = service_admit(s, NULL, e);
+    *q = (struct question){.svc = s, .call = c, .asked_ns = clock_ns()};
+    list_init(&q->mail.link);
+    int rc = admit(s, c, e);
+    if (rc == 0 && (rc = service_admit(s, NULL, e)) < 0)
+        release(s, c);
     if (rc < 0) {
         free(q);
         return rc;
@@ -116,6 +186,7 @@ int service_state(struct service *s, struct state_call *c, struct err *e)
     call_ref(&c->call);
     rc = ask(s, q, name, version, e);
     if (rc < 0) {
+        release(s, c);
         call_unref(&c->call);
         free(q);
         service_leave(s);

@@ -114,7 +114,7 @@ int state_record_pack(const struct rwkv_info *info, const char *weights_type, ui
 
 /* ---- unpack ---- */
 
-static int check_hash(const void *blob, size_t bytes, const char *sha256, struct err *e)
+int state_record_verify(const void *blob, size_t bytes, const char *sha256, struct err *e)
 {
     uint8_t digest[32];
     char hex[65];
@@ -176,7 +176,7 @@ int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
 {
     struct tensor_file *f = NULL;
     size_t n_parts = info->n_layer * PARTS;
-    int rc = check_hash(blob, bytes, sha256, e);
+    int rc = state_record_verify(blob, bytes, sha256, e);
     if (rc < 0)
         return rc;
     if (tensor_file_open_memory(blob, bytes, &f, e) < 0)

@@ -27,6 +27,8 @@ int state_record_pack(const struct rwkv_info *info, const char *weights_type, ui
 int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
                         const struct rwkv_info *info, float *state, float *logits, bool *has_logits,
                         uint64_t *n_tokens, struct err *e);
+/* Are these the bytes of that SHA-256? Else ERR_STATE_CORRUPT. */
+int state_record_verify(const void *blob, size_t bytes, const char *sha256, struct err *e);
 /* Appends {"wkv": [one Frobenius norm a layer], "att_shift": [..], "ffn_shift": [..]}. */
 int state_record_norms(const struct rwkv_info *info, const float *state, struct buf *out);
 

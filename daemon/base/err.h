@@ -29,6 +29,7 @@
     XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \
     XX(TOO_LARGE, 413, "request_too_large", "invalid_request_error")                               \
     XX(MEDIA_TYPE, 415, "unsupported_media_type", "invalid_request_error")                         \
+    XX(RANGE, 416, "range_not_satisfiable", "invalid_request_error")                               \
     XX(FORMAT, 422, "invalid_file", "invalid_request_error")                                       \
     XX(STATE_CORRUPT, 422, "state_corrupt", "invalid_request_error")                               \
     XX(KEY_REUSED, 422, "idempotency_key_reused", "invalid_request_error")                         \

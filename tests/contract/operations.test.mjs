@@ -1,6 +1,7 @@
 // Every operation, every example and every documented error of openapi.yaml, against the real daemon.
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
@@ -13,7 +14,7 @@ const by = Object.fromEntries(operations.map((o) => [o.id, o]));
 // "operation status" pairs that were seen; a test at the end compares them with the contract.
 const seen = new Set();
 // Not made here: a full disk, and a full queue of the store (256 requests at once).
-const unseen = new Set(['createState 507', 'createCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429']);
+const unseen = new Set(['createState 507', 'createCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429', 'getStateData 429']);
 
 let d;
 before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel ?? byteModel() }); });
@@ -284,6 +285,8 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
       assert.equal(r.json.error.code, 'state_corrupt');
     }
     r = await on('createState', { name: 'x', text: 'a', base_state: 's' }, 422);
+    r = await exchange('getStateData', { daemon: m, path: '/v1/states/s/data', status: 422 });
+    assert.equal(r.json.error.code, 'state_corrupt');
     await on('createState', { name: 'other', text: 'hello there', model: 'two' }, 201);
     await on('createCompletion', { prompt: 'a', state: 'other', max_tokens: 1, model: 'two' }, 200);
   } finally {
@@ -342,6 +345,36 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.agent.destroy();
   }
   assert.equal((await m.exited).code, 0);
+});
+
+test('getStateData: conditions and ranges', { skip }, async () => {
+  const path = '/v1/states/captain@1/data', id = 'getStateData';
+  const whole = await exchange(id, { path, status: 200 });
+  const etag = whole.headers.etag, n = whole.body.length;
+  assert.equal(etag, `"${createHash('sha256').update(whole.body).digest('hex')}"`);
+  assert.equal(etag, `"${(await d.get('/v1/states/captain@1')).json.sha256}"`);
+  assert.equal(whole.headers['content-disposition'], 'attachment; filename="captain@1.safetensors"');
+  const ask = (headers, status) => exchange(id, { path, headers, status });
+  for (const v of [etag, `W/${etag}`, `"x", ${etag}`, '*'])
+    assert.equal((await ask({ 'if-none-match': v }, 304)).body.length, 0);
+  for (const v of ['"x"', etag.slice(1), 'x', '']) await ask({ 'if-none-match': v }, 200);
+  for (const [range, from, to] of [['bytes=0-9', 0, 10], ['bytes=5-', 5, n], ['bytes=-7', n - 7, n],
+    [`bytes=${n - 1}-${n * 2}`, n - 1, n], [`bytes=-${n * 3}`, 0, n], ['BYTES = 3-3 ', 3, 4],
+    ['bytes=1-99999999999999999999999', 1, n]]) {
+    const r = await ask({ range }, 206);
+    assert.equal(r.headers['content-range'], `bytes ${from}-${to - 1}/${n}`, range);
+    assert.ok(r.body.equals(whole.body.subarray(from, to)), range);
+  }
+  for (const range of ['bytes=9-1', 'bytes=a-b', 'bytes=-', 'bytes=', 'bytes=1', 'lines=1-2', 'bytes=0-1,4-5', 'bytes=1-2x', 'bytes=--1'])
+    assert.ok((await ask({ range }, 200)).body.equals(whole.body), range);
+  for (const range of [`bytes=${n}-`, 'bytes=-0', 'bytes=99999999999999999999999-'])
+    assert.equal((await ask({ range }, 416)).headers['content-range'], `bytes */${n}`);
+  await ask({ range: 'bytes=0-1', 'if-range': etag }, 206);
+  for (const v of ['"other"', `W/${etag}`, 'Thu, 26 Nov 2026 10:00:00 GMT'])
+    await ask({ range: 'bytes=0-1', 'if-range': v }, 200);
+  await ask({ range: 'bytes=0-1', 'if-none-match': etag }, 304);
+  const head = await d.fetch('HEAD', path, undefined, { range: 'bytes=0-1' });
+  assert.deepEqual([head.status, head.headers['content-length'], head.headers.etag], [200, String(n), etag]);
 });
 
 test('every documented error was seen', { skip }, () => {

@@ -57,7 +57,7 @@ export class Daemon {
     return d;
   }
 
-  // One exchange: {status, headers, text, json, rawHeaders}. body: an object (sent as JSON), a string or a Buffer.
+  // One exchange: {status, headers, body (Buffer), text, json}. body: an object (sent as JSON), a string or a Buffer.
   fetch(method, path, body, headers = {}) {
     const payload = body === undefined || typeof body === 'string' || Buffer.isBuffer(body)
       ? body : JSON.stringify(body);
@@ -70,10 +70,10 @@ export class Daemon {
       const req = request(this.url + path, { method, headers: h, agent: this.agent }, (res) => {
         const parts = [];
         res.on('data', (c) => parts.push(c)).on('error', fail).on('end', () => {
-          const text = Buffer.concat(parts).toString('utf8');
+          const bytes = Buffer.concat(parts), text = bytes.toString('utf8');
           let json;
           if (/^application\/json/.test(res.headers['content-type'] ?? '') && text) json = JSON.parse(text);
-          ok({ status: res.statusCode, headers: res.headers, text, json });
+          ok({ status: res.statusCode, headers: res.headers, body: bytes, text, json });
         });
       });
       req.on('error', fail);
