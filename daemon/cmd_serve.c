@@ -197,7 +197,7 @@ int cmd_serve(int argc, char **argv)
         fprintf(stderr, "dreamstated: %s\n", e.msg);
         code = 2;
     } else if (rc > 0) {
-        config_help(stdout);
+        config_print(stdout, s->config.help);
     } else {
         code = serve(s);
     }

@@ -1,4 +1,4 @@
-#include "daemon/config.h"
+#include "daemon/config_impl.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -7,20 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum option_kind { OPTION_TEXT, OPTION_MODEL, OPTION_NUMBER, OPTION_BYTES, OPTION_CHOICE };
-
-struct option {
-    const char *flag, *arg;
-    enum option_kind kind;
-    size_t offset;      /* in struct config: char * or uint64_t; MODEL: unused */
-    const char *preset; /* default, as one would type it; NULL: none */
-    uint64_t min, max;
-    const char *choices; /* separated by '|' */
-    const char *help;
-};
-
 #define AT(field) offsetof(struct config, field)
 static const struct option options[] = {
+    {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "The daemon"},
+    {"config", "FILE", OPTION_TEXT, AT(config), NULL, 0, 0, NULL,
+     "read options from this file (not inside of one)"},
+    {"data", "DIR", OPTION_TEXT, AT(data), NULL, 0, 0, NULL,
+     "where states are kept (default: $XDG_DATA_HOME/dreamstate or ~/.local/share/dreamstate)"},
+    {"drain-seconds", "N", OPTION_NUMBER, AT(drain_seconds), "30", 0, 86400, NULL,
+     "time for running requests after SIGTERM"},
+    {"log-level", "LEVEL", OPTION_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error",
+     "least level of the log on standard error"},
+    {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "Models"},
     {"model", "[NAME=]FILE", OPTION_MODEL, 0, NULL, 0, 0, NULL,
      "a model (.pth, .safetensors, .gguf); may repeat, the first is the default one (default: the "
      "bundled model)"},
@@ -29,35 +27,36 @@ static const struct option options[] = {
     {"vocab", "FILE", OPTION_TEXT, AT(vocab), NULL, 0, 0, NULL,
      "the World vocabulary, rwkv_vocab_v20230424.txt (default: out of the GGUF, or beside the "
      "model)"},
-    {"listen", "HOST:PORT", OPTION_TEXT, AT(listen), "127.0.0.1:8080", 0, 0, NULL,
-     "address to serve; port 0 = any free one"},
-    {"data", "DIR", OPTION_TEXT, AT(data), NULL, 0, 0, NULL,
-     "where states are kept (default: $XDG_DATA_HOME/dreamstate or ~/.local/share/dreamstate)"},
-    {"threads", "N", OPTION_NUMBER, AT(threads), "0", 0, 256, NULL,
-     "threads for arithmetic, shared by the models; 0 = one a processor"},
     {"weights-type", "TYPE", OPTION_CHOICE, AT(weights_type), NULL, 0, 0, "f32|f16|bf16|q8_0|q4_0",
      "of the large matrices in memory (default: as the file has them)"},
+    {"threads", "N", OPTION_NUMBER, AT(threads), "0", 0, 256, NULL,
+     "threads for arithmetic, shared by the models; 0 = one a processor"},
     {"max-sequences", "N", OPTION_NUMBER, AT(max_sequences), "32", 1, 1024, NULL,
      "sequences stepped together, per model"},
     {"max-queue", "N", OPTION_NUMBER, AT(max_queue), "128", 0, 100000, NULL,
      "requests that may wait, per model; more are refused with 429"},
-    {"max-body", "BYTES", OPTION_BYTES, AT(max_body), "16M", 1024, (uint64_t)1 << 32, NULL,
-     "largest request body"},
+    {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "HTTP"},
+    {"listen", "HOST:PORT", OPTION_TEXT, AT(listen), "127.0.0.1:8080", 0, 0, NULL,
+     "address to serve; port 0 = any free one"},
+    {"http-threads", "N", OPTION_NUMBER, AT(http_threads), "2", 1, 64, NULL, "threads for HTTP"},
     {"max-connections", "N", OPTION_NUMBER, AT(max_connections), "1000", 8, 100000, NULL,
      "open connections"},
-    {"http-threads", "N", OPTION_NUMBER, AT(http_threads), "2", 1, 64, NULL, "threads for HTTP"},
+    {"max-body", "BYTES", OPTION_BYTES, AT(max_body), "16M", 1024, (uint64_t)1 << 32, NULL,
+     "largest request body"},
     {"idle-seconds", "N", OPTION_NUMBER, AT(idle_seconds), "60", 1, 86400, NULL,
      "a connection that says nothing is closed after this"},
-    {"half-open", "HOW", OPTION_CHOICE, AT(half_open), "gone", 0, 0, "gone|waiting",
-     "what a client is that has closed its sending side and waits for its answer"},
     {"park-seconds", "N", OPTION_NUMBER, AT(park_seconds), "30", 1, 86400, NULL,
      "a client that reads nothing of its answer is given up after this"},
-    {"drain-seconds", "N", OPTION_NUMBER, AT(drain_seconds), "30", 0, 86400, NULL,
-     "time for running requests after SIGTERM"},
-    {"log-level", "LEVEL", OPTION_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error",
-     "least level of the log on standard error"},
+    {"half-open", "HOW", OPTION_CHOICE, AT(half_open), "gone", 0, 0, "gone|waiting",
+     "what a client is that has closed its sending side and waits for its answer"},
 };
 #define N_OPTIONS (sizeof options / sizeof options[0])
+
+const struct option *config_options(size_t *n)
+{
+    *n = N_OPTIONS;
+    return options;
+}
 
 static bool in_choices(const char *choices, const char *value)
 {
@@ -98,30 +97,35 @@ static int set_text(char **field, const char *value, struct err *e)
     return 0;
 }
 
-static int set_option(struct config *c, const struct option *o, const char *value, struct err *e)
+int config_set(struct config *c, const struct option *o, const char *value, const char *where,
+               struct err *e)
 {
     void *field = (char *)c + o->offset;
     switch (o->kind) {
+    case OPTION_GROUP:
+        break;
     case OPTION_MODEL:
+        if (!*value)
+            return err_set(e, ERR_INVALID, "%s: want %s, found nothing", where, o->arg);
         if (c->n_models == CONFIG_MAX_MODELS)
-            return err_set(e, ERR_INVALID, "--model: at most %d models", CONFIG_MAX_MODELS);
+            return err_set(e, ERR_INVALID, "%s: at most %d models", where, CONFIG_MAX_MODELS);
         return set_text(&c->models[c->n_models++], value, e);
     case OPTION_CHOICE:
         if (!in_choices(o->choices, value))
-            return err_set(e, ERR_INVALID, "--%s %s: want one of %s", o->flag, value, o->choices);
+            return err_set(e, ERR_INVALID, "%s %s: want one of %s", where, value, o->choices);
         return set_text(field, value, e);
     case OPTION_TEXT:
         if (!*value)
-            return err_set(e, ERR_INVALID, "--%s: want %s, found nothing", o->flag, o->arg);
+            return err_set(e, ERR_INVALID, "%s: want %s, found nothing", where, o->arg);
         return set_text(field, value, e);
     case OPTION_NUMBER:
     case OPTION_BYTES:
         if (!parse_number(o, value, field))
-            return err_set(e, ERR_INVALID, "--%s %s: want a number from %llu to %llu", o->flag,
-                           value, (unsigned long long)o->min, (unsigned long long)o->max);
+            return err_set(e, ERR_INVALID, "%s %s: want a number from %llu to %llu", where, value,
+                           (unsigned long long)o->min, (unsigned long long)o->max);
         return 0;
     }
-    return err_set(e, ERR_INTERNAL, "--%s: an option of no kind", o->flag);
+    return err_set(e, ERR_INTERNAL, "%s: an option of no kind", where);
 }
 
 /* "127.0.0.1:8080", "[::1]:0" */
@@ -140,52 +144,9 @@ static int split_listen(struct config *c, struct err *e)
     return 0;
 }
 
-static int from_environment(struct config *c, const bool *given, char *(*env)(const char *name),
-                            struct err *e)
+int config_check(struct config *c, struct err *e)
 {
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        char name[64];
-        int n = snprintf(name, sizeof name, "DREAMSTATE_%s", options[i].flag);
-        for (int k = 0; k < n; k++)
-            name[k] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
-        const char *value = given[i] ? NULL : env(name);
-        if (!value || !*value)
-            value = given[i] ? NULL : options[i].preset;
-        if (value && set_option(c, &options[i], value, e) < 0)
-            return e->code;
-    }
-    return 0;
-}
-
-/* argv[*i] as one option with its value in the same or in the next word. */
-static int from_word(struct config *c, int argc, char **argv, int *i, bool *given, struct err *e)
-{
-    const char *word = argv[*i], *eq = strchr(word, '=');
-    size_t n = eq ? (size_t)(eq - word) : strlen(word);
-    for (size_t k = 0; k < N_OPTIONS && !strncmp(word, "--", 2); k++) {
-        if (strlen(options[k].flag) != n - 2 || strncmp(options[k].flag, word + 2, n - 2) != 0)
-            continue;
-        if (!eq && *i + 1 >= argc)
-            return err_set(e, ERR_INVALID, "--%s: want %s, found nothing", options[k].flag,
-                           options[k].arg);
-        given[k] = true;
-        return set_option(c, &options[k], eq ? eq + 1 : argv[++*i], e);
-    }
-    return err_set(e, ERR_INVALID, "no option '%s' (try --help)", word);
-}
-
-int config_parse(struct config *c, int argc, char **argv, char *(*env)(const char *name),
-                 struct err *e)
-{
-    bool given[N_OPTIONS] = {false};
-    *c = (struct config){0};
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-            return 1;
-        if (from_word(c, argc, argv, &i, given, e) < 0)
-            return e->code;
-    }
-    if (from_environment(c, given, env, e) < 0 || split_listen(c, e) < 0)
+    if (split_listen(c, e) < 0)
         return e->code;
     if (c->name && c->n_models > 1)
         return err_set(e, ERR_INVALID,
@@ -197,29 +158,8 @@ void config_fini(struct config *c)
 {
     for (size_t i = 0; i < c->n_models; i++)
         free(c->models[i]);
-    char *texts[] = {c->name,         c->vocab,     c->listen,   c->data,
-                     c->weights_type, c->log_level, c->half_open};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        free(texts[i]);
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_CHOICE)
+            free(*(char **)(void *)((char *)c + options[i].offset));
     *c = (struct config){0};
-}
-
-void config_help(FILE *to)
-{
-    fputs(
-        "usage: dreamstated serve [OPTION ...]\n\n"
-        "Serves RWKV-7 models over HTTP. Prints `listening on http://HOST:PORT` when it is ready;\n"
-        "logs go to standard error. SIGTERM ends it when running requests have been answered.\n\n",
-        to);
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        const struct option *o = &options[i];
-        fprintf(to, "  --%s %s\n        %s", o->flag, o->arg, o->help);
-        if (o->choices)
-            fprintf(to, "; one of %s", o->choices);
-        if (o->preset)
-            fprintf(to, " (default %s)", o->preset);
-        fputc('\n', to);
-    }
-    fputs("\nOptions may stand in the environment too: DREAMSTATE_MAX_QUEUE for --max-queue.\n",
-          to);
 }

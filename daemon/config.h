@@ -1,6 +1,14 @@
-/* The options of `serve`, from the command line and the environment (DREAMSTATE_<FLAG>, for example
- * DREAMSTATE_MAX_QUEUE for --max-queue; the command line wins). One table in config.c says what
- * there is, with unit, range and default, and prints --help. */
+/* The options of `serve`: from the command line (--max-queue 64), the environment
+ * (DREAMSTATE_MAX_QUEUE=64) and a file (--config FILE with lines "max-queue = 64"); each is stronger
+ * than the next, and all are read and checked. One table in config.c says what there is, with unit,
+ * range and default, and prints --help, deploy/dreamstated.conf and deploy/OPTIONS.md (a test
+ * compares them).
+ *
+ * The file: one "key = value" a line, blanks around both dropped, nothing quoted; a line that begins
+ * with # is a comment. An unknown key, a bad value, a key that stands twice (but `model`) is an error
+ * with its line. (Why not JSON: people edit it, so it has comments, and errors have lines.)
+ *
+ * A new option is a row in the table and a field here; then write the two files in deploy/ anew. */
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
@@ -11,7 +19,12 @@
 
 #define CONFIG_MAX_MODELS 16
 
+/* What --help asks for: the usage, an example file (=conf), a list for the documentation (=markdown) */
+enum config_help { CONFIG_HELP, CONFIG_CONF, CONFIG_MARKDOWN };
+
 struct config {
+    enum config_help help;
+    char *config;                    /* the file that was read; NULL: none */
     char *models[CONFIG_MAX_MODELS]; /* "FILE" or "NAME=FILE" */
     size_t n_models;
     char *name;         /* of the model, when there is one; NULL: from its file */
@@ -27,11 +40,12 @@ struct config {
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
 };
 
-/* Fills c from argv[1..] and from the environment. 0; 1 when --help was asked for; ERR_INVALID
- * naming the option, ERR_NOMEM. env: looks a variable up (getenv). config_fini in every case. */
+/* Fills c from argv[1..], the environment and the file. 0; 1 when help was asked for (c->help says
+ * which); ERR_INVALID naming the option, ERR_IO, ERR_NOMEM. env: looks a variable up (getenv).
+ * config_fini in every case. */
 int config_parse(struct config *c, int argc, char **argv, char *(*env)(const char *name),
                  struct err *e);
 void config_fini(struct config *c);
-void config_help(FILE *to);
+void config_print(FILE *to, enum config_help how);
 
 #endif

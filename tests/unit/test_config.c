@@ -3,6 +3,7 @@
 
 #include "daemon/log.h"
 #include "daemon/metrics.h"
+#include "daemon/text_file.h"
 #include "tests/lib/check.h"
 
 #include <jansson.h>
@@ -108,7 +109,7 @@ static void test_help(void **state)
     size_t n = 0;
     FILE *f = open_memstream(&text, &n);
     assert_non_null(f);
-    config_help(f);
+    config_print(f, CONFIG_HELP);
     fclose(f);
     for (const char *p = text; (p = strstr(p, "\n  --")); p++) {
         char flag[64];
@@ -121,6 +122,137 @@ static void test_help(void **state)
     }
     assert_non_null(strstr(text, "--drain-seconds N"));
     free(text);
+}
+
+static char config_path[] = "/tmp/dreamstate-config-XXXXXX";
+
+/* Parses a file of this text, and words. */
+static int parse_file(struct config *c, const char *text, size_t n, struct err *e)
+{
+    FILE *f = fopen(config_path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+    *e = (struct err){0};
+    return PARSE(c, some_env, e, "--config", config_path, "--threads", "3");
+}
+
+/* Command line over environment over file over default; models of one source only. */
+static void test_file(void **state)
+{
+    (void)state;
+    static const char text[] = "# a comment\n\n\t max-queue =  9 \r\nthreads=2\nmax-body = 2K\n"
+                               "model = a.pth\nmodel = b = c.pth\n  name = # no comment";
+    struct config c;
+    struct err e;
+    if (parse_file(&c, text, sizeof text - 1, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(c.threads, 3);
+    assert_int_equal(c.max_queue, 7);
+    assert_int_equal(c.max_body, 2048);
+    assert_int_equal(c.max_connections, 1000);
+    assert_int_equal(c.n_models, 1);
+    assert_string_equal(c.models[0], "e.gguf");
+    assert_string_equal(c.name, "# no comment");
+    config_fini(&c);
+    e = (struct err){0};
+    assert_int_equal(PARSE(&c, no_env, &e, "--config", config_path, "--name=x"), ERR_INVALID);
+    config_fini(&c); /* two models, one name */
+}
+
+static void test_wrong_file(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
+        {"\n\nmax-que = 1\n", " line 3: no option 'max-que'"},
+        {"threads\n", " line 1: want KEY = VALUE"},
+        {"= 1", " line 1: no option ''"},
+        {"--threads = 1", " line 1: no option '--threads'"},
+        {"threads = 1\n# x\nthreads = 1\n", " line 3: 'threads' stands in line 1 already"},
+        {"max-queue = 1K", " line 1: max-queue 1K: want a number from 0 to 100000"},
+        {"max-queue = 1 # one", " line 1: max-queue 1 # one: want a number"},
+        {"vocab =", " line 1: vocab: want FILE, found nothing"},
+        {"model =", " line 1: model: want [NAME=]FILE, found nothing"},
+        {"log-level = LOUD", " line 1: log-level LOUD: want one of debug|info|warn|error"},
+        {"config = other", " line 1: no option 'config'"},
+    };
+    struct config c;
+    struct err e;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        int rc = parse_file(&c, bad[i].text, strlen(bad[i].text), &e);
+        if (rc != ERR_INVALID || !strstr(e.msg, bad[i].says) || !strstr(e.msg, config_path))
+            fail_msg("'%s' gave %d '%s'", bad[i].text, rc, e.msg);
+        config_fini(&c);
+    }
+    assert_int_equal(parse_file(&c, "threads = 1\0\n", 13, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "NUL"));
+    config_fini(&c);
+    char *large = calloc(1, 2u << 20);
+    assert_non_null(large);
+    memset(large, '\n', 2u << 20);
+    assert_int_equal(parse_file(&c, large, 2u << 20, &e), ERR_INVALID);
+    free(large);
+    config_fini(&c);
+    assert_int_equal(PARSE(&c, no_env, &e, "--config", "/no/such"), ERR_IO);
+    assert_non_null(strstr(e.msg, "/no/such"));
+    config_fini(&c);
+}
+
+/* The files in deploy/ are what the program prints, and the example, uncommented, is accepted. */
+static void test_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        enum config_help how;
+    } files[] = {{"deploy/dreamstated.conf", CONFIG_CONF}, {"deploy/OPTIONS.md", CONFIG_MARKDOWN}};
+    for (size_t i = 0; i < 2; i++) {
+        char *text = NULL;
+        size_t n = 0;
+        struct buf file;
+        struct err e = {0};
+        FILE *f = open_memstream(&text, &n);
+        assert_non_null(f);
+        config_print(f, files[i].how);
+        fclose(f);
+        assert_int_equal(text_file_read(files[i].path, &file, &e), 0);
+        if (n != file.len || memcmp(text, file.data, n) != 0)
+            fail_msg("%s is not what `dreamstated serve --help=%s` prints", files[i].path,
+                     i ? "markdown" : "conf");
+        buf_fini(&file);
+        free(text);
+    }
+}
+
+static void test_example_parses(void **state)
+{
+    (void)state;
+    struct buf file, text;
+    struct err e = {0};
+    struct config c, d;
+    assert_int_equal(text_file_read("deploy/dreamstated.conf", &file, &e), 0);
+    buf_init(&text, TEXT_FILE_MAX);
+    for (char *at = file.data, *line; (line = text_file_line(&at));) {
+        bool option = line[0] == '#' && line[1] && !strchr(" #", line[1]);
+        /* What has no default shows what is wanted, "data = DIR". */
+        if (option && !strstr(line, " = [") &&
+            !(strstr(line, " = ") && strstr(line, " = ")[3] >= 'A' &&
+              strstr(line, " = ")[3] <= 'Z'))
+            buf_printf(&text, "%s\n", line + 1);
+    }
+    assert_true(text.len > 200);
+    if (parse_file(&c, text.data, text.len, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(PARSE(&d, some_env, &e, "--threads", "3"), 0);
+    assert_int_equal(c.max_body, d.max_body);
+    assert_int_equal(c.idle_seconds, d.idle_seconds);
+    assert_string_equal(c.half_open, d.half_open);
+    config_fini(&c);
+    config_fini(&d);
+    buf_fini(&file);
+    buf_fini(&text);
 }
 
 static void test_log(void **state)
@@ -210,7 +342,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_options),       cmocka_unit_test(test_environment),
         cmocka_unit_test(test_wrong_options), cmocka_unit_test(test_help),
+        cmocka_unit_test(test_file),          cmocka_unit_test(test_wrong_file),
+        cmocka_unit_test(test_written),       cmocka_unit_test(test_example_parses),
         cmocka_unit_test(test_log),           cmocka_unit_test(test_metrics),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int fd = mkstemp(config_path);
+    if (fd < 0)
+        return 1;
+    close(fd);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(config_path);
+    return failed;
 }

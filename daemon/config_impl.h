@@ -1,0 +1,36 @@
+/* The table of options and its parts: config.c (the table and its values), config_read.c (command
+ * line, environment, file), config_print.c (help, example file, list). */
+#ifndef DAEMON_CONFIG_IMPL_H
+#define DAEMON_CONFIG_IMPL_H
+
+#include "daemon/config.h"
+
+enum option_kind {
+    OPTION_GROUP, /* no option: a heading, its text in help */
+    OPTION_TEXT,
+    OPTION_MODEL, /* may repeat */
+    OPTION_NUMBER,
+    OPTION_BYTES,
+    OPTION_CHOICE,
+};
+
+struct option {
+    const char *flag, *arg; /* "max-queue", "N"; NULL for a heading */
+    enum option_kind kind;
+    size_t offset;      /* in struct config: char * or uint64_t; MODEL: unused */
+    const char *preset; /* default, as one would type it; NULL: none */
+    uint64_t min, max;
+    const char *choices; /* separated by '|' */
+    const char *help;
+};
+
+const struct option *config_options(size_t *n);
+
+/* Gives an option a value in c, in place of the one it had (a model: besides those there are). where:
+ * how messages call the option ("--threads"). ERR_INVALID, ERR_NOMEM. */
+int config_set(struct config *c, const struct option *o, const char *value, const char *where,
+               struct err *e);
+/* What can only be told when all options have their values. */
+int config_check(struct config *c, struct err *e);
+
+#endif
