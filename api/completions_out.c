@@ -211,12 +211,7 @@ static void write_result(struct jw *w, const struct completions *t, size_t first
     const struct completion *used = t->choices[first].c;
     jw_uint(w, "seed", used->sampling.seed);
     write_timings(w, "timings", &sum);
-    if (used->state_used[0]) {
-        jw_object(w, "started_from");
-        jw_string(w, "ref", used->state_used);
-        jw_bool(w, "other_weights_type", used->other_weights_type);
-        jw_end_object(w);
-    }
+    write_started_from(w, used->state_used, used->other_weights_type);
     if (saved)
         write_state(w, "state", saved);
 }

@@ -1,6 +1,7 @@
 #include "api/json.h"
 
 #include <math.h>
+#include <nettle/base64.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -358,6 +359,21 @@ void jw_raw(struct jw *w, const char *key, const char *json, size_t bytes)
 {
     jw_key(w, key);
     buf_append(w->b, json, bytes);
+}
+
+void jw_base64(struct jw *w, const char *key, const void *p, size_t bytes)
+{
+    enum { PART = 3 * 1024 };
+    char text[BASE64_ENCODE_RAW_LENGTH(PART)];
+    const uint8_t *from = p;
+    jw_key(w, key);
+    buf_append(w->b, "\"", 1);
+    for (size_t at = 0; at < bytes; at += PART) {
+        size_t n = bytes - at < PART ? bytes - at : PART;
+        base64_encode_raw(text, n, from + at);
+        buf_append(w->b, text, BASE64_ENCODE_RAW_LENGTH(n));
+    }
+    buf_append(w->b, "\"", 1);
 }
 
 void json_error_body(struct buf *b, const struct err *e)

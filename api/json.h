@@ -71,6 +71,8 @@ void jw_uint(struct jw *w, const char *key, uint64_t v);
 void jw_number(struct jw *w, const char *key, double v);
 void jw_bool(struct jw *w, const char *key, bool v);
 void jw_null(struct jw *w, const char *key);
+/* Base64 (RFC 4648, padded) of any bytes. */
+void jw_base64(struct jw *w, const char *key, const void *p, size_t bytes);
 /* JSON text as it is. */
 void jw_raw(struct jw *w, const char *key, const char *json, size_t bytes);
 

@@ -106,6 +106,16 @@ void write_state(struct jw *w, const char *key, const struct state_info *s)
     jw_end_object(w);
 }
 
+void write_started_from(struct jw *w, const char *ref, bool other_weights_type)
+{
+    if (!ref[0])
+        return;
+    jw_object(w, "started_from");
+    jw_string(w, "ref", ref);
+    jw_bool(w, "other_weights_type", other_weights_type);
+    jw_end_object(w);
+}
+
 /* llama-server's names; rates of nothing are zero. */
 static void write_rates(struct jw *w, const char *part, uint64_t n, double ms)
 {

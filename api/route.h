@@ -27,6 +27,7 @@ int handle_openapi(struct req *r, struct err *e);
 int handle_models(struct req *r, struct err *e);
 int handle_model(struct req *r, struct err *e);
 int handle_completions(struct req *r, struct err *e);
+int handle_embeddings(struct req *r, struct err *e);
 int handle_tokenize(struct req *r, struct err *e);
 int handle_detokenize(struct req *r, struct err *e);
 int handle_state_create(struct req *r, struct err *e);

@@ -74,6 +74,27 @@ struct completion *completion_new(void)
     return c;
 }
 
+static void embedding_free(struct call *call)
+{
+    struct embedding *c = (struct embedding *)call;
+    for (size_t i = 0; c->texts && i < c->n_texts; i++)
+        free(c->texts[i].ids);
+    free(c->texts);
+    free(c->state);
+    free(c->vectors);
+    free(c);
+}
+
+struct embedding *embedding_new(void)
+{
+    struct embedding *c = calloc(1, sizeof *c);
+    if (!c || call_init(&c->call, embedding_free) < 0) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
 static void state_call_free(struct call *call)
 {
     struct state_call *c = (struct state_call *)call;

@@ -121,6 +121,21 @@ static int unpack(struct sequence *q, struct err *e)
     return 0;
 }
 
+/* Which state the request started from, in its result. */
+static void tell_start(const struct sequence *q)
+{
+    bool other = strcmp(q->record.weights_type, q->model->weights_type) != 0;
+    struct completion *c = q->completion;
+    struct embedding *b = q->embedding;
+    if (c) {
+        snprintf(c->state_used, sizeof c->state_used, "%s", q->used);
+        c->other_weights_type = other;
+    } else if (b) {
+        snprintf(b->state_used, sizeof b->state_used, "%s", q->used);
+        b->other_weights_type = other;
+    }
+}
+
 /* [thread: porter] */
 static void on_unpack(struct mail *m)
 {
@@ -131,11 +146,7 @@ static void on_unpack(struct mail *m)
         metrics_add(metrics, METRIC_STATES_LOADED, 1);
         metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
         metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
-        if (q->completion) {
-            snprintf(q->completion->state_used, sizeof q->completion->state_used, "%s", q->used);
-            q->completion->other_weights_type =
-                strcmp(q->record.weights_type, q->model->weights_type) != 0;
-        }
+        tell_start(q);
     }
     free(q->blob);
     q->blob = NULL;

@@ -3,6 +3,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
+#include "daemon/worker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,6 @@ void sequence_set_phase(struct sequence *q, enum seq_phase to)
 
 static void fill_from_completion(struct sequence *q, struct completion *c)
 {
-    q->completion = c;
     q->call = &c->call;
     q->prompt = c->prompt;
     q->n_prompt = c->n_prompt;
@@ -42,7 +42,6 @@ static void fill_from_completion(struct sequence *q, struct completion *c)
 
 static void fill_from_bake(struct sequence *q, struct state_call *b)
 {
-    q->bake = b;
     q->call = &b->call;
     q->prompt = b->prompt;
     q->n_prompt = b->n_prompt;
@@ -51,31 +50,46 @@ static void fill_from_bake(struct sequence *q, struct state_call *b)
     q->new_version = b->new_version;
 }
 
+static void fill_from_embedding(struct sequence *q, struct embedding *b)
+{
+    q->call = &b->call;
+    q->prompt = b->texts[0].ids;
+    q->n_prompt = b->texts[0].n;
+    q->from = b->state;
+}
+
 static void sequence_free(struct sequence *q)
 {
     if (q->completion)
         output_fini(&q->output);
     sampler_free(q->sampler);
     rewind_fini(&q->rewind);
+    embedder_fini(&q->embedder);
     free(q->state);
     free(q->logits);
     free(q->blob);
     free(q);
 }
 
-int sequence_new(struct service *s, struct worker *w, struct completion *c, struct state_call *bake,
+int sequence_new(struct service *s, struct worker *w, const struct work *work,
                  struct sequence **out, struct err *e)
 {
+    struct completion *c = work->completion;
     struct sequence *q = calloc(1, sizeof *q);
     if (!q)
         return err_set(e, ERR_NOMEM, "no memory for a sequence");
     q->svc = s;
     q->worker = w;
-    q->model = registry_model(s->options.registry, c ? c->model : bake->model);
+    q->model = worker_model(w);
+    q->completion = work->completion;
+    q->bake = work->bake;
+    q->embedding = work->embedding;
     list_init(&q->mail.link);
     list_init(&q->link);
-    if (bake)
-        fill_from_bake(q, bake);
+    if (work->bake)
+        fill_from_bake(q, work->bake);
+    else if (work->embedding)
+        fill_from_embedding(q, work->embedding);
     else
         fill_from_completion(q, c);
     if (c && output_init(&q->output, q->model, &c->call.stream, c, e) < 0) {
@@ -91,7 +105,7 @@ static void fill_timings(const struct sequence *q, struct timings *t)
 {
     uint64_t now = clock_ns(), done = q->prompt_done_ns ? q->prompt_done_ns : now;
     t->cache_n = q->n_start;
-    t->prompt_n = q->fed;
+    t->prompt_n = q->embedding ? q->embedder.n_tokens : q->fed;
     t->predicted_n = q->predicted;
     if (q->begun_ns)
         t->prompt_ms = (double)(done - q->begun_ns) * 1e-6;
@@ -110,7 +124,7 @@ void sequence_end(struct sequence *q, const struct err *e)
         fill_timings(q, &q->completion->timings);
         q->completion->finish = failed ? FINISH_NONE : q->finish;
     } else {
-        fill_timings(q, &q->bake->timings);
+        fill_timings(q, q->bake ? &q->bake->timings : &q->embedding->timings);
     }
     sequence_free(q);
     service_end_call(s, w, call, e);
@@ -145,8 +159,13 @@ static int make_sampler(struct sequence *q, struct err *e)
 static int make_memory(struct sequence *q, struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
+    struct embedding *embedding = q->embedding;
+    if (embedding && embedder_init(&q->embedder, info, embedding, q->state, e) < 0)
+        return e->code;
     if (!q->state)
         q->state = rwkv_state_new(info);
+    if (embedding)
+        return q->state ? 0 : err_set(e, ERR_NOMEM, "no memory for a state");
     if (!q->logits)
         q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
     if (!q->state || !q->logits)
@@ -248,8 +267,10 @@ size_t sequence_next(const struct sequence *q, const uint32_t **tokens)
     return n < SEQUENCE_CHUNK ? n : SEQUENCE_CHUNK;
 }
 
-enum sequence_logits sequence_wants(const struct sequence *q)
+enum sequence_wish sequence_wants(const struct sequence *q)
 {
+    if (q->embedding)
+        return HIDDEN_ALL;
     if (q->phase != SEQ_PREFILL)
         return LOGITS_LAST;
     if (q->echo && q->completion->n_logprobs >= 0)
@@ -271,10 +292,32 @@ static int echo(struct sequence *q, size_t n, const float *all, struct err *e)
     return 0;
 }
 
+/* n tokens of a text to be embedded were fed. */
+static void embed(struct sequence *q, size_t n, const float *hidden)
+{
+    embedder_add(&q->embedder, hidden, n);
+    q->fed += n;
+    metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    if (q->fed < q->n_prompt)
+        return;
+    if (embedder_next(&q->embedder, q->state, rwkv_state_floats(q->model->rwkv_info))) {
+        q->prompt = embedder_text(&q->embedder)->ids;
+        q->n_prompt = embedder_text(&q->embedder)->n;
+        q->fed = 0;
+        return;
+    }
+    q->prompt_done_ns = clock_ns();
+    q->over = true;
+}
+
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e)
 {
     size_t n_vocab = q->model->rwkv_info->n_vocab;
     q->n_read += n;
+    if (q->embedding) {
+        embed(q, n, all);
+        return 0;
+    }
     if (q->phase == SEQ_DECODE) {
         q->due += n;
         q->n_due -= n;

@@ -4,12 +4,13 @@
  *       \______________^   \_____________^            \__________________^
  *     and from each of them to DONE with an error
  *
- *   NEW         made on the HTTP thread from a completion or a bake
+ *   NEW         made on the HTTP thread from a completion, a bake or an embedding
  *   FIND        the store looks the named state up: an unknown one or one of another model ends here
  *   QUEUED      in the worker's queue, until there is a place in the batch
  *   LOAD        has its place; the store reads the state, the porter checks and unpacks it. So no more
  *               states are in memory than there are places
- *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK
+ *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK; an embedding feeds
+ *               its texts so, one after the other, and is done
  *   DECODE      samples a token, feeds it, ...
  *   SAVE        the porter packs the state, the store commits it
  *   DONE        ended; about to be freed
@@ -21,6 +22,7 @@
 #ifndef DAEMON_SEQUENCE_H
 #define DAEMON_SEQUENCE_H
 
+#include "daemon/embedder.h"
 #include "daemon/output.h"
 #include "daemon/rewind.h"
 #include "daemon/service_impl.h"
@@ -38,6 +40,13 @@ enum seq_phase {
     SEQ_DONE
 };
 
+/* What a sequence is made for: one of these is not NULL. */
+struct work {
+    struct completion *completion;
+    struct state_call *bake;
+    struct embedding *embedding;
+};
+
 struct sequence {
     struct mail mail;
     struct list link; /* worker: in its queue or its batch */
@@ -46,7 +55,8 @@ struct sequence {
     struct model *model;
     struct call *call;             /* one reference */
     struct completion *completion; /* the call, or NULL: */
-    struct state_call *bake;       /* the call */
+    struct state_call *bake;       /* the call, or NULL: */
+    struct embedding *embedding;   /* the call */
     enum seq_phase phase;
 
     /* the request; borrowed from the call */
@@ -75,6 +85,7 @@ struct sequence {
     struct rewind rewind;
     enum finish finish;
     uint64_t predicted;
+    struct embedder embedder;                               /* embeddings only */
     uint64_t begun_ns, prompt_done_ns, token_ns, parked_ns; /* 0: not yet, not parked */
 
     /* between the store, the porter and the worker */
@@ -87,7 +98,7 @@ struct sequence {
 };
 
 /* Takes a reference on the call. ERR_NOMEM. */
-int sequence_new(struct service *s, struct worker *w, struct completion *c, struct state_call *bake,
+int sequence_new(struct service *s, struct worker *w, const struct work *work,
                  struct sequence **out, struct err *e);
 void sequence_set_phase(struct sequence *q, enum seq_phase to);
 /* Ends the call with e (NULL or code 0: well) and frees q. [any thread that has q] */
@@ -101,10 +112,11 @@ bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e);
 int sequence_start(struct sequence *q, struct err *e);
 /* The tokens it feeds in this step; 0: none. */
 size_t sequence_next(const struct sequence *q, const uint32_t **tokens);
-/* Which logits it wants of them: none, after the last (into q->logits), after every one. */
-enum sequence_logits { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
-enum sequence_logits sequence_wants(const struct sequence *q);
-/* After a step that fed n tokens; all: logits [n, V], where it wanted them. */
+/* What it wants of them: no logits, those after the last (into q->logits), those after every one, or
+ * the final hidden states after every one. */
+enum sequence_wish { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL, HIDDEN_ALL };
+enum sequence_wish sequence_wants(const struct sequence *q);
+/* After a step that fed n tokens; all: logits [n, V] or hidden states [n, C], where it wanted all. */
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e);
 /* True when it has nothing left to do in the batch. */
 static inline bool sequence_is_over(const struct sequence *q)

@@ -1,6 +1,7 @@
 /* The service: who is let in, and the way of a request through the threads.
  *
- *   completion, bake   HTTP thread: checks, admits, makes a struct sequence
+ *   completion, bake,
+ *   embedding          HTTP thread: checks, admits, makes a struct sequence
  *                      -> store: is there such a state, of this model?   (porter.c)
  *                      -> worker: its queue, until there is a place      (worker.c)
  *                      -> store, porter: the state it starts from        (porter.c)
@@ -12,6 +13,7 @@
  * A sequence is handed on by letters that lie inside it, so nothing on its way can fail for want of
  * memory or room: whoever is admitted can be queued anywhere. What a request allocates is freed
  * when its sequence ends; the call itself, with the results, when its last reference goes. */
+#include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
 #include "daemon/service_impl.h"
 #include "daemon/worker.h"
@@ -237,21 +239,25 @@ static int check_completion(const struct completion *c, struct err *e)
 }
 
 /* Admits the call and sends its sequence on its way. */
-static int submit(struct service *s, const struct model_info *m, struct completion *c,
-                  struct state_call *bake, struct err *e)
+static int submit(struct service *s, const struct model_info *m, const struct work *work,
+                  struct err *e)
 {
     struct worker *w = s->workers[m - s->options.registry->infos];
     struct sequence *q = NULL;
     int rc = service_admit(s, w, e);
     if (rc < 0)
         return rc;
-    rc = sequence_new(s, w, c, bake, &q, e);
+    rc = sequence_new(s, w, work, &q, e);
     if (rc < 0) {
         service_release(s, w);
         service_leave(s);
         return rc;
     }
-    metrics_add(s->metrics, c ? METRIC_COMPLETIONS : METRIC_BAKES, 1);
+    metrics_add(s->metrics,
+                work->completion ? METRIC_COMPLETIONS
+                : work->bake     ? METRIC_BAKES
+                                 : METRIC_EMBEDDINGS,
+                1);
     if (!q->from) {
         worker_take_post(w, q);
         return 0;
@@ -266,7 +272,7 @@ static int submit(struct service *s, const struct model_info *m, struct completi
 int service_complete(struct service *s, struct completion *c, struct err *e)
 {
     int rc = check_completion(c, e);
-    return rc < 0 ? rc : submit(s, c->model, c, NULL, e);
+    return rc < 0 ? rc : submit(s, c->model, &(struct work){.completion = c}, e);
 }
 
 int service_bake(struct service *s, struct state_call *c, struct err *e)
@@ -277,7 +283,30 @@ int service_bake(struct service *s, struct state_call *c, struct err *e)
         check_name(c->ref ? c->ref : "", false, "name", e) < 0 ||
         check_name(c->base_state, true, "base_state", e) < 0)
         return e->code;
-    return submit(s, c->model, NULL, c, e);
+    return submit(s, c->model, &(struct work){.bake = c}, e);
+}
+
+int service_embed(struct service *s, struct embedding *c, struct err *e)
+{
+    size_t floats;
+    if (!c->model)
+        return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "no model");
+    if (!c->n_texts)
+        return err_set_param(e, ERR_INVALID, "input", "there is no text");
+    if (check_name(c->state, true, "state", e) < 0)
+        return e->code;
+    for (size_t i = 0; i < c->n_texts; i++) {
+        if (!c->texts[i].n)
+            return err_set_param(e, ERR_INVALID, "input", "a text has no tokens");
+        if (check_prompt(c->model, c->texts[i].ids, c->texts[i].n, e) < 0) {
+            snprintf(e->param, sizeof e->param, "input");
+            return e->code;
+        }
+    }
+    if (!mem_mul(c->n_texts, c->model->n_embd, &floats) ||
+        !(c->vectors = calloc(floats, sizeof *c->vectors)))
+        return err_set(e, ERR_NOMEM, "no memory for %zu vectors", c->n_texts);
+    return submit(s, c->model, &(struct work){.embedding = c}, e);
 }
 
 /* ---- models ---- */

@@ -148,6 +148,35 @@ struct completion *completion_new(void);
 /* Queues it. ERR_BUSY (429), ERR_UNAVAILABLE, ERR_INVALID. Everything later comes by the stream. */
 int service_complete(struct service *s, struct completion *c, struct err *e);
 
+/* ---- embeddings ---- */
+
+struct token_list {
+    uint32_t *ids;
+    size_t n;
+};
+
+/* Vectors of texts: the mean over a text's tokens of the final hidden states (what the model's head
+ * multiplies). Each text is read from the zero state, or from the same named one. A call's texts are
+ * read one after the other: several calls stand side by side in the batch. */
+struct embedding {
+    struct call call;
+    /* the request; malloc'd parts are the embedding's */
+    const struct model_info *model;
+    struct token_list *texts; /* [n_texts], each of at least one token */
+    size_t n_texts;           /* at least 1 */
+    char *state;              /* "name" or "name@version"; NULL: the zero state */
+    bool unit;                /* scale every vector to the length 1 */
+    /* the result */
+    float *vectors;         /* [n_texts, n_embd] */
+    struct timings timings; /* prompt_n: tokens of all texts */
+    char state_used[160];
+    bool other_weights_type;
+};
+
+/* Zeroed; one reference. NULL: no memory. */
+struct embedding *embedding_new(void);
+int service_embed(struct service *s, struct embedding *c, struct err *e);
+
 /* ---- named states ---- */
 
 struct state_info { /* a record, as the store has it; strings malloc'd */
@@ -195,6 +224,12 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
 uint64_t service_random_seed(void);
 /* Where the daemon logs (daemon/log.h). */
 const struct log *service_log(const struct service *s);
+/* What bounds it, as configured. */
+struct service_limits {
+    size_t max_sequences; /* stepped together, per model */
+    size_t max_queue;     /* waiting for a place, per model */
+};
+void service_get_limits(const struct service *s, struct service_limits *out);
 /* False while draining: /health/ready answers 503. */
 bool service_ready(const struct service *s);
 /* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */

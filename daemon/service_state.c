@@ -201,6 +201,12 @@ const struct log *service_log(const struct service *s)
     return s->options.log;
 }
 
+void service_get_limits(const struct service *s, struct service_limits *out)
+{
+    out->max_sequences = s->options.max_sequences;
+    out->max_queue = s->options.max_queue;
+}
+
 bool service_ready(const struct service *s)
 {
     return !atomic_load(&s->draining);
@@ -225,7 +231,7 @@ static void write_worker(const struct service *s, struct buf *out, const char *m
         struct buf label;
         buf_init(&label, 1000);
         worker_get_counts(s->workers[i], &c);
-        metrics_write_label(&label, "model", worker_model_name(s->workers[i]));
+        metrics_write_label(&label, "model", worker_model(s->workers[i])->name);
         if (!label.failed)
             metrics_write_one(out, "gauge", metric, i ? NULL : help, label.data, (double)pick(&c));
         buf_fini(&label);

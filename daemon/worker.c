@@ -7,7 +7,8 @@
  *              chunk go to its end: each gets its turn. Sequences that are away because their state
  *              is loaded (LOAD) are in no list, but have their place: all in all max_sequences
  *     batch    this step's rows, one struct rwkv_seq a sequence; members[i] is whose batch[i] is
- *     block    logits after every token, for prompts that are echoed with logprobs
+ *     block    what a sequence wants after every token of a prompt: logits where it is echoed with
+ *              logprobs, final hidden states where it is embedded
  *
  * A turn: fill free places from `waiting`; step (every sequence that decodes feeds its token, and
  * some prompts a chunk, so many that those who decode do not wait long); sweep out what has ended,
@@ -44,7 +45,7 @@ struct worker {
     size_t n_parked;            /* of the active */
     struct rwkv_seq *batch;     /* [max_sequences] */
     struct sequence **members;  /* [max_sequences] */
-    float *block;               /* [PREFILL_ROWS, V], made when first needed */
+    float *block;               /* [PREFILL_ROWS, max(V, C)], made when first needed */
 
     _Atomic size_t shown_waiting, shown_active, shown_parked; /* copies for others */
 };
@@ -140,18 +141,20 @@ static size_t prefill_budget(const struct worker *w)
     return PREFILL_ROWS;
 }
 
-/* Where the logits of a row go; its rows in the block begin at `at`. */
-static int place_logits(struct worker *w, struct rwkv_seq *row, const struct sequence *q, size_t at)
+/* Where the logits or hidden states of a row go; its rows in the block begin at `at`. */
+static int place_output(struct worker *w, struct rwkv_seq *row, const struct sequence *q, size_t at)
 {
-    size_t n_vocab = w->model->rwkv_info->n_vocab;
-    enum sequence_logits want = sequence_wants(q);
-    row->logits = want == LOGITS_NONE ? NULL : q->logits;
-    if (want != LOGITS_ALL)
+    const struct rwkv_info *info = w->model->rwkv_info;
+    size_t width = info->n_vocab > info->n_embd ? info->n_vocab : info->n_embd;
+    enum sequence_wish want = sequence_wants(q);
+    if (want == LOGITS_LAST)
+        row->logits = q->logits;
+    if (want == LOGITS_NONE || want == LOGITS_LAST)
         return 0;
-    if (!w->block && !(w->block = mem_calloc_aligned(PREFILL_ROWS * n_vocab, sizeof *w->block)))
+    if (!w->block && !(w->block = mem_calloc_aligned(PREFILL_ROWS * width, sizeof *w->block)))
         return ERR_NOMEM;
-    row->all_logits = true;
-    row->logits = w->block + at * n_vocab;
+    row->all_logits = want == LOGITS_ALL;
+    *(want == LOGITS_ALL ? &row->logits : &row->hidden) = w->block + at * width;
     return 0;
 }
 
@@ -168,7 +171,7 @@ static size_t gather(struct worker *w, size_t *rows)
         bool prompt = q->phase == SEQ_PREFILL;
         if (row.n_tokens == 0 || (prompt && prefilled + row.n_tokens > budget))
             continue;
-        if (place_logits(w, &row, q, prefilled) < 0) {
+        if (place_output(w, &row, q, prefilled) < 0) {
             struct err e;
             err_set(&e, ERR_NOMEM, "no memory for the logits of a prompt");
             leave(w, q);
@@ -191,7 +194,7 @@ static void advance(struct worker *w, size_t i, int rc, const struct err *e)
     struct err own = *e;
     bool prompt = q->phase == SEQ_PREFILL;
     if (rc == 0 || (rc == ERR_NUMERIC && !row->not_finite))
-        rc = sequence_advance(q, row->n_tokens, row->all_logits ? row->logits : NULL, &own);
+        rc = sequence_advance(q, row->n_tokens, row->all_logits ? row->logits : row->hidden, &own);
     if (rc < 0) {
         leave(w, q);
         sequence_end(q, &own);
@@ -349,7 +352,7 @@ void worker_get_counts(const struct worker *w, struct worker_counts *out)
     out->parked = atomic_load_explicit(&w->shown_parked, memory_order_relaxed);
 }
 
-const char *worker_model_name(const struct worker *w)
+struct model *worker_model(const struct worker *w)
 {
-    return w->model->name;
+    return w->model;
 }

@@ -23,6 +23,6 @@ struct worker_counts {
     size_t waiting, active, parked;
 };
 void worker_get_counts(const struct worker *w, struct worker_counts *out);
-const char *worker_model_name(const struct worker *w);
+struct model *worker_model(const struct worker *w);
 
 #endif

@@ -188,7 +188,7 @@ const broken = [
   Buffer.from('{"prompt":"\xff"}', 'latin1'), Buffer.from('{"prompt":"\xc0\x80"}', 'latin1'),
   Buffer.from('{"prompt":"\xed\xa0\x80"}', 'latin1'), '{"prompt":"\0"}', '{"\\u0000":1}', '\ufeff{"prompt":"a"}',
 ];
-const posts = ['createState', 'createCompletion', 'tokenize', 'detokenize'];
+const posts = ['createState', 'createCompletion', 'createEmbedding', 'tokenize', 'detokenize'];
 
 for (const id of posts) {
   test(`${id}: what is not a JSON object is a 400`, { skip }, async () => {
@@ -276,6 +276,8 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     assert.equal(r.json.error.code, 'state_incompatible');
     r = await on('createState', { name: 'x', text: 'a', base_state: 's', model: 'two' }, 409);
     assert.equal(r.json.error.code, 'state_incompatible');
+    r = await on('createEmbedding', { input: 'a', state: 's', model: 'two' }, 409);
+    assert.equal(r.json.error.code, 'state_incompatible');
     assert.equal((await m.get('/v1/states/s')).json.model, 'one');
     await m.stop();
     damage(data);
@@ -287,6 +289,7 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     r = await on('createState', { name: 'x', text: 'a', base_state: 's' }, 422);
     r = await exchange('getStateData', { daemon: m, path: '/v1/states/s/data', status: 422 });
     assert.equal(r.json.error.code, 'state_corrupt');
+    r = await on('createEmbedding', { input: 'a', state: 's' }, 422);
     await on('createState', { name: 'other', text: 'hello there', model: 'two' }, 201);
     await on('createCompletion', { prompt: 'a', state: 'other', max_tokens: 1, model: 'two' }, 200);
   } finally {
@@ -320,6 +323,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
       assert.equal(r.json.error.code, 'too_many_requests');
     }
     await exchange('createState', { daemon: m, body: { name: 'n', text: 'a' }, status: 429 });
+    await exchange('createEmbedding', { daemon: m, body: { input: 'a' }, status: 429 });
     // Connections that are open when new ones are refused.
     const ids = operations.filter((o) => o.op.responses[503]).map((o) => o.id);
     const open = await Promise.all(ids.map(async (id) => {
@@ -331,7 +335,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.child.kill('SIGTERM');
     await m.logged('"draining"');
     for (const [i, id] of ids.entries()) {
-      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a' });
+      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a' });
       const length = by[id].method === 'POST' ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
       open[i].send(`${by[id].method} ${by[id].path.replace('{ref}', 'n')} HTTP/1.1\r\nHost: x\r\n${length}`);
       const r = plain(await open[i].answer(), 503);

@@ -62,6 +62,20 @@ test('errors are the client\'s own classes', { skip }, async () => {
   await assert.rejects(create({ save_state: 'greeting', max_tokens: 1 }), (e) => e instanceof OpenAI.ConflictError);
 });
 
+// The client asks for base64 unless told otherwise, and unpacks it itself.
+test('embeddings', { skip }, async () => {
+  const input = ['Hello', 'Good morning'];
+  const packed = await client.embeddings.create({ model: 'tiny', input });
+  const floats = await client.embeddings.create({ model: 'tiny', input, encoding_format: 'float' });
+  assert.deepEqual(packed.usage, { prompt_tokens: 17, total_tokens: 17 });
+  for (const i of [0, 1]) {
+    assert.equal(packed.data[i].embedding.length, 128);
+    assert.deepEqual([...packed.data[i].embedding], floats.data[i].embedding.map(Math.fround));
+  }
+  await assert.rejects(client.embeddings.create({ model: 'tiny', input, dimensions: 5 }),
+    (e) => e instanceof OpenAI.BadRequestError && e.param === 'dimensions');
+});
+
 test('aborting a stream is harmless', { skip }, async () => {
   const stream = await client.completions.create({ model: 'tiny', prompt: 'a', max_tokens: 100000, stream: true });
   let n = 0;

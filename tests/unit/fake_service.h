@@ -186,6 +186,19 @@ int service_state(struct service *s, struct state_call *c, struct err *e)
     return err_set(e, ERR_STATE_NOT_FOUND, "there is no state");
 }
 
+int service_embed(struct service *s, struct embedding *c, struct err *e)
+{
+    (void)s;
+    (void)c;
+    return err_set(e, ERR_BUSY, "the queue is full");
+}
+
+void service_get_limits(const struct service *s, struct service_limits *out)
+{
+    (void)s;
+    *out = (struct service_limits){.max_sequences = 32, .max_queue = 64};
+}
+
 static inline int fake_running(struct service *s)
 {
     return atomic_load(&s->running);
