@@ -1,0 +1,245 @@
+/* The whole Diffusion Transformer's backward against central differences in double: shared and
+ * per-token projections, conditions by vector, by label and none in one batch. */
+#include "tests/lib/check.h"
+
+#include "engine/dit/denoiser.h"
+#include "engine/kernels/gemm.h"
+#include "engine/kernels/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { S = 4, Y = 6, LABELS = 3 };
+static const double timesteps[S] = {3, 250, 611, 999};
+static const uint32_t labels[S] = {DIT_LABEL_TEXT, 1, LABELS, DIT_LABEL_TEXT};
+
+struct model {
+    struct dit_layout l;
+    struct dit_work_f64 *w;
+    double *p, *dp, *x, *dx, *y, *dy, *cond, *out, *dout;
+    size_t n_x, n_y;
+    bool given; /* y is given, not labels and cond */
+};
+
+static double *draw(size_t n, double scale, struct rng *rng)
+{
+    double *x = calloc(n, sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = scale * rng_normal(rng);
+    return x;
+}
+
+static void model_open(struct model *m, bool per_token, bool given, struct rng *rng)
+{
+    const struct dit_shape s = {.n_token = 5,
+                                .token_dim = 7,
+                                .n_embd = 12,
+                                .n_head = 3,
+                                .n_block = 2,
+                                .n_mlp = 10,
+                                .cond_dim = given ? 0 : Y,
+                                .n_label = LABELS,
+                                .per_token = per_token};
+    struct err e = {0};
+    *m = (struct model){.given = given};
+    assert_int_equal(dit_layout_init(&m->l, &s, &e), 0);
+    m->w = dit_work_new_f64(&m->l, &nn_f64, S);
+    assert_non_null(m->w);
+    m->n_x = S * s.n_token * s.token_dim;
+    m->n_y = S * s.n_embd;
+    m->p = draw(m->l.count, 0.25, rng);
+    m->dp = draw(m->l.count, 0, rng);
+    m->x = draw(m->n_x, 1, rng);
+    m->dx = draw(m->n_x, 0, rng);
+    m->y = draw(m->n_y, 1, rng);
+    m->dy = draw(m->n_y, 0, rng);
+    m->cond = draw(S * Y, 1, rng);
+    m->out = draw(m->n_x, 0, rng);
+    m->dout = draw(m->n_x, 1, rng);
+}
+
+static void model_close(struct model *m)
+{
+    double *all[] = {m->p, m->dp, m->x, m->dx, m->y, m->dy, m->cond, m->out, m->dout};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    dit_work_free_f64(m->w);
+    dit_layout_fini(&m->l);
+}
+
+static double loss(struct model *m)
+{
+    const struct dit_input_f64 in = {.S = S,
+                                     .x = m->x,
+                                     .t = timesteps,
+                                     .y = m->given ? m->y : NULL,
+                                     .label = labels,
+                                     .cond = m->cond};
+    double sum = 0;
+    dit_forward_f64(m->w, m->p, &in, m->out);
+    for (size_t i = 0; i < m->n_x; i++)
+        sum += m->dout[i] * m->out[i];
+    return sum;
+}
+
+static double at_step(struct model *m, double *x, const double *base, const double *dir, size_t n,
+                      double h)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = base[i] + h * dir[i];
+    return loss(m);
+}
+
+/* Directional derivatives of x [n], a part of the model, against its gradient dx. */
+static void check_part(struct model *m, const char *name, double *x, const double *dx, size_t n,
+                       struct rng *rng)
+{
+    const double h = 1e-4;
+    double *base = draw(n, 0, rng), *dir = draw(n, 0, rng), norm = 0;
+    memcpy(base, x, n * sizeof *base);
+    for (size_t i = 0; i < n; i++)
+        norm += dx[i] * dx[i];
+    if (!(norm > 0))
+        fail_msg("%s: no gradient", name);
+    for (int t = 0; t < 3; t++) { /* straight along the gradient, then anywhere */
+        double dot = 0;
+        for (size_t i = 0; i < n; i++) {
+            dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
+            dot += dir[i] * dx[i];
+        }
+        double d = 8 * (at_step(m, x, base, dir, n, h) - at_step(m, x, base, dir, n, -h)) -
+                   (at_step(m, x, base, dir, n, 2 * h) - at_step(m, x, base, dir, n, -2 * h));
+        d /= 12 * h;
+        memcpy(x, base, n * sizeof *base);
+        if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
+            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d,
+                     sqrt(norm));
+    }
+    free(base);
+    free(dir);
+}
+
+static void test_differences(void **state)
+{
+    (void)state;
+    struct rng rng;
+    gemm_setup();
+    rng_init(&rng, 21, 0);
+    for (int k = 0; k < 4; k++) {
+        struct model m;
+        model_open(&m, k & 1, k & 2, &rng);
+        loss(&m);
+        dit_backward_f64(m.w, m.p, m.dp, m.dout, m.dx, m.dy);
+        for (size_t i = 0; i < m.l.n; i++) {
+            const struct dit_param *p = &m.l.param[i];
+            if (!m.given || strcmp(p->name, "label_embed.weight"))
+                check_part(&m, p->name, m.p + p->offset, m.dp + p->offset, p->count, &rng);
+        }
+        check_part(&m, "x", m.x, m.dx, m.n_x, &rng);
+        if (m.given)
+            check_part(&m, "y", m.y, m.dy, m.n_y, &rng);
+        model_close(&m);
+    }
+}
+
+/* Gradients are added to, and the input's may be left out. */
+static void test_adds(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct model m;
+    rng_init(&rng, 22, 0);
+    model_open(&m, true, false, &rng);
+    loss(&m);
+    dit_backward_f64(m.w, m.p, m.dp, m.dout, m.dx, m.dy);
+    double *twice = draw(m.l.count, 0, &rng);
+    memcpy(twice, m.dp, m.l.count * sizeof *twice);
+    loss(&m);
+    dit_backward_f64(m.w, m.p, twice, m.dout, NULL, NULL);
+    for (size_t i = 0; i < m.l.count; i++)
+        assert_true(fabs(twice[i] - 2 * m.dp[i]) <= 1e-9 * (1 + fabs(m.dp[i])));
+    free(twice);
+    model_close(&m);
+}
+
+/* With one matrix for each place and all alike, the network is the plain one. */
+static void test_contains_shared(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct model a, b;
+    rng_init(&rng, 23, 0);
+    model_open(&a, false, false, &rng);
+    model_open(&b, true, false, &rng);
+    for (size_t i = 0; i < a.l.n; i++) {
+        const struct dit_param *p = &a.l.param[i], *q = &b.l.param[i];
+        assert_string_equal(p->name, q->name);
+        for (size_t k = 0; k < q->count; k++)
+            b.p[q->offset + k] = a.p[p->offset + k % p->count];
+    }
+    memcpy(b.x, a.x, a.n_x * sizeof *a.x);
+    memcpy(b.cond, a.cond, S * Y * sizeof *a.cond);
+    loss(&a);
+    loss(&b);
+    for (size_t i = 0; i < a.n_x; i++)
+        assert_true(fabs(a.out[i] - b.out[i]) <= 1e-12 * (1 + fabs(a.out[i])));
+    model_close(&a);
+    model_close(&b);
+}
+
+/* Newly begun, it answers 0 to everything (adaLN-Zero), and every matrix but those is not 0. */
+static void test_start(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct model m;
+    rng_init(&rng, 24, 0);
+    model_open(&m, true, false, &rng);
+    float *p = calloc(m.l.count, sizeof *p);
+    dit_params_init(&m.l, p, 5);
+    for (size_t i = 0; i < m.l.count; i++)
+        m.p[i] = (double)p[i];
+    loss(&m);
+    for (size_t i = 0; i < m.n_x; i++)
+        assert_true(m.out[i] == 0);
+    for (size_t i = 0; i < m.l.n; i++) {
+        const struct dit_param *q = &m.l.param[i];
+        double sum = 0;
+        for (size_t k = 0; k < q->count; k++)
+            sum += fabs((double)p[q->offset + k]);
+        bool zero = strstr(q->name, "adaln") || strstr(q->name, "final") ||
+                    (strstr(q->name, "bias") && strcmp(q->name, "x_proj.bias"));
+        assert_int_equal(sum == 0, zero);
+    }
+    free(p);
+    model_close(&m);
+}
+
+static void test_shapes_refused(void **state)
+{
+    (void)state;
+    const struct dit_shape good = {
+        .n_token = 2, .token_dim = 2, .n_embd = 4, .n_head = 2, .n_block = 1, .n_mlp = 4};
+    struct dit_shape bad[5] = {good, good, good, good, good};
+    bad[0].n_token = 0;
+    bad[1].n_head = 3;
+    bad[2].n_block = 100000;
+    bad[3].n_label = (size_t)1 << 40;
+    bad[4].n_mlp = SIZE_MAX;
+    for (size_t i = 0; i < 5; i++) {
+        struct dit_layout l;
+        struct err e = {0};
+        assert_int_equal(dit_layout_init(&l, &bad[i], &e), ERR_INVALID);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_differences),     cmocka_unit_test(test_adds),
+        cmocka_unit_test(test_contains_shared), cmocka_unit_test(test_start),
+        cmocka_unit_test(test_shapes_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
