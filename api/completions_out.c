@@ -1,4 +1,4 @@
-/* POST /v1/completions: the answer, whole or as a stream. */
+/* The answer of a completion, whole or as a stream; its form says how a choice reads. */
 #include "api/completions.h"
 #include "api/sse.h"
 
@@ -8,14 +8,13 @@
 
 /* ---- gathering ---- */
 
-static void comma(struct buf *b)
+void part_comma(struct buf *b)
 {
     if (b->len)
         buf_append(b, ",", 1);
 }
 
-/* A token as OpenAI shows it: its text, or "bytes:\xe4\xbd" where it is not UTF-8 by itself. */
-static void quote_token(struct buf *b, const char *p, size_t n)
+void quote_token(struct buf *b, const char *p, size_t n)
 {
     if (utf8_valid(p, n)) {
         json_quote(b, p, n);
@@ -27,7 +26,7 @@ static void quote_token(struct buf *b, const char *p, size_t n)
     buf_append(b, "\"", 1);
 }
 
-static void append_logprob(struct buf *b, float v)
+void append_logprob(struct buf *b, float v)
 {
     if (isnan(v))
         buf_puts(b, "null");
@@ -35,59 +34,14 @@ static void append_logprob(struct buf *b, float v)
         buf_printf(b, "%.9g", isinf(v) ? -9999.0 : (double)v);
 }
 
-/* {"text": logprob, ...}: the alternatives and the token itself, no text twice. */
-static void append_tops(struct req *r, struct choice *ch, const struct token_event *t,
-                        const char *top)
+static void gather_text(struct choice *ch, const char *p, size_t n)
 {
-    struct completions *all = r->data;
-    struct buf text;
-    buf_init(&text, 1 << 20);
-    bool own = false;
-    size_t n = 0;
-    comma(&ch->tops);
-    if (isnan(t->logprob)) {
-        buf_puts(&ch->tops, "null");
+    while (ch->trims && n && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
+        p++, n--;
+    if (!n)
         return;
-    }
-    buf_append(&ch->tops, "{", 1);
-    for (size_t i = 0; i <= t->n_top; i++) {
-        struct token_logprob one = {t->id, t->logprob};
-        if (i < t->n_top)
-            memcpy(&one, top + i * sizeof one, sizeof one);
-        else if (own)
-            break;
-        own = own || one.id == t->id;
-        buf_reset(&text);
-        service_token_text(r->svc, all->model, one.id, &text);
-        if (n++)
-            buf_append(&ch->tops, ",", 1);
-        quote_token(&ch->tops, text.data ? text.data : "", text.len);
-        buf_append(&ch->tops, ":", 1);
-        append_logprob(&ch->tops, one.logprob);
-    }
-    buf_append(&ch->tops, "}", 1);
-    buf_fini(&text);
-}
-
-static void gather_logprobs(struct req *r, struct choice *ch, const struct token_event *t,
-                            const char *top)
-{
-    struct completions *all = r->data;
-    struct buf text;
-    buf_init(&text, 1 << 20);
-    service_token_text(r->svc, all->model, t->id, &text);
-    comma(&ch->tokens);
-    quote_token(&ch->tokens, text.data ? text.data : "", text.len);
-    comma(&ch->logprobs);
-    append_logprob(&ch->logprobs, t->logprob);
-    comma(&ch->offsets);
-    buf_printf(&ch->offsets, "%llu", (unsigned long long)ch->chars);
-    if (all->n_logprobs > 0)
-        append_tops(r, ch, t, top);
-    /* Code points begin at bytes that are not continuations. */
-    for (size_t i = 0; i < text.len; i++)
-        ch->chars += ((unsigned char)text.data[i] & 0xc0) != 0x80;
-    buf_fini(&text);
+    ch->trims = false;
+    buf_append(&ch->part[PART_TEXT], p, n);
 }
 
 /* Reads one record of the stream; false if it is not one. */
@@ -103,20 +57,22 @@ static bool gather(struct req *r, struct choice *ch, const void *record, size_t 
     if (bytes - sizeof t != tail + t.piece_bytes + t.text_bytes)
         return false;
     if (all->return_tokens && t.id != TOKEN_NONE) {
-        comma(&ch->ids);
-        buf_printf(&ch->ids, "%u", (unsigned)t.id);
+        part_comma(&ch->part[PART_IDS]);
+        buf_printf(&ch->part[PART_IDS], "%u", (unsigned)t.id);
     }
     if (all->n_logprobs >= 0 && t.id != TOKEN_NONE)
-        gather_logprobs(r, ch, &t, tops);
+        all->form->gather_logprobs(r, ch, &t, tops);
     if (t.text_bytes)
-        buf_append(&ch->text, tops + tail + t.piece_bytes, t.text_bytes);
+        gather_text(ch, tops + tail + t.piece_bytes, t.text_bytes);
     return true;
 }
 
 static bool choice_failed(const struct choice *ch)
 {
-    return ch->text.failed || ch->ids.failed || ch->tokens.failed || ch->logprobs.failed ||
-           ch->tops.failed || ch->offsets.failed;
+    for (size_t k = 0; k < PART_END; k++)
+        if (ch->part[k].failed)
+            return true;
+    return false;
 }
 
 /* ---- writing ---- */
@@ -126,7 +82,7 @@ static const char *finish_word(enum finish f)
     return f == FINISH_STOP ? "stop" : f == FINISH_LENGTH ? "length" : NULL;
 }
 
-static void write_list(struct jw *w, const char *key, const struct buf *items)
+void write_part(struct jw *w, const char *key, const struct buf *items)
 {
     jw_array(w, key);
     buf_append(w->b, items->data ? items->data : "", items->len);
@@ -134,38 +90,23 @@ static void write_list(struct jw *w, const char *key, const struct buf *items)
 }
 
 /* What the choice has gathered, which is emptied. */
-static void write_choice(struct jw *w, const struct completions *t, size_t i, const char *finish)
+static void write_choice(struct jw *w, struct completions *t, size_t i, const char *finish,
+                         bool delta)
 {
-    struct choice *ch = (struct choice *)(uintptr_t)&t->choices[i];
-    struct buf *all[] = {&ch->text, &ch->ids, &ch->tokens, &ch->logprobs, &ch->tops, &ch->offsets};
+    struct choice *ch = &t->choices[i];
     jw_object(w, NULL);
     jw_uint(w, "index", i);
-    jw_text(w, "text", ch->text.data ? ch->text.data : "", ch->text.len);
-    if (t->return_tokens)
-        write_list(w, "tokens", &ch->ids);
-    if (t->n_logprobs >= 0) {
-        jw_object(w, "logprobs");
-        write_list(w, "tokens", &ch->tokens);
-        write_list(w, "token_logprobs", &ch->logprobs);
-        if (t->n_logprobs > 0)
-            write_list(w, "top_logprobs", &ch->tops);
-        else
-            jw_null(w, "top_logprobs");
-        write_list(w, "text_offset", &ch->offsets);
-        jw_end_object(w);
-    } else {
-        jw_null(w, "logprobs");
-    }
+    t->form->write(w, t, ch, delta);
     jw_string(w, "finish_reason", finish);
     jw_end_object(w);
-    for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
-        buf_reset(all[k]);
+    for (size_t k = 0; k < PART_END; k++)
+        buf_reset(&ch->part[k]);
 }
 
-static void write_head(struct jw *w, const struct completions *t)
+static void write_head(struct jw *w, const struct completions *t, const char *object)
 {
     jw_string(w, "id", t->id);
-    jw_string(w, "object", "text_completion");
+    jw_string(w, "object", object);
     jw_int(w, "created", t->created);
     jw_string(w, "model", t->model->name);
     jw_string(w, "system_fingerprint", t->fingerprint);
@@ -241,10 +182,10 @@ static int whole_finish(struct req *r, struct err *e)
     struct jw w = {&r->reply.body, false};
     req_reply_json(r, 200);
     jw_object(&w, NULL);
-    write_head(&w, t);
+    write_head(&w, t, t->form->object);
     jw_array(&w, "choices");
     for (size_t i = 0; i < t->n_choices; i++)
-        write_choice(&w, t, i, finish_word(t->choices[i].c->finish));
+        write_choice(&w, t, i, finish_word(t->choices[i].c->finish), false);
     jw_end_array(&w);
     write_usage(&w, t);
     write_result(&w, t, 0, t->n_choices);
@@ -256,9 +197,10 @@ static int whole_finish(struct req *r, struct err *e)
 
 static void open_chunk(struct req *r, struct jw *w)
 {
+    const struct completions *t = r->data;
     sse_begin(&r->out);
     jw_object(w, NULL);
-    write_head(w, r->data);
+    write_head(w, t, t->form->chunk_object);
     jw_array(w, "choices");
 }
 
@@ -268,34 +210,49 @@ static void close_chunk(struct req *r, struct jw *w)
     sse_end(&r->out);
 }
 
-static void stream_record(struct req *r, size_t i, const void *record, size_t bytes)
+/* One chunk of choice i; the last one of it (finish) has its result. */
+static void send_choice(struct req *r, size_t i, const char *finish)
 {
     struct completions *t = r->data;
     struct jw w = {&r->out, false};
-    whole_record(r, i, record, bytes);
-    /* Held-back text makes no chunk; what was asked for beside the text does. */
-    if (r->err.code || (!t->choices[i].text.len && t->n_logprobs < 0 && !t->return_tokens))
-        return;
     open_chunk(r, &w);
-    write_choice(&w, t, i, NULL);
+    write_choice(&w, t, i, finish, true);
     jw_end_array(&w);
     if (t->include_usage)
         jw_null(&w, "usage");
+    if (finish)
+        write_result(&w, t, i, 1);
     close_chunk(r, &w);
+}
+
+/* The first chunk of a choice, where its form has one: before anything is gathered. */
+static void begin_choice(struct req *r, size_t i)
+{
+    struct completions *t = r->data;
+    if (t->choices[i].begun)
+        return;
+    if (t->form->opens)
+        send_choice(r, i, NULL);
+    t->choices[i].begun = true;
+}
+
+static void stream_record(struct req *r, size_t i, const void *record, size_t bytes)
+{
+    struct completions *t = r->data;
+    begin_choice(r, i);
+    whole_record(r, i, record, bytes);
+    /* Held-back text makes no chunk; what was asked for beside the text does. */
+    if (!r->err.code &&
+        (t->choices[i].part[PART_TEXT].len || t->n_logprobs >= 0 || t->return_tokens))
+        send_choice(r, i, NULL);
 }
 
 static int stream_ended(struct req *r, size_t i, struct err *e)
 {
     struct completions *t = r->data;
-    struct jw w = {&r->out, false};
     (void)e;
-    open_chunk(r, &w);
-    write_choice(&w, t, i, finish_word(t->choices[i].c->finish));
-    jw_end_array(&w);
-    if (t->include_usage)
-        jw_null(&w, "usage");
-    write_result(&w, t, i, 1);
-    close_chunk(r, &w);
+    begin_choice(r, i);
+    send_choice(r, i, finish_word(t->choices[i].c->finish));
     return 0;
 }
 
@@ -317,13 +274,9 @@ static int stream_finish(struct req *r, struct err *e)
 static void completions_free(void *data)
 {
     struct completions *t = data;
-    for (size_t i = 0; i < REQ_SOURCES; i++) {
-        struct choice *ch = &t->choices[i];
-        struct buf *all[] = {&ch->text,     &ch->ids,  &ch->tokens,
-                             &ch->logprobs, &ch->tops, &ch->offsets};
-        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
-            buf_fini(all[k]);
-    }
+    for (size_t i = 0; i < REQ_SOURCES; i++)
+        for (size_t k = 0; k < PART_END; k++)
+            buf_fini(&t->choices[i].part[k]);
     free(t);
 }
 
@@ -331,3 +284,20 @@ const struct task completions_whole = {whole_record, whole_ended, whole_finish, 
                                        false};
 const struct task completions_stream = {stream_record, stream_ended, stream_finish,
                                         completions_free, true};
+
+struct completions *completions_new(struct req *r, const struct form *f, struct err *e)
+{
+    struct completions *t = calloc(1, sizeof *t);
+    if (!t) {
+        err_set(e, ERR_NOMEM, "no memory for a completion");
+        return NULL;
+    }
+    t->form = f;
+    for (size_t i = 0; i < REQ_SOURCES; i++) {
+        t->choices[i].trims = f->trims;
+        for (size_t k = 0; k < PART_END; k++)
+            buf_init(&t->choices[i].part[k], (size_t)64 << 20);
+    }
+    req_await(r, &completions_whole, t);
+    return t;
+}

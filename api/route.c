@@ -14,6 +14,8 @@ static const struct route routes[] = {
     {"GET", "/v1/models", handle_models, SCOPE_READ, 0},
     {"GET", "/v1/models/{id}", handle_model, SCOPE_READ, 0},
     {"POST", "/v1/completions", handle_completions, SCOPE_GENERATE, 8 * MIB},
+    {"POST", "/v1/chat/completions", handle_chat, SCOPE_GENERATE, 8 * MIB},
+    {"POST", "/apply-template", handle_apply_template, SCOPE_READ, 8 * MIB},
     {"POST", "/v1/embeddings", handle_embeddings, SCOPE_GENERATE, 16 * MIB},
     {"POST", "/tokenize", handle_tokenize, SCOPE_READ, 8 * MIB},
     {"POST", "/detokenize", handle_detokenize, SCOPE_READ, 8 * MIB},

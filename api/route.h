@@ -27,6 +27,8 @@ int handle_openapi(struct req *r, struct err *e);
 int handle_models(struct req *r, struct err *e);
 int handle_model(struct req *r, struct err *e);
 int handle_completions(struct req *r, struct err *e);
+int handle_chat(struct req *r, struct err *e);
+int handle_apply_template(struct req *r, struct err *e);
 int handle_embeddings(struct req *r, struct err *e);
 int handle_tokenize(struct req *r, struct err *e);
 int handle_detokenize(struct req *r, struct err *e);

@@ -111,6 +111,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .name = c->name,
                                       .vocab = c->vocab,
                                       .weights_type = c->weights_type,
+                                      .chat_template = c->chat_template,
                                       .threads = (int)c->threads};
     if (store_open(&store, &s->store, e) < 0 ||
         registry_open(&models, &s->log, &s->registry, e) < 0 || loop_new(&s->loop, e) < 0 ||

@@ -29,6 +29,9 @@ static const struct option options[] = {
      "model)"},
     {"weights-type", "TYPE", OPTION_CHOICE, AT(weights_type), NULL, 0, 0, "f32|f16|bf16|q8_0|q4_0",
      "of the large matrices in memory (default: as the file has them)"},
+    {"chat-template", "SPEC", OPTION_TEXT, AT(chat_template), NULL, 0, 0, NULL,
+     "words around chat messages, [MODEL:]KEY=VALUE,...;... of system, user, assistant, tool, colon, "
+     "separator (default: System, User, Assistant, Tool, \":\" and an empty line)"},
     {"threads", "N", OPTION_NUMBER, AT(threads), "0", 0, 256, NULL,
      "threads for arithmetic, shared by the models; 0 = one a processor"},
     {"max-sequences", "N", OPTION_NUMBER, AT(max_sequences), "32", 1, 1024, NULL,

@@ -33,6 +33,7 @@ struct config {
     char host[64];      /* out of listen */
     char *data;         /* directory of the store */
     char *weights_type; /* "f32", ...; NULL: as the file has it */
+    char *chat_template; /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
     uint64_t port;    /* out of listen; 0: any free one */
     uint64_t threads; /* for the models' arithmetic; 0: one a processor */

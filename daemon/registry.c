@@ -1,6 +1,7 @@
 #include "daemon/registry.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/chat_template.h"
 #include "daemon/log.h"
 #include "engine/tensor/tensor.h"
 
@@ -166,7 +167,7 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
     if (open_vocab(m, path, o->vocab, e) < 0)
         return e->code;
     fill_info(m, path, &r->infos[i]);
-    return 0;
+    return chat_template_parse(o->chat_template, m->name, &r->infos[i].chat, e);
 }
 
 int registry_open(const struct registry_options *o, const struct log *log, struct registry **out,

@@ -34,6 +34,7 @@ struct registry_options {
     char *const *models; /* "FILE" or "NAME=FILE"; a FILE with '=' needs a NAME */
     size_t n_models;
     const char *name, *vocab, *weights_type; /* NULL: not given */
+    const char *chat_template;               /* chat_template.h; NULL: the default */
     int threads; /* in all, shared out among the models; 0: one a processor */
 };
 

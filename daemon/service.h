@@ -52,6 +52,20 @@ void call_cancel(struct call *c);
 
 /* ---- models: fixed while the daemon runs ---- */
 
+/* Which words stand around the messages of a chat: "<role><colon> <text>", and between two of them
+ * the separator. The default is what World and G1 models are trained on. */
+struct chat_template {
+    char system[64], user[64], assistant[64], tool[64];
+    char colon[16], separator[32];
+};
+#define CHAT_TEMPLATE_WORLD                                                                        \
+    ((struct chat_template){.system = "System",                                                    \
+                            .user = "User",                                                        \
+                            .assistant = "Assistant",                                              \
+                            .tool = "Tool",                                                        \
+                            .colon = ":",                                                          \
+                            .separator = "\n\n"})
+
 struct model_info {
     const char *name;
     int64_t created;         /* Unix seconds, of the file */
@@ -60,6 +74,7 @@ struct model_info {
     const char *tokenizer; /* "bytes", "world" or "none" */
     uint64_t n_params, weight_bytes, state_bytes;
     uint32_t n_layer, n_embd, head_size, n_vocab;
+    struct chat_template chat;
 };
 
 size_t service_models(const struct service *s, const struct model_info **out);

@@ -14,7 +14,7 @@ const by = Object.fromEntries(operations.map((o) => [o.id, o]));
 // "operation status" pairs that were seen; a test at the end compares them with the contract.
 const seen = new Set();
 // Not made here: a full disk, and a full queue of the store (256 requests at once).
-const unseen = new Set(['createState 507', 'createCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429', 'getStateData 429']);
+const unseen = new Set(['createState 507', 'createCompletion 507', 'createChatCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429', 'getStateData 429']);
 
 let d;
 before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel ?? byteModel() }); });
@@ -27,7 +27,8 @@ async function exchange(id, { path = by[id].path, body, headers, daemon = d, sta
   if (r.headers['content-type'] === 'text/event-stream') {
     const all = frames(r.text);
     assert.equal(all.pop(), '[DONE]');
-    for (const f of all) check('#/components/schemas/CompletionChunk', f, what);
+    const { schema } = by[id].op.responses[200].content['text/event-stream'];
+    for (const f of all) check(schema, f, what);
   }
   return r;
 }
@@ -138,6 +139,21 @@ const bad = {
     [{ name: 'n', text: 'a', base_state: 'a@0' }, 'base_state'], [{ name: 'n', tokens: [256] }, 'tokens'],
     ...['import', 'edits', 'compare', 'evaluate', 'projections', 'generations'].map((name) => [{ name, text: 'a' }, 'name']),
   ],
+  createChatCompletion: [
+    [{ messages: undefined }, 'messages'], [{ messages: [] }, 'messages'], [{ messages: 'hi' }, 'messages'], [{ messages: [1] }, 'messages[0]'],
+    [{ messages: [{ content: 'a' }] }, 'messages[0].role'], [{ messages: [{ role: 'king', content: 'a' }] }, 'messages[0].role'],
+    [{ messages: [{ role: 'user' }] }, 'messages[0].content'], [{ messages: [{ role: 'user', content: null }] }, 'messages[0].content'],
+    [{ messages: [{ role: 'user', content: 'a' }, { role: 'user', content: 3 }] }, 'messages[1].content'],
+    [{ messages: [{ role: 'user', content: [3] }] }, 'messages[0].content'],
+    [{ messages: [{ role: 'user', content: [{ type: 'text' }] }] }, 'messages[0].content'],
+    [{ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'http://x' } }] }] }, 'messages[0].content'],
+    [{ messages: [{ role: 'user', content: 'a', name: 3 }] }, 'messages[0].name'],
+    [{ max_completion_tokens: 'x' }, 'max_completion_tokens'], [{ max_tokens: -1 }, 'max_tokens'], [{ logprobs: 3 }, 'logprobs'],
+    [{ top_logprobs: 2 }, 'top_logprobs'], [{ logprobs: true, top_logprobs: 21 }, 'top_logprobs'], [{ n: 65 }, 'n'],
+    [{ typical_p: 2 }, 'typical_p'], [{ stop: 3 }, 'stop'], [{ stream: 1 }, 'stream'], [{ model: 3 }, 'model'], [{ state: 3 }, 'state'],
+    [{ logit_bias: [] }, 'logit_bias'], [{ save_state: 'a', n: 2 }, 'save_state'],
+  ].map(([b, p]) => [{ messages: [{ role: 'user', content: 'a' }], max_tokens: 1, ...b }, p]),
+  applyTemplate: [[{}, 'messages'], [{ messages: [{ role: 'user', content: 'a' }], add_generation_prompt: 'x' }, 'add_generation_prompt']],
   createCompletion: [
     [{ prompt: 1 }, 'prompt'], [{ prompt: {} }, 'prompt'], [{ prompt: [1, 'a'] }, 'prompt'], [{ prompt: ['a', 1] }, 'prompt'],
     [{ prompt: [-1] }, 'prompt'], [{ prompt: [4294967297] }, 'prompt'], [{ prompt: [1.5] }, 'prompt'], [{ prompt: [256] }, 'prompt'],
@@ -147,7 +163,7 @@ const bad = {
     [{ max_tokens: 1048577 }, 'max_tokens'], [{ n: 0 }, 'n'], [{ n: -1 }, 'n'], [{ n: 65 }, 'n'], [{ n: true }, 'n'],
     [{ temperature: -0.1 }, 'temperature'], [{ temperature: 'hot' }, 'temperature'], [{ temperature: 1e30 }, 'temperature'],
     [{ top_p: -0.1 }, 'top_p'], [{ top_p: 1.1 }, 'top_p'], [{ top_k: -2 }, 'top_k'], [{ top_k: 1.5 }, 'top_k'],
-    [{ min_p: 1.5 }, 'min_p'], [{ presence_penalty: 101 }, 'presence_penalty'], [{ frequency_penalty: [] }, 'frequency_penalty'],
+    [{ min_p: 1.5 }, 'min_p'], [{ typical_p: -1 }, 'typical_p'], [{ presence_penalty: 101 }, 'presence_penalty'], [{ frequency_penalty: [] }, 'frequency_penalty'],
     [{ penalty_decay: 1.01 }, 'penalty_decay'], [{ repeat_penalty: 0 }, 'repeat_penalty'], [{ seed: -2 }, 'seed'], [{ seed: 'x' }, 'seed'],
     [{ stop: 1 }, 'stop'], [{ stop: [''] }, 'stop'], [{ stop: [1] }, 'stop'], [{ stop: Array(17).fill('a') }, 'stop'],
     [{ stop: 'x'.repeat(5000) }, 'stop'], [{ logprobs: 21 }, 'logprobs'], [{ logprobs: -1 }, 'logprobs'], [{ logprobs: 'x' }, 'logprobs'],
@@ -173,7 +189,8 @@ for (const [id, cases] of Object.entries(bad))
   });
 
 test('null is as if absent, unknown fields are ignored, 3.0 is an integer', { skip }, async () => {
-  const names = Object.keys(doc.components.schemas.CompletionRequest.properties).filter((k) => k !== 'prompt');
+  const { CompletionFields, CompletionRequest } = doc.components.schemas;
+  const names = [CompletionFields, CompletionRequest.allOf[1]].flatMap((s) => Object.keys(s.properties)).filter((k) => k !== 'prompt');
   const body = { prompt: 'a', ...Object.fromEntries(names.map((k) => [k, null])), no_such_field: [{}], user: 'u' };
   const r = await exchange('createCompletion', { body, status: 200 });
   assert.equal(r.json.usage.completion_tokens, 16);
@@ -188,7 +205,8 @@ const broken = [
   Buffer.from('{"prompt":"\xff"}', 'latin1'), Buffer.from('{"prompt":"\xc0\x80"}', 'latin1'),
   Buffer.from('{"prompt":"\xed\xa0\x80"}', 'latin1'), '{"prompt":"\0"}', '{"\\u0000":1}', '\ufeff{"prompt":"a"}',
 ];
-const posts = ['createState', 'createCompletion', 'createEmbedding', 'tokenize', 'detokenize'];
+const messages = [{ role: 'user', content: 'a' }];
+const posts = ['createState', 'createCompletion', 'createChatCompletion', 'applyTemplate', 'createEmbedding', 'tokenize', 'detokenize'];
 
 for (const id of posts) {
   test(`${id}: what is not a JSON object is a 400`, { skip }, async () => {
@@ -219,7 +237,7 @@ for (const id of posts) {
 }
 
 test('paths and methods that are not served', { skip }, async () => {
-  for (const path of ['/', '/v1', '/v1/', '/v1/states/', '/v1/states/a/b', '/health/', '//health', '/v1/chat/completions', '/v1/models/']) {
+  for (const path of ['/', '/v1', '/v1/', '/v1/states/', '/v1/states/a/b', '/health/', '//health', '/v1/chat', '/v1/models/']) {
     const r = await d.get(path);
     assert.equal(r.status, 404, path);
     check('#/components/schemas/Error', r.json, path);
@@ -274,6 +292,8 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     await on('createState', { name: 's', text: 'hello there', model: 'one' }, 201);
     let r = await on('createCompletion', { prompt: 'a', state: 's', model: 'two', max_tokens: 1 }, 409);
     assert.equal(r.json.error.code, 'state_incompatible');
+    r = await on('createChatCompletion', { messages, state: 's', model: 'two', max_tokens: 1 }, 409);
+    assert.equal(r.json.error.code, 'state_incompatible');
     r = await on('createState', { name: 'x', text: 'a', base_state: 's', model: 'two' }, 409);
     assert.equal(r.json.error.code, 'state_incompatible');
     r = await on('createEmbedding', { input: 'a', state: 's', model: 'two' }, 409);
@@ -285,6 +305,7 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     for (const stream of [false, true]) {
       r = await on('createCompletion', { prompt: 'a', state: 's', max_tokens: 1, stream }, 422);
       assert.equal(r.json.error.code, 'state_corrupt');
+      await on('createChatCompletion', { messages, state: 's', max_tokens: 1, stream }, 422);
     }
     r = await on('createState', { name: 'x', text: 'a', base_state: 's' }, 422);
     r = await exchange('getStateData', { daemon: m, path: '/v1/states/s/data', status: 422 });
@@ -321,6 +342,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     for (const stream of [false, true]) {
       const r = await exchange('createCompletion', { daemon: m, body: { ...long, stream }, status: 429 });
       assert.equal(r.json.error.code, 'too_many_requests');
+      await exchange('createChatCompletion', { daemon: m, body: { messages, stream }, status: 429 });
     }
     await exchange('createState', { daemon: m, body: { name: 'n', text: 'a' }, status: 429 });
     await exchange('createEmbedding', { daemon: m, body: { input: 'a' }, status: 429 });
@@ -335,7 +357,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.child.kill('SIGTERM');
     await m.logged('"draining"');
     for (const [i, id] of ids.entries()) {
-      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a' });
+      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a', messages });
       const length = by[id].method === 'POST' ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
       open[i].send(`${by[id].method} ${by[id].path.replace('{ref}', 'n')} HTTP/1.1\r\nHost: x\r\n${length}`);
       const r = plain(await open[i].answer(), 503);

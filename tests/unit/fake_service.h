@@ -30,7 +30,8 @@ static const struct model_info fake_model = {.name = "fake",
                                              .fingerprint = "0123456789abcdef0123456789abcdef",
                                              .weights_type = "f32",
                                              .tokenizer = "bytes",
-                                             .n_vocab = 256};
+                                             .n_vocab = 256,
+                                             .chat = CHAT_TEMPLATE_WORLD};
 
 size_t service_models(const struct service *s, const struct model_info **out)
 {
