@@ -1,11 +1,25 @@
 # DreamState. `make help` lists the targets; README.md tells the rest.
 PROFILE ?= release
-B       := build/$(PROFILE)
+B       := build/$(ARCH:%=%-)$(PROFILE)
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
 ifeq ($(origin AR),default)
 AR      := gcc-ar
+endif
+PKG_CONFIG ?= pkg-config
+# ARCH=arm64 cross-compiles against Debian's arm64 libraries, unpacked under build/ by tests/arm64.sh.
+ifeq ($(ARCH),arm64)
+ROOT    := $(CURDIR)/build/arm64-root
+CC      := aarch64-linux-gnu-gcc
+AR      := aarch64-linux-gnu-gcc-ar
+ROOT_LIB := $(ROOT)/usr/lib/aarch64-linux-gnu
+PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(ROOT) \
+  PKG_CONFIG_LIBDIR=$(ROOT_LIB)/pkgconfig:$(ROOT_LIB)/openblas-pthread/pkgconfig pkg-config
+CFLAGS  += --sysroot=$(ROOT)
+LDFLAGS += --sysroot=$(ROOT)
+else ifneq ($(ARCH),)
+$(error ARCH is arm64, or not set: the architecture of this machine)
 endif
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
@@ -18,8 +32,8 @@ CFLAGS   += -std=c11 -g -fno-math-errno -fno-omit-frame-pointer -fstack-protecto
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
             -Wformat=2 -Wpointer-arith -Wwrite-strings $(if $(WERROR),-Werror)
 LDFLAGS  += -pthread -pie -Wl,-z,relro,-z,now
-LDLIBS   = $(shell pkg-config --libs $(PKGS)) -lm
-CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LDLIBS   = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm
+CPPFLAGS += $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 
 OPT_release := -O2 -D_FORTIFY_SOURCE=2
 OPT_debug   := -O0 -DDEBUG
@@ -47,7 +61,7 @@ all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 
 # The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may
 # be fused into a sum (never reassociated). Files named *_avx2.c and *_avx512.c hold the code that is
-# chosen at run time for such CPUs.
+# chosen at run time for such CPUs, and are empty for other architectures.
 ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
 endif
@@ -59,8 +73,10 @@ endif
 $(B)/engine/tensor/dtype.o: CFLAGS += -fno-trapping-math
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
 $(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
+endif
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
@@ -113,6 +129,9 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 THREAD_TESTS := $(foreach t,pool determinism stream mailbox store store_records store_backup service service_state http rwkv_train state_tuning,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
+
+test-arm64: ## cross-compile for 64-bit ARM and run kernel, golden and determinism tests under qemu
+	$(Q)tests/arm64.sh
 
 test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, which it does not know)
 	$(Q)DREAMSTATE_CPU=c OPENBLAS_NUM_THREADS=1 TEST_TIMEOUT=3000 TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full" \
@@ -173,7 +192,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-http soak test-asan test-tsan test-threads test-valgrind fuzz fuzz-run fuzz-smoke \
+.PHONY: all tests test-unit test-http soak test-asan test-tsan test-threads test-arm64 test-valgrind fuzz fuzz-run fuzz-smoke \
         check-rules demo models check check-full clean help force
 .SECONDARY:
 

@@ -8,7 +8,7 @@ build="gcc make pkg-config libmicrohttpd-dev libjansson-dev libuv1-dev libsqlite
        libopenblas-pthread-dev zlib1g-dev nettle-dev"
 demo="curl jq"
 check="libcmocka-dev nodejs npm git ca-certificates"
-full="clang libclang-rt-14-dev valgrind"
+full="clang libclang-rt-14-dev valgrind gcc-aarch64-linux-gnu qemu-user mmdebstrap"
 
 case "${1:-}" in
 build) want=$build ;;
@@ -37,5 +37,5 @@ sudo=
 [ "$(id -u)" -eq 0 ] || sudo=sudo
 echo "setup: installing$missing"
 export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq
-$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+$sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
+$sudo apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null

@@ -9,8 +9,8 @@ for t in "$@"; do
     out=$(timeout "${TEST_TIMEOUT:-1200}" ${TEST_WRAP:-} "$t" 2>&1)
     rc=$?
     p=$(printf '%s\n' "$out" | grep -c '^\[       OK \]')
-    f=$(printf '%s\n' "$out" | grep -c '^\[  FAILED  \] [^0-9]')
-    s=$(printf '%s\n' "$out" | grep -c '^\[  SKIPPED \] [^0-9]')
+    f=$(printf '%s\n' "$out" | grep '^\[  FAILED  \] [^0-9]' | sort -u | wc -l) # named where they ran and in a list
+    s=$(printf '%s\n' "$out" | grep '^\[  SKIPPED \] [^0-9]' | sort -u | wc -l)
     [ $rc -ne 0 ] && [ "$f" -eq 0 ] && f=1
     printf '%s\n' "$out" >"$t.log"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))

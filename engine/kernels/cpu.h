@@ -4,15 +4,20 @@
 
 #include <stdbool.h>
 
-/* Each level includes those below it. CPU_AUTO: the best there is, unless the environment variable
- * DREAMSTATE_CPU names one of "c", "avx2", "avx512" to stay at or below. */
-enum cpu_level { CPU_AUTO, CPU_C, CPU_AVX2, CPU_AVX512 };
+/* The levels of an architecture in rising order, each including those below it: C, AVX2, AVX-512 on
+ * x86-64; C, NEON on 64-bit ARM; C elsewhere. CPU_AUTO: the best there is, unless the environment
+ * variable DREAMSTATE_CPU names one of "c", "neon", "avx2", "avx512" to stay at or below. */
+enum cpu_level { CPU_AUTO, CPU_C, CPU_NEON, CPU_AVX2, CPU_AVX512 };
 
 /* The best level this CPU and its system run that is not above `most`. Pure but for reading the
  * environment when most is CPU_AUTO; never returns CPU_AUTO. Any thread. */
 enum cpu_level cpu_detect(enum cpu_level most);
 
-const char *cpu_level_name(enum cpu_level l); /* "c", "avx2", "avx512"; "auto" */
+/* The level above l of the architecture that this was built for, whether or not this CPU runs it;
+ * CPU_AUTO, which is 0, if there is none: for (l = CPU_C; l; l = cpu_level_next(l)). */
+enum cpu_level cpu_level_next(enum cpu_level l);
+
+const char *cpu_level_name(enum cpu_level l); /* "c", "neon", "avx2", "avx512"; "auto" */
 bool cpu_level_parse(const char *s, enum cpu_level *out);
 
 #endif

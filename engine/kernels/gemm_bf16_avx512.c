@@ -4,6 +4,8 @@
  * only broadcast. The inner loop holds a tile of 8 x 32 in 16 registers. */
 #include "engine/kernels/gemm_bf16.h"
 
+#if defined(__x86_64__)
+
 #include "engine/kernels/cpu.h"
 
 #include <immintrin.h>
@@ -216,3 +218,21 @@ void gemm_bf16(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, s
         }
     }
 }
+
+#else
+
+#include "engine/kernels/gemm.h"
+
+bool gemm_bf16_supported(void)
+{
+    return false;
+}
+
+/* Never asked for, then; the product without rounding. */
+void gemm_bf16(bool ta, bool tb, size_t m, size_t n, size_t k, const float *a, size_t lda,
+               const float *b, size_t ldb, float beta, float *c, size_t ldc)
+{
+    gemm_f32(ta, tb, m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
+}
+
+#endif

@@ -9,6 +9,9 @@ void kern_init(struct kern *k, enum cpu_level most)
         kern__init_avx2(k);
     if (level >= CPU_AVX512)
         kern__init_avx512(k);
+#elif defined(__aarch64__)
+    if (level >= CPU_NEON)
+        kern__init_neon(k);
 #endif
     k->level = level;
 }

@@ -5,6 +5,7 @@
 #include "engine/kernels/kern.h"
 
 void kern__init_c(struct kern *k);
+void kern__init_neon(struct kern *k);   /* 64-bit ARM only */
 void kern__init_avx2(struct kern *k);   /* x86-64 only: AVX2, FMA, F16C */
 void kern__init_avx512(struct kern *k); /* x86-64 only: AVX-512 F, BW, DQ, VL */
 

@@ -1,5 +1,5 @@
-/* The loops of kern.h, compiled once a CPU level by kern_c.c, kern_avx2.c and kern_avx512.c. Each
- * defines first
+/* The loops of kern.h, compiled once a CPU level by kern_c.c, kern_neon.c, kern_avx2.c and
+ * kern_avx512.c. Each defines first
  *     V, VW          a vector of VW floats
  *     v_*            its arithmetic; v_sum and v_sum4 add the lanes in one and the same order
  *     expand_TYPE    32 weights of a file to 32 / VW vectors of F32

@@ -6,7 +6,7 @@
  * as
  *
  *     nn_f64           double, baseline CPU: gradient checks
- *     nn_f32_for(...)  float, for the instruction sets found at run time (C, AVX2+FMA, AVX-512)
+ *     nn_f32_for(...)  float, for the instruction sets found at run time (C, which on 64-bit ARM is NEON; AVX2+FMA, AVX-512)
  *
  * Sums run in a fixed order for a given shape and variant: results are reproducible on one machine,
  * and differ between variants by rounding. Products of matrices go through kernels/gemm.h.

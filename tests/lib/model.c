@@ -26,8 +26,10 @@ void test_model_close(struct test_model *t)
 
 enum cpu_level test_level(size_t i)
 {
-    enum cpu_level l = (enum cpu_level)(CPU_C + i);
-    return l <= CPU_AVX512 && cpu_detect(l) == l ? l : CPU_AUTO;
+    enum cpu_level l = CPU_C;
+    while (l && i--)
+        l = cpu_level_next(l);
+    return l && cpu_detect(l) == l ? l : CPU_AUTO;
 }
 
 void test_feed(const struct test_model *t, const uint32_t *tokens, size_t n, size_t chunk,

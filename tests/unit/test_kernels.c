@@ -16,7 +16,7 @@ static const float guard_value = 12345.5f;
 /* Runs body(k) for each level of this machine. */
 static void each_level(void (*body)(const struct kern *k))
 {
-    for (enum cpu_level l = CPU_C; l <= CPU_AVX512; l++) {
+    for (enum cpu_level l = CPU_C; l; l = cpu_level_next(l)) {
         struct kern k;
         kern_init(&k, l);
         if (k.level != l) {
@@ -451,7 +451,7 @@ static void test_levels(void **state)
     assert_int_equal(setenv("DREAMSTATE_CPU", "c", 1), 0);
     assert_int_equal(cpu_detect(CPU_AUTO), CPU_C);
     assert_int_equal(unsetenv("DREAMSTATE_CPU"), 0);
-    assert_true(cpu_detect(CPU_AUTO) >= CPU_C && cpu_detect(CPU_AUTO) <= CPU_AVX512);
+    assert_true(cpu_detect(CPU_AUTO) != CPU_AUTO);
 }
 
 int main(void)

@@ -1,0 +1,26 @@
+#!/bin/sh
+# debian-root.sh ARCH VARIANT PACKAGES TARGET: a root of this machine's Debian release for ARCH, from the
+# machine's own package sources, by mmdebstrap. VARIANT "extract" unpacks PACKAGES (comma-separated) and what
+# they need into the folder TARGET and runs nothing: libraries for a cross compiler. "minbase" is a system
+# that containers start from; its TARGET may end in .tar. An existing TARGET is left as it is.
+set -eu
+arch=$1 variant=$2 packages=$3 target=$4
+[ ! -e "$target" ] || exit 0
+. /etc/os-release
+
+# As apt understands its sources, in whatever form they are written: the distribution's own, section main.
+sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+    'Created-By: Packages' "Origin: ${NAME%% *}" 'Component: main' | sort -u)
+[ -n "$sources" ] || { echo "debian-root: apt knows no ${NAME%% *} sources here: run apt-get update" >&2; exit 1; }
+
+mkdir -p "$(dirname "$target")"
+part=$target.part
+case $target in *.tar) part=${target%.tar}.part.tar ;; esac
+rm -rf "$part"
+mmdebstrap --quiet --variant="$variant" --architectures="$arch" --include="$packages" \
+    "$VERSION_CODENAME" "$part" "$sources" || { rm -rf "$part"; exit 1; }
+# Links to /lib/... must stay inside.
+[ "$variant" != extract ] || find "$part" -type l -lname '/*' | while read -r link; do
+    ln -sfnr "$part$(readlink "$link")" "$link"
+done
+mv "$part" "$target"
