@@ -2,7 +2,6 @@
 
 #include "daemon/base/mem.h"
 #include "daemon/base/sha256.h"
-#include "engine/tensor/tensor.h"
 #include "engine/tensor/write.h"
 
 #include <math.h>
@@ -154,14 +153,20 @@ static bool read_count(const char *s, size_t n, uint64_t *out)
     return n > 0;
 }
 
+bool state_record_is(const struct tensor_file *f)
+{
+    size_t n;
+    const char *s = tensor_file_meta_str(f, "format", &n);
+    return s && n == strlen(FORMAT) && memcmp(s, FORMAT, n) == 0;
+}
+
 static int check_meta(const struct tensor_file *f, const struct rwkv_info *info, uint64_t *n_tokens,
                       struct err *e)
 {
     size_t n;
-    const char *s = tensor_file_meta_str(f, "format", &n);
-    if (!s || n != strlen(FORMAT) || memcmp(s, FORMAT, n) != 0)
+    if (!state_record_is(f))
         return err_set(e, ERR_STATE_CORRUPT, "damaged: its format is not " FORMAT);
-    s = tensor_file_meta_str(f, "fingerprint", &n);
+    const char *s = tensor_file_meta_str(f, "fingerprint", &n);
     if (!s || n != strlen(info->fingerprint) || memcmp(s, info->fingerprint, n) != 0)
         return err_set(e, ERR_STATE_CORRUPT, "damaged: it names another model than its record");
     s = tensor_file_meta_str(f, "n_tokens", &n);
@@ -170,19 +175,11 @@ static int check_meta(const struct tensor_file *f, const struct rwkv_info *info,
     return 0;
 }
 
-int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
-                        const struct rwkv_info *info, float *state, float *logits, bool *has_logits,
-                        uint64_t *n_tokens, struct err *e)
+int state_record_read(const struct tensor_file *f, const struct rwkv_info *info, float *state,
+                      float *logits, bool *has_logits, uint64_t *n_tokens, struct err *e)
 {
-    struct tensor_file *f = NULL;
     size_t n_parts = info->n_layer * PARTS;
-    int rc = state_record_verify(blob, bytes, sha256, e);
-    if (rc < 0)
-        return rc;
-    if (tensor_file_open_memory(blob, bytes, &f, e) < 0)
-        return e->code == ERR_NOMEM
-                   ? e->code
-                   : err_set(e, ERR_STATE_CORRUPT, "damaged: not a safetensors file");
+    int rc;
     *has_logits = tensor_file_find(f, "logits") != NULL;
     rc = check_meta(f, info, n_tokens, e);
     if (rc == 0 && tensor_file_count(f) != n_parts + *has_logits)
@@ -197,6 +194,22 @@ int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
         p.count = info->n_vocab;
         rc = read_part(f, &p, logits, e);
     }
+    return rc;
+}
+
+int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
+                        const struct rwkv_info *info, float *state, float *logits, bool *has_logits,
+                        uint64_t *n_tokens, struct err *e)
+{
+    struct tensor_file *f = NULL;
+    int rc = state_record_verify(blob, bytes, sha256, e);
+    if (rc < 0)
+        return rc;
+    if (tensor_file_open_memory(blob, bytes, &f, e) < 0)
+        return e->code == ERR_NOMEM
+                   ? e->code
+                   : err_set(e, ERR_STATE_CORRUPT, "damaged: not a safetensors file");
+    rc = state_record_read(f, info, state, logits, has_logits, n_tokens, e);
     tensor_file_close(f);
     return rc;
 }

@@ -16,6 +16,7 @@
 
 #include "daemon/base/buf.h"
 #include "engine/rwkv/rwkv.h"
+#include "engine/tensor/tensor.h"
 
 /* state [rwkv_state_floats], logits [V] or NULL. *blob is the caller's (free); sha256 is its hash.
  * ERR_NOMEM, ERR_NUMERIC (a value is not finite: which part of which layer). */
@@ -27,6 +28,11 @@ int state_record_pack(const struct rwkv_info *info, const char *weights_type, ui
 int state_record_unpack(const void *blob, size_t bytes, const char *sha256,
                         const struct rwkv_info *info, float *state, float *logits, bool *has_logits,
                         uint64_t *n_tokens, struct err *e);
+/* The same from a file that is open, which need not be ours bit for bit. */
+int state_record_read(const struct tensor_file *f, const struct rwkv_info *info, float *state,
+                      float *logits, bool *has_logits, uint64_t *n_tokens, struct err *e);
+/* Does the file say that it is a state's record? */
+bool state_record_is(const struct tensor_file *f);
 /* Are these the bytes of that SHA-256? Else ERR_STATE_CORRUPT. */
 int state_record_verify(const void *blob, size_t bytes, const char *sha256, struct err *e);
 /* Appends {"wkv": [one Frobenius norm a layer], "att_shift": [..], "ffn_shift": [..]}. */

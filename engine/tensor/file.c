@@ -14,6 +14,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are read in pl
 
 #define BLOCK_BYTES 65536u
 
+/* Those of the readers themselves. */
+static const struct tensor_limits no_limits = {SIZE_MAX, SIZE_MAX};
+
 struct tensor_block {
     struct tensor_block *next;
     size_t used, cap; /* bytes of data */
@@ -251,12 +254,19 @@ static int open_over(struct tensor_file *f, struct tensor_file **out, struct err
 
 int tensor_file_open_memory(const void *bytes, size_t n, struct tensor_file **out, struct err *e)
 {
+    return tensor_file_open_limited(bytes, n, &no_limits, out, e);
+}
+
+int tensor_file_open_limited(const void *bytes, size_t n, const struct tensor_limits *limits,
+                             struct tensor_file **out, struct err *e)
+{
     *out = NULL;
     struct tensor_file *f = calloc(1, sizeof *f);
     if (!f)
         return err_set(e, ERR_NOMEM, "no memory to open a tensor file");
     f->bytes = n ? bytes : (const void *)"";
     f->n = n;
+    f->limits = *limits;
     return open_over(f, out, e);
 }
 
@@ -286,6 +296,7 @@ int tensor_file_open(const char *path, struct tensor_file **out, struct err *e)
     f->map = map;
     f->bytes = map ? map : (const void *)"";
     f->n = (size_t)st.st_size;
+    f->limits = no_limits;
     return open_over(f, out, e);
 }
 

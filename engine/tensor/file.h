@@ -35,6 +35,7 @@ struct tensor_file {
     enum tensor_file_kind kind;
     const uint8_t *bytes; /* the whole file, [n] */
     size_t n;
+    struct tensor_limits limits;
     void *map;              /* to be unmapped, or NULL */
     struct tensor_mem mem;  /* ends with the file */
     struct tensor *tensors; /* in the file's order */

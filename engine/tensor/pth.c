@@ -293,6 +293,8 @@ int tensor__read_pth(struct tensor_file *f, struct err *e)
     struct zip_member *m = NULL;
     f->kind = TENSOR_FILE_PTH;
     int rc = zip_init(&w.zip, f->bytes, f->n, w.e);
+    if (w.zip.max_inflated > f->limits.inflated)
+        w.zip.max_inflated = f->limits.inflated;
     if (rc == 0 && !(m = find_pickle(&w)))
         rc = err_set(w.e, ERR_FORMAT,
                      "the zip file is no .pth: it has no (or several) <folder>/data.pkl");

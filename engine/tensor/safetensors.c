@@ -185,12 +185,13 @@ int tensor__read_safetensors(struct tensor_file *f, struct err *e)
     if (f->n < 8)
         return err_set(e, ERR_FORMAT, "no tensor file: it has %zu bytes", f->n);
     uint64_t len = load_u64(f->bytes);
-    if (len > f->n - 8 || len > MAX_HEADER)
+    size_t most = f->limits.header < MAX_HEADER ? f->limits.header : MAX_HEADER;
+    if (len > f->n - 8 || len > most)
         return err_set(
             e, ERR_FORMAT,
             "no .safetensors, .gguf or .pth file, or cut short: its first bytes read as a "
-            "header of %" PRIu64 " bytes, %zu follow and %u are allowed",
-            len, f->n - 8, MAX_HEADER);
+            "header of %" PRIu64 " bytes, %zu follow and %zu are allowed",
+            len, f->n - 8, most);
     json_error_t je;
     json_t *root = json_loadb((const char *)f->bytes + 8, (size_t)len, JSON_REJECT_DUPLICATES, &je);
     if (!root)

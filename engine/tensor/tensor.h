@@ -43,6 +43,15 @@ int tensor_file_open(const char *path, struct tensor_file **out, struct err *e)
 /* The same over bytes that stay alive and unchanged until the close. */
 int tensor_file_open_memory(const void *bytes, size_t n, struct tensor_file **out, struct err *e)
     __attribute__((warn_unused_result));
+/* What a file of unknown origin may cost to open beyond its own size, in bytes. */
+struct tensor_limits {
+    size_t header;   /* of a safetensors header */
+    size_t inflated; /* of all compressed members of a .pth */
+};
+/* The same with smaller limits than those of the readers (100 MB, 1 GiB). ERR_FORMAT beyond them. */
+int tensor_file_open_limited(const void *bytes, size_t n, const struct tensor_limits *limits,
+                             struct tensor_file **out, struct err *e)
+    __attribute__((warn_unused_result));
 void tensor_file_close(struct tensor_file *f); /* NULL is fine */
 
 enum tensor_file_kind tensor_file_kind(const struct tensor_file *f);

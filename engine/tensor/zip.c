@@ -129,7 +129,7 @@ int zip_init(struct zip *z, const uint8_t *bytes, size_t n, struct err *e)
 {
     char shown[TENSOR_SHOWN];
     struct end_record r = {0};
-    *z = (struct zip){.bytes = bytes, .n = n};
+    *z = (struct zip){.bytes = bytes, .n = n, .max_inflated = MAX_INFLATED};
     int rc = read_end(z, &r, e);
     if (rc < 0)
         return rc;
@@ -211,13 +211,13 @@ static bool inflate_all(const uint8_t *in, size_t packed, uint8_t *out, size_t s
 static int unpack(struct zip *z, struct zip_member *m, const uint8_t *in, struct tensor_mem *mem,
                   const char *shown, struct err *e)
 {
-    if (m->size / MAX_RATIO > m->packed || m->size > MAX_INFLATED - z->inflated ||
+    if (m->size / MAX_RATIO > m->packed || m->size > z->max_inflated - z->inflated ||
         m->packed > MAX_INFLATED)
         return err_set(
             e, ERR_FORMAT,
-            "zip member %s: %zu bytes packed as %zu are more than can be, or more than 1 GiB "
+            "zip member %s: %zu bytes packed as %zu are more than can be, or more than %zu bytes "
             "of compressed members: save the file uncompressed",
-            shown, m->size, m->packed);
+            shown, m->size, m->packed, z->max_inflated);
     uint8_t *out = tensor_mem_take(mem, m->size, 64);
     if (!out)
         return err_set(e, ERR_NOMEM, "zip member %s: no memory for %zu bytes", shown, m->size);

@@ -23,6 +23,7 @@ struct zip {
     size_t n;
     size_t directory;           /* offset of the central directory: members end before it */
     size_t inflated;            /* bytes of all inflated members so far */
+    size_t max_inflated;        /* 1 GiB; may be set lower after zip_init */
     struct zip_member *members; /* sorted by name; owned */
     size_t n_members;
 };
@@ -31,8 +32,8 @@ struct zip {
 int zip_init(struct zip *z, const uint8_t *bytes, size_t n, struct err *e);
 void zip_fini(struct zip *z);
 struct zip_member *zip_find(const struct zip *z, const char *name, size_t len); /* NULL if absent */
-/* Fills m->data: in the file for stored members, in mem for deflated ones (at most 1 GiB in all).
- */
+/* Fills m->data: in the file for stored members, in mem for deflated ones (at most
+ * max_inflated in all). */
 int zip_read(struct zip *z, struct zip_member *m, struct tensor_mem *mem, struct err *e);
 
 #endif

@@ -84,6 +84,8 @@ double state_tuner_step(struct state_tuner *s, struct train_seq *seqs, size_t n,
 int state_tuner_write(const struct state_tuner *s, const char *path, struct err *e)
 {
     const struct rwkv_shape *shape = &s->t->l->shape;
+    static const struct tensor_meta orientation = {
+        .key = "orientation", .type = TENSOR_META_STR, .str = "value_key"};
     size_t L = shape->n_layer, N = shape->head_size, H = shape->n_embd / N;
     struct tensor *t = calloc(L, sizeof *t);
     char(*name)[48] = calloc(L, sizeof *name);
@@ -99,7 +101,7 @@ int state_tuner_write(const struct state_tuner *s, const char *path, struct err 
                                .data = s->theta + i * H * N * N};
     }
     if (rc == 0)
-        rc = safetensors_write(path, t, L, NULL, 0, e);
+        rc = safetensors_write(path, t, L, &orientation, 1, e);
     free(name);
     free(t);
     return rc;

@@ -28,7 +28,8 @@ double state_tuner_step(struct state_tuner *s, struct train_seq *seqs, size_t n,
                         const struct adamw_options *o, double lr, uint64_t step, double *norm);
 /* theta as a whole state (params.h), shift vectors zero: out [S]. */
 void state_tuner_expand(const struct state_tuner *s, float *out);
-/* Writes the time_state tensors as safetensors. */
+/* Writes the time_state tensors as safetensors, with the metadata "orientation": "value_key", as an
+ * import wants to know. */
 int state_tuner_write(const struct state_tuner *s, const char *path, struct err *e)
     __attribute__((warn_unused_result));
 
