@@ -14,18 +14,25 @@ struct api;
 struct service;
 
 struct api_options {
-    const char *host;     /* an address to bind, "127.0.0.1" */
-    int port;             /* 0: any free one */
-    int threads;          /* HTTP threads; 0 = 2 */
-    size_t max_body;      /* bytes of a request body; 0 = 16 MiB */
-    unsigned timeout_s;   /* idle connections; 0 = 60 */
-    unsigned connections; /* at most; 0 = 1000 */
-    unsigned grace_ms;    /* api_stop gives answers in flight this long to be read; 0 = 5000 */
-    bool keep_half_open;  /* a waiting client that has shut down its sending side is not gone */
+    const char *host;      /* an address to bind, "127.0.0.1" */
+    int port;              /* 0: any free one */
+    int threads;           /* HTTP threads; 0 = 2 */
+    size_t max_body;       /* bytes of a request body; 0 = 16 MiB */
+    unsigned timeout_s;    /* idle connections; 0 = 60 */
+    unsigned connections;  /* at most; 0 = 1000 */
+    unsigned grace_ms;     /* api_stop gives answers in flight this long to be read; 0 = 5000 */
+    const char *keys_file; /* API keys (auth.h); NULL: none */
+    const char *admin_key; /* one more, that may do everything; NULL: none */
+    bool open_metrics;     /* GET /metrics wants no key */
+    const char *origins;   /* that browsers may call from (cors.h); NULL: only our own */
+    const char *hosts;     /* names that requests may call this host; NULL: any */
+    bool keep_half_open;   /* a waiting client that has shut down its sending side is not gone */
 };
 
 int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)
     __attribute__((warn_unused_result));
+/* Reads the keys again and logs what came of it. [thread: loop] */
+void api_reload(struct api *a);
 int api_port(const struct api *a);
 void api_quiesce(struct api *a);
 void api_stop(struct api *a);

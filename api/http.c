@@ -35,10 +35,13 @@ static void add_headers(struct req *r, struct MHD_Response *m)
         MHD_add_response_header(m, "Allow", r->reply.allow);
     for (size_t i = 0; i < r->reply.n_headers; i++)
         MHD_add_response_header(m, r->reply.headers[i].name, r->reply.headers[i].value);
+    if (r->reply.status == 401)
+        MHD_add_response_header(m, "WWW-Authenticate", "Bearer realm=\"dreamstate\"");
     if (r->reply.status == 429 || r->reply.status == 503)
         MHD_add_response_header(m, "Retry-After", "1");
     if (r->close || atomic_load(&r->api->quiet))
         MHD_add_response_header(m, "Connection", "close");
+    cors_add_headers(&r->api->origins, r->conn, r->preflight, m);
 }
 
 static enum MHD_Result queue_response(struct req *r, struct MHD_Response *m)
@@ -62,8 +65,8 @@ static struct MHD_Response *from_still(struct req *r)
     if (!r->reply.still_held)
         return MHD_create_response_from_buffer(r->reply.still_bytes, p, MHD_RESPMEM_PERSISTENT);
     req_ref(r);
-    struct MHD_Response *m = MHD_create_response_from_buffer_with_free_callback_cls(
-        r->reply.still_bytes, p, on_free, r);
+    struct MHD_Response *m =
+        MHD_create_response_from_buffer_with_free_callback_cls(r->reply.still_bytes, p, on_free, r);
     if (!m)
         req_unref(r);
     return m;
@@ -108,6 +111,13 @@ static enum MHD_Result answer_error(struct req *r)
     buf_reset(&r->reply.body);
     json_error_body(&r->reply.body, &r->err);
     return r->reply.body.failed ? MHD_NO : answer(r);
+}
+
+/* OPTIONS: what may be done here, for browsers that ask before they call. */
+static enum MHD_Result answer_options(struct req *r)
+{
+    r->reply.status = 204;
+    return queue_response(r, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
 }
 
 /* Moves the streams on until there are events to send, the end, or a wait (false). */
@@ -159,8 +169,8 @@ static ssize_t on_read(void *cls, uint64_t pos, char *buf, size_t max)
 static enum MHD_Result answer_stream(struct req *r)
 {
     req_ref(r);
-    struct MHD_Response *m = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK,
-                                                               on_read, r, on_free);
+    struct MHD_Response *m =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_read, r, on_free);
     if (!m) {
         req_unref(r);
         return MHD_NO;
@@ -224,11 +234,13 @@ static enum MHD_Result on_whole(struct req *r)
         return advance(r);
     r->handled = true;
     set_busy(r, true);
-    if (!r->err.code)
+    if (!r->err.code && !r->preflight)
         r->route->handle(r, &r->err);
     drop_body(r);
     if (r->err.code)
         return answer_error(r);
+    if (r->preflight)
+        return answer_options(r);
     return r->n_sources ? advance(r) : answer(r);
 }
 
@@ -313,12 +325,45 @@ static int check_framing(struct req *r, const char *method, const char *version,
     bool body = f.chunked || f.length;
     if (strcmp(method, "POST") == 0 && !f.chunked && !f.n_lengths)
         return err_set(e, ERR_LENGTH_REQUIRED, "a POST needs Content-Length or a chunked body");
-    if (f.length > r->max_body && r->route->max_body)
+    if (f.length > r->max_body && r->max_body)
         return err_set(e, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
-    if (body && r->route->max_body &&
+    if (body && r->max_body &&
         !is_json(MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Content-Type")))
         return err_set(e, ERR_MEDIA_TYPE, "the body must be application/json");
     return 0;
+}
+
+/* The key that a request brings, NULL for none. */
+static const char *given_key(struct req *r)
+{
+    const char *h = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Authorization");
+    if (h && !strncasecmp(h, "Bearer ", 7)) {
+        h += 7 + strspn(h + 7, " ");
+        return h;
+    }
+    return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "X-Api-Key");
+}
+
+/* Who asks, and may they? A path that is not served wants a key too: nothing is told without one. */
+static int check_caller(struct req *r)
+{
+    struct api *a = r->api;
+    struct err e = {0};
+    enum scope scope = r->route ? r->route->scope : SCOPE_READ;
+    if (scope == SCOPE_OPEN || r->preflight)
+        return 0;
+    const char *host = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Host");
+    const char *key = a->auth ? given_key(r) : NULL;
+    bool open = a->opt.open_metrics && r->route && r->route->handle == handle_metrics;
+    if (!cors_host_allowed(&a->hosts, host))
+        err_set(&e, ERR_PERMISSION, "this host is not called '%.80s' (--allowed-hosts)",
+                host ? host : "");
+    else if (a->auth && !open &&
+             auth_check(a->auth, key, key ? strlen(key) : 0, &r->grant, &e) == 0 && r->route)
+        auth_allow(&r->grant, scope, &e);
+    if (e.code)
+        r->err = e;
+    return e.code;
 }
 
 static void watch_headers(struct req *r, uint64_t since_ns)
@@ -357,6 +402,11 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
     r->head = strcmp(method, "HEAD") == 0;
     watch_headers(r, r->received_ns + BODY_SECONDS * UINT64_C(1000000000));
     r->route = route_find(r, method, origin_form(url), &r->err);
+    if (r->err.code == ERR_METHOD && !strcmp(method, "OPTIONS")) {
+        r->preflight = true;
+        r->err = (struct err){0};
+    }
+    check_caller(r);
     r->max_body = r->route ? r->route->max_body : 0;
     if (r->max_body > a->opt.max_body)
         r->max_body = a->opt.max_body;

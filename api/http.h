@@ -3,6 +3,7 @@
 #define API_HTTP_H
 
 #include "api/api.h"
+#include "api/cors.h"
 #include "api/req.h"
 
 struct api {
@@ -10,6 +11,8 @@ struct api {
     struct MHD_Daemon *mhd;
     int listen_fd, port;
     struct api_options opt;
+    struct auth *auth; /* NULL: everybody may do everything */
+    struct word_list origins, hosts;
     uint64_t header_ns;       /* a request's headers may take this long to come */
     atomic_size_t body_bytes; /* of request bodies held now */
     atomic_bool quiet;        /* no new connections; answers close theirs */

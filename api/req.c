@@ -100,10 +100,7 @@ int req_query(struct req *r, const char *name, char *out, size_t size, bool *fou
 
 int req_allow(struct req *r, enum scope scope, struct err *e)
 {
-    static const char *const names[] = {"open", "read", "generate", "write", "admin"};
-    if (!r->scopes || (r->scopes & (1u << scope | 1u << SCOPE_ADMIN)))
-        return 0;
-    return err_set(e, ERR_PERMISSION, "the key '%s' has no scope '%s'", r->principal, names[scope]);
+    return auth_allow(&r->grant, scope, e);
 }
 
 const char *req_header(struct req *r, const char *name)

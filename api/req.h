@@ -84,13 +84,13 @@ struct req {
     bool head; /* HEAD: the answer's body is not sent */
     uint64_t received_ns;
     char id[65];                  /* X-Request-Id */
-    char principal[65];           /* the name of the key that asks; "" where no key is wanted */
-    unsigned scopes;              /* 1 << scope of that key; 0: keys are off */
+    struct grant grant;           /* of the key that asks; grant.name "" where none is wanted */
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
     size_t body_counted;        /* in the server's count of body bytes */
     bool handled, close;        /* its handler has run; the connection ends behind its answer */
+    bool preflight;             /* OPTIONS: no handler */
     struct err err;
 
     const struct task *task;

@@ -166,6 +166,29 @@ static int start_mhd(struct api *a, struct err *e)
     return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
 }
 
+static int open_gates(struct api *a, struct err *e)
+{
+    const struct log *log = service_log(a->svc);
+    if (auth_open(a->opt.keys_file, a->opt.admin_key, log, &a->auth, e) < 0 ||
+        word_list_init(&a->origins, a->opt.origins, e) < 0 ||
+        word_list_init(&a->hosts, a->opt.hosts, e) < 0 || cors_check_origins(&a->origins, e) < 0)
+        return e->code;
+    if (a->auth)
+        LOG(log, LOG_INFO, "api_keys", LOG_INT("keys", auth_count(a->auth)));
+    return 0;
+}
+
+void api_reload(struct api *a)
+{
+    struct err e = {0};
+    if (!a->auth)
+        return;
+    if (auth_reload(a->auth, &e) < 0)
+        LOG(service_log(a->svc), LOG_ERROR, "api_keys_kept", LOG_STR("why", e.msg));
+    else
+        LOG(service_log(a->svc), LOG_INFO, "api_keys", LOG_INT("keys", auth_count(a->auth)));
+}
+
 int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)
 {
     struct api *a = calloc(1, sizeof *a);
@@ -179,7 +202,9 @@ int api_start(struct service *s, const struct api_options *o, struct api **out, 
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->idle, NULL);
     set_defaults(a, o);
-    rc = listen_on(a, e);
+    rc = open_gates(a, e);
+    if (rc == 0)
+        rc = listen_on(a, e);
     if (rc == 0)
         rc = start_mhd(a, e);
     if (rc == 0 && service_every(s, SWEEP_MS, sweep, a) < 0)
@@ -261,6 +286,9 @@ void api_stop(struct api *a)
     }
     if (a->listen_fd >= 0)
         close(a->listen_fd);
+    auth_close(a->auth);
+    word_list_fini(&a->origins);
+    word_list_fini(&a->hosts);
     pthread_cond_destroy(&a->idle);
     pthread_mutex_destroy(&a->lock);
     free(a);

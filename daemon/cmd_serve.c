@@ -3,7 +3,7 @@
  *     options -> store -> models -> loop -> service (workers, porter) -> HTTP -> "listening on ..."
  *     SIGTERM, SIGINT: no new connections, no new requests; those that run have --drain-seconds,
  * then they are cancelled; HTTP ends, then the service, the store, the models; exit code 0. A
- * second signal: exit code 1 at once. */
+ * second signal: exit code 1 at once. SIGHUP: the API keys are read again. */
 #include "api/api.h"
 #include "daemon/bundled.h"
 #include "daemon/cmd.h"
@@ -102,6 +102,13 @@ static void on_signal(void *arg)
     service_drain(s->service, s->config.drain_seconds * 1000, on_drained, s);
 }
 
+static void on_reload(void *arg)
+{
+    struct server *s = arg;
+    if (s->api)
+        api_reload(s->api);
+}
+
 static int open_parts(struct server *s, struct err *e)
 {
     const struct config *c = &s->config;
@@ -116,7 +123,8 @@ static int open_parts(struct server *s, struct err *e)
     if (store_open(&store, &s->store, e) < 0 ||
         registry_open(&models, &s->log, &s->registry, e) < 0 || loop_new(&s->loop, e) < 0 ||
         loop_on_signal(s->loop, SIGTERM, on_signal, s, e) < 0 ||
-        loop_on_signal(s->loop, SIGINT, on_signal, s, e) < 0)
+        loop_on_signal(s->loop, SIGINT, on_signal, s, e) < 0 ||
+        loop_on_signal(s->loop, SIGHUP, on_reload, s, e) < 0)
         return e->code;
     struct service_options service = {.log = &s->log,
                                       .store = s->store,
@@ -133,6 +141,11 @@ static int open_parts(struct server *s, struct err *e)
                                .max_body = c->max_body,
                                .timeout_s = (unsigned)c->idle_seconds,
                                .connections = (unsigned)c->max_connections,
+                               .keys_file = c->api_keys,
+                               .admin_key = c->api_key,
+                               .open_metrics = !strcmp(c->metrics, "everybody"),
+                               .origins = c->cors_origins,
+                               .hosts = c->allowed_hosts,
                                .keep_half_open = !strcmp(c->half_open, "waiting")};
     return api_start(s->service, &http, &s->api, e);
 }

@@ -52,6 +52,21 @@ static const struct option options[] = {
      "a client that reads nothing of its answer is given up after this"},
     {"half-open", "HOW", OPTION_CHOICE, AT(half_open), "gone", 0, 0, "gone|waiting",
      "what a client is that has closed its sending side and waits for its answer"},
+    {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "Who may call"},
+    {"api-keys", "FILE", OPTION_TEXT, AT(api_keys), NULL, 0, 0, NULL,
+     "API keys, one `NAME SCOPES KEY` a line (deploy/api-keys.example); read again at SIGHUP "
+     "(default: no key is wanted)"},
+    {"api-key", "KEY", OPTION_SECRET, AT(api_key), NULL, 0, 0, NULL,
+     "one key that may do everything; only in the environment, where `ps` does not show it"},
+    {"metrics", "WHO", OPTION_CHOICE, AT(metrics), "key", 0, 0, "key|everybody",
+     "who may GET /metrics where keys are wanted"},
+    {"cors-origins", "LIST", OPTION_TEXT, AT(cors_origins), NULL, 0, 0, NULL,
+     "origins whose pages may call from a browser, as https://app.example; * for all, without "
+     "credentials (default: none)"},
+    {"allowed-hosts", "LIST", OPTION_TEXT, AT(allowed_hosts), NULL, 0, 0, NULL,
+     "names by which requests may call this host (their Host header, without the port): with "
+     "`localhost 127.0.0.1 [::1]` a web page cannot reach a local daemon through a DNS name of its "
+     "own; keys keep it out too (default: any)"},
 };
 #define N_OPTIONS (sizeof options / sizeof options[0])
 
@@ -118,6 +133,7 @@ int config_set(struct config *c, const struct option *o, const char *value, cons
             return err_set(e, ERR_INVALID, "%s %s: want one of %s", where, value, o->choices);
         return set_text(field, value, e);
     case OPTION_TEXT:
+    case OPTION_SECRET:
         if (!*value)
             return err_set(e, ERR_INVALID, "%s: want %s, found nothing", where, o->arg);
         return set_text(field, value, e);
@@ -162,7 +178,8 @@ void config_fini(struct config *c)
     for (size_t i = 0; i < c->n_models; i++)
         free(c->models[i]);
     for (size_t i = 0; i < N_OPTIONS; i++)
-        if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_CHOICE)
+        if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_SECRET ||
+            options[i].kind == OPTION_CHOICE)
             free(*(char **)(void *)((char *)c + options[i].offset));
     *c = (struct config){0};
 }

@@ -35,6 +35,8 @@ struct config {
     char *weights_type; /* "f32", ...; NULL: as the file has it */
     char *chat_template; /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
+    char *api_keys, *api_key; /* NULL: none */
+    char *metrics, *cors_origins, *allowed_hosts;
     uint64_t port;    /* out of listen; 0: any free one */
     uint64_t threads; /* for the models' arithmetic; 0: one a processor */
     uint64_t http_threads, max_connections, idle_seconds;

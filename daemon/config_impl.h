@@ -8,7 +8,8 @@
 enum option_kind {
     OPTION_GROUP, /* no option: a heading, its text in help */
     OPTION_TEXT,
-    OPTION_MODEL, /* may repeat */
+    OPTION_SECRET, /* a text that may stand only in the environment */
+    OPTION_MODEL,  /* may repeat */
     OPTION_NUMBER,
     OPTION_BYTES,
     OPTION_CHOICE,
@@ -25,6 +26,8 @@ struct option {
 };
 
 const struct option *config_options(size_t *n);
+/* "DREAMSTATE_MAX_QUEUE"; returns name. */
+const char *config_variable(const struct option *o, char name[64]);
 
 /* Gives an option a value in c, in place of the one it had (a model: besides those there are). where:
  * how messages call the option ("--threads"). ERR_INVALID, ERR_NOMEM. */

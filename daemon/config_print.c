@@ -9,7 +9,11 @@ static void print_help(FILE *to, const struct option *o)
         fprintf(to, "\n%s\n", o->help);
         return;
     }
-    fprintf(to, "  --%s %s\n        %s", o->flag, o->arg, o->help);
+    char name[64];
+    if (o->kind == OPTION_SECRET)
+        fprintf(to, "  %s=%s\n        %s", config_variable(o, name), o->arg, o->help);
+    else
+        fprintf(to, "  --%s %s\n        %s", o->flag, o->arg, o->help);
     if (o->choices)
         fprintf(to, "; one of %s", o->choices);
     if (o->preset)
@@ -39,7 +43,7 @@ static void print_conf(FILE *to, const struct option *o)
         fprintf(to, "\n# ---- %s ----\n", o->help);
         return;
     }
-    if (!strcmp(o->flag, "config"))
+    if (!strcmp(o->flag, "config") || o->kind == OPTION_SECRET)
         return;
     fputc('\n', to);
     print_comment(to, o->help);

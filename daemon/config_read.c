@@ -54,6 +54,8 @@ static int from_line(struct config *c, char *line, const char *where, int number
     key = text_trim(key);
     if (!(o = find_option(key, strlen(key))) || o == find_option("config", 6))
         return err_set(e, ERR_INVALID, "%s: no option '%.60s'", where, key);
+    if (o->kind == OPTION_SECRET)
+        return err_set(e, ERR_INVALID, "%s: '%s' may stand only in the environment", where, key);
     int *first = &seen[o - all];
     if (*first && o->kind != OPTION_MODEL)
         return err_set(e, ERR_INVALID, "%s: '%s' stands in line %d already", where, key, *first);
@@ -85,13 +87,18 @@ static int from_file(struct config *c, struct err *e)
 
 /* ---- the environment ---- */
 
-/* The variable of an option, if it is set and not empty. */
-static const char *variable(const struct option *o, char name[64], char *(*env)(const char *name))
+const char *config_variable(const struct option *o, char name[64])
 {
     int n = snprintf(name, 64, "DREAMSTATE_%s", o->flag);
     for (int k = 0; k < n; k++)
         name[k] = name[k] == '-' ? '_' : (char)toupper((unsigned char)name[k]);
-    const char *value = env(name);
+    return name;
+}
+
+/* The variable of an option, if it is set and not empty. */
+static const char *variable(const struct option *o, char name[64], char *(*env)(const char *name))
+{
+    const char *value = env(config_variable(o, name));
     return value && *value ? value : NULL;
 }
 
@@ -127,6 +134,8 @@ static int next_option(struct words *w, const struct option **o, const char **va
     *o = !strncmp(word, "--", 2) ? find_option(word + 2, n - 2) : NULL;
     if (!*o)
         return err_set(e, ERR_INVALID, "no option '%s' (try --help)", word);
+    if ((*o)->kind == OPTION_SECRET)
+        return err_set(e, ERR_INVALID, "--%s: may stand only in the environment", (*o)->flag);
     if (!eq && w->at >= w->argc)
         return err_set(e, ERR_INVALID, "--%s: want %s, found nothing", (*o)->flag, (*o)->arg);
     *value = eq ? eq + 1 : w->argv[w->at++];

@@ -23,6 +23,18 @@ test('operations have their own ids and a summary', { skip }, () => {
   for (const o of operations) assert.ok(o.op.summary, o.id);
 });
 
+test('every operation that wants a key documents its refusals', { skip }, () => {
+  for (const o of operations.filter((x) => (x.op.security ?? doc.security).length))
+    for (const status of [401, 403, 429]) assert.ok(o.op.responses[status] ?? o.op.responses.default, `${o.id} ${status}`);
+});
+
+test('what wants no key in the contract has scope OPEN in the route table, and nothing else has', { skip }, () => {
+  const source = readFileSync(join(root, 'api/route.c'), 'utf8');
+  const open = [...source.matchAll(/\{"([A-Z]+)", "([^"]+)", \w+, SCOPE_OPEN,/g)].map((m) => `${m[1]} ${m[2]}`);
+  const free = operations.filter((o) => o.op.security?.length === 0).map((o) => `${o.method} ${o.path}`);
+  assert.deepEqual(open.sort(), free.sort());
+});
+
 test('the route table and the contract name the same operations', { skip }, () => {
   const source = readFileSync(join(root, 'api/route.c'), 'utf8');
   const table = source.match(/routes\[\] = \{([\s\S]*?)\n\};/)[1];

@@ -27,14 +27,14 @@ process.on('exit', () => { for (const c of running) c.kill('SIGKILL'); });
 for (const s of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(s, () => process.exit(1));
 
 export class Daemon {
-  // options: model (path, or list of NAME=path), data (folder; else a new one), args
-  static async start({ model, data = scratch(), args = [] }) {
+  // options: model (path, or list of NAME=path), data (folder; else a new one), args, env (besides our own)
+  static async start({ model, data = scratch(), args = [], env = {} }) {
     const models = [model].flat().flatMap((m) => ['--model', m]);
     const d = new Daemon();
     d.data = data;
     d.log = '';
     d.child = spawn(binary, ['serve', ...models, '--listen', '127.0.0.1:0', '--data', data, ...args], {
-      cwd: root, stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: root, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env },
     });
     running.add(d.child);
     d.child.on('exit', () => running.delete(d.child));

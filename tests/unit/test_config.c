@@ -80,7 +80,7 @@ static void test_wrong_options(void **state)
         {"--weights-type", "q4"}, {"--weights-type", ""},  {"--weights-type", "f32|f16"},
         {"--listen", "8080"},     {"--listen", ":8080"},   {"--listen", "h:"},
         {"--listen", "h:65536"},  {"--log-level", "loud"}, {"--name", ""},
-        {"--max-queue", "1K"},
+        {"--max-queue", "1K"},    {"--api-key", "x"},
     };
     struct config c;
     struct err e;
@@ -177,6 +177,7 @@ static void test_wrong_file(void **state)
         {"model =", " line 1: model: want [NAME=]FILE, found nothing"},
         {"log-level = LOUD", " line 1: log-level LOUD: want one of debug|info|warn|error"},
         {"config = other", " line 1: no option 'config'"},
+        {"api-key = x", " line 1: 'api-key' may stand only in the environment"},
     };
     struct config c;
     struct err e;
