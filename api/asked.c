@@ -17,6 +17,7 @@
 
 /* ---- fields ---- */
 
+/* alpha_* are what RWKV's own tools call the penalties; OpenAI's words go before them. */
 static int decode_sampling(const json_t *o, struct sampling_params *p, struct err *e)
 {
     int64_t top_k = 0;
@@ -25,6 +26,9 @@ static int decode_sampling(const json_t *o, struct sampling_params *p, struct er
         decode_number(o, "min_p", 0, 1, &p->min_p, e) < 0 ||
         decode_number(o, "typical_p", 0, 1, &p->typical_p, e) < 0 ||
         decode_int(o, "top_k", -1, UINT32_MAX, &top_k, e) < 0 ||
+        decode_number(o, "alpha_presence", -PENALTY, PENALTY, &p->presence_penalty, e) < 0 ||
+        decode_number(o, "alpha_frequency", -PENALTY, PENALTY, &p->frequency_penalty, e) < 0 ||
+        decode_number(o, "alpha_decay", 0, 1, &p->penalty_decay, e) < 0 ||
         decode_number(o, "presence_penalty", -PENALTY, PENALTY, &p->presence_penalty, e) < 0 ||
         decode_number(o, "frequency_penalty", -PENALTY, PENALTY, &p->frequency_penalty, e) < 0 ||
         decode_number(o, "penalty_decay", 0, 1, &p->penalty_decay, e) < 0 ||
@@ -68,9 +72,12 @@ static int decode_stop(const json_t *o, const json_t **out, struct err *e)
 static int decode_bias(const json_t *o, const json_t **out, struct err *e)
 {
     *out = decode_field(o, "logit_bias");
-    if (*out && (!json_is_object(*out) || json_object_size(*out) > MAX_BIASES))
-        return err_set_param(e, ERR_INVALID, "logit_bias",
-                             "logit_bias is not an object of at most %d token ids", MAX_BIASES);
+    size_t n = json_is_array(*out) ? json_array_size(*out) : json_object_size(*out);
+    if (*out && ((!json_is_object(*out) && !json_is_array(*out)) || n > MAX_BIASES))
+        return err_set_param(
+            e, ERR_INVALID, "logit_bias",
+            "logit_bias is not an object, or an array of pairs, of at most %d token ids",
+            MAX_BIASES);
     return 0;
 }
 
@@ -86,6 +93,54 @@ static int decode_stream(const json_t *o, struct completions *t, struct err *e)
     return decode_bool(options, "include_usage", &t->include_usage, e);
 }
 
+/* A schema, the value v of the field `param`; NULL: any object. */
+static int compile_schema(const json_t *v, const char *param, struct asked *a, struct err *e)
+{
+    char *text = v ? json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    if (v && !text)
+        return err_set(e, ERR_NOMEM, "no memory for a schema");
+    int rc = schema_new(text, text ? strlen(text) : 0, &a->schema, e);
+    free(text);
+    if (rc < 0 && e->param[0])
+        snprintf(e->param, sizeof e->param, "%s", param);
+    return rc;
+}
+
+/* response_format: {type: text | json_object | json_schema, json_schema: {schema, name, strict}};
+ * beside json_object also llama-server's {schema}. */
+static int decode_response_format(const json_t *v, struct asked *a, struct err *e)
+{
+    static const char param[] = "response_format";
+    const char *type = json_string_value(json_object_get(v, "type"));
+    const json_t *outer = json_object_get(v, "json_schema");
+    if (!type)
+        return err_set_param(e, ERR_INVALID, param, "response_format is not an object with a type");
+    if (!strcmp(type, "text"))
+        return 0;
+    if (!strcmp(type, "json_object"))
+        return compile_schema(decode_field(v, "schema"), param, a, e);
+    if (strcmp(type, "json_schema") != 0)
+        return err_set_param(e, ERR_INVALID, param,
+                             "response_format.type is not text, json_object or json_schema");
+    if (!json_object_get(outer, "schema"))
+        return err_set_param(e, ERR_INVALID, param,
+                             "response_format.json_schema is not an object with a schema");
+    return compile_schema(json_object_get(outer, "schema"), param, a, e);
+}
+
+/* response_format, or llama-server's json_schema. */
+static int decode_schema(const json_t *o, struct asked *a, struct err *e)
+{
+    const json_t *format = decode_field(o, "response_format");
+    const json_t *schema = decode_field(o, "json_schema");
+    if (format && schema)
+        return err_set_param(e, ERR_INVALID, "json_schema",
+                             "both response_format and json_schema are given: one is wanted");
+    return format   ? decode_response_format(format, a, e)
+           : schema ? compile_schema(schema, "json_schema", a, e)
+                    : 0;
+}
+
 int asked_decode(struct req *r, const json_t *o, struct completions *t, struct asked *a,
                  struct err *e)
 {
@@ -95,7 +150,7 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
     if (!(a->model = prompt_model(r, o, e)) || decode_sampling(o, &a->sampling, e) < 0 ||
         decode_int(o, "n", 1, REQ_SOURCES, &a->n, e) < 0 ||
         decode_int(o, "seed", -1, MAX_SEED, &a->seed, e) < 0 || decode_stop(o, &a->stop, e) < 0 ||
-        decode_bias(o, &a->bias, e) < 0 ||
+        decode_bias(o, &a->bias, e) < 0 || decode_schema(o, a, e) < 0 ||
         decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 || decode_stream(o, t, e) < 0 ||
         prompt_state_ref(o, "state", true, &a->state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
@@ -108,6 +163,7 @@ void asked_fini(struct asked *a)
 {
     for (size_t i = 0; i < a->n_prompts; i++)
         free(a->prompt[i].ids);
+    schema_unref(a->schema);
     free(a->state);
     free(a->save_state);
 }
@@ -146,29 +202,55 @@ static int copy_stops(struct completion *c, const struct asked *a, struct err *e
     return 0;
 }
 
-/* {"token id": number}: OpenAI's form. */
+static int add_bias(struct completion *c, json_int_t id, const json_t *v, struct err *e)
+{
+    /* llama-server's false: never this token */
+    bool never = json_is_false(v);
+    if (id < 0 || id >= c->model->n_vocab)
+        return err_set_param(e, ERR_INVALID, "logit_bias",
+                             "logit_bias: %lld is not a token id of this model", (long long)id);
+    if (!never && (!json_is_number(v) || !(fabs(json_number_value(v)) <= PENALTY)))
+        return err_set_param(e, ERR_INVALID, "logit_bias",
+                             "logit_bias: the bias of %lld is not a number from -%g to %g",
+                             (long long)id, PENALTY, PENALTY);
+    c->bias[c->n_bias++] =
+        (struct logit_bias){(uint32_t)id, never ? -INFINITY : (float)json_number_value(v)};
+    return 0;
+}
+
+/* The key of an object as a token id; -1 if it is none. */
+static json_int_t key_id(const char *key)
+{
+    size_t digits = strspn(key, "0123456789");
+    return digits && digits < 11 && !key[digits] ? strtoll(key, NULL, 10) : -1;
+}
+
+/* {"token id": number}, OpenAI's form, or [[id, number or false], ...], llama-server's. */
 static int copy_bias(struct completion *c, const json_t *bias, struct err *e)
 {
-    size_t n = json_object_size(bias);
+    bool pairs = json_is_array(bias);
+    size_t n = pairs ? json_array_size(bias) : json_object_size(bias);
     const char *key;
     json_t *v;
     if (!n)
         return 0;
     if (!(c->bias = calloc(n, sizeof *c->bias)))
         return err_set(e, ERR_NOMEM, "no memory for the biases");
+    for (size_t i = 0; pairs && i < n; i++) {
+        const json_t *pair = json_array_get(bias, i), *id = json_array_get(pair, 0);
+        if (json_array_size(pair) != 2 || !json_is_integer(id))
+            return err_set_param(e, ERR_INVALID, "logit_bias",
+                                 "logit_bias[%zu] is not a pair of a token id and a number", i);
+        if (add_bias(c, json_integer_value(id), json_array_get(pair, 1), e) < 0)
+            return e->code;
+    }
     json_object_foreach((json_t *)(uintptr_t)bias, key, v)
     {
-        size_t digits = strspn(key, "0123456789");
-        unsigned long long id =
-            digits && digits < 11 && !key[digits] ? strtoull(key, NULL, 10) : ~0ull;
-        if (id >= c->model->n_vocab)
+        if (key_id(key) < 0)
             return err_set_param(e, ERR_INVALID, "logit_bias",
                                  "logit_bias: '%.40s' is not a token id", key);
-        if (!json_is_number(v) || !(fabs(json_number_value(v)) <= PENALTY))
-            return err_set_param(e, ERR_INVALID, "logit_bias",
-                                 "logit_bias: the bias of %llu is not a number from -%g to %g", id,
-                                 PENALTY, PENALTY);
-        c->bias[c->n_bias++] = (struct logit_bias){(uint32_t)id, (float)json_number_value(v)};
+        if (add_bias(c, key_id(key), v, e) < 0)
+            return e->code;
     }
     return 0;
 }
@@ -203,6 +285,9 @@ static int fill(struct completion *c, const struct asked *a, struct err *e)
     c->sampling = a->sampling;
     c->echo = a->echo;
     c->n_logprobs = (int)a->logprobs;
+    if (a->schema)
+        schema_ref(a->schema);
+    c->schema = a->schema;
     c->save_new_version = a->new_version;
     return copy_name(&c->state, a->state, e) < 0 ||
                    copy_name(&c->save_state, a->save_state, e) < 0 || copy_stops(c, a, e) < 0 ||

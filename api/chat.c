@@ -162,7 +162,8 @@ int handle_chat(struct req *r, struct err *e)
                     decode_logprobs(o, &a.logprobs, e) < 0 || decode_messages(r, o, t, &a, e) < 0))
         rc = e->code;
     if (rc == 0) {
-        stop_at_turns(&a, &turns);
+        if (!a.schema) /* JSON ends by itself */
+            stop_at_turns(&a, &turns);
         rc = completions_submit(r, t, &a, e);
     }
     asked_fini(&a);

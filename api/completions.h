@@ -62,6 +62,7 @@ struct asked {
     const json_t *bias;   /* object, or NULL */
     const char *stops[4]; /* [n_stops]: those that the template adds */
     size_t n_stops;
+    struct schema *schema; /* one reference; NULL: any text */
     char *state, *save_state;
     bool new_version, echo;
     struct {

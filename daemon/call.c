@@ -53,6 +53,7 @@ static void completion_free(struct call *call)
     free(c->stops);
     free(c->stop_lens);
     free(c->bias);
+    schema_unref(c->schema);
     free(c->prompt);
     free(c->state);
     free(c->save_state);

@@ -36,6 +36,7 @@
     XX(QUEUE, "queue_seconds", "From arrival to the first step", seconds)                          \
     XX(FIRST_TOKEN, "first_token_seconds", "From arrival to the first sampled token", seconds)     \
     XX(INTER_TOKEN, "inter_token_seconds", "Between sampled tokens of one sequence", seconds)      \
+    XX(MASK, "mask_seconds", "Computing which tokens a JSON schema allows next", seconds)          \
     XX(STATE_LOAD, "state_load_seconds", "Reading, checking and unpacking a state", seconds)       \
     XX(STATE_SAVE, "state_save_seconds", "Packing, hashing and committing a state", seconds)       \
     XX(STORE, "store_seconds", "Answer time of the store", seconds)

@@ -118,6 +118,17 @@ static int open_vocab(struct model *m, const char *path, const char *vocab, stru
     return 0;
 }
 
+/* For answers that are held to a schema. */
+static int index_vocab(struct model *m, struct err *e)
+{
+    if (!m->tokenizer)
+        return 0;
+    m->token_index = token_index_new(m->tokenizer, m->rwkv_info->n_vocab, e);
+    if (m->token_index)
+        m->mask_scratch = mask_scratch_new(m->token_index, e);
+    return m->mask_scratch ? 0 : e->code;
+}
+
 static void fill_info(const struct model *m, const char *path, struct model_info *info)
 {
     const struct rwkv_info *r = m->rwkv_info;
@@ -164,7 +175,7 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
     snprintf(m->weights_type, sizeof m->weights_type, "%s", dtype_name(m->rwkv_info->weights_type));
     for (char *c = m->weights_type; *c; c++)
         *c = (char)tolower((unsigned char)*c);
-    if (open_vocab(m, path, o->vocab, e) < 0)
+    if (open_vocab(m, path, o->vocab, e) < 0 || index_vocab(m, e) < 0)
         return e->code;
     fill_info(m, path, &r->infos[i]);
     return chat_template_parse(o->chat_template, m->name, &r->infos[i].chat, e);
@@ -208,6 +219,8 @@ void registry_close(struct registry *r)
     if (!r)
         return;
     for (size_t i = 0; i < r->n; i++) {
+        mask_scratch_free(r->models[i].mask_scratch);
+        token_index_free(r->models[i].token_index);
         tokenizer_free(r->models[i].tokenizer);
         rwkv_close(r->models[i].rwkv);
         pool_free(r->models[i].pool);

@@ -13,13 +13,16 @@
 #include "daemon/service.h"
 #include "engine/kernels/pool.h"
 #include "engine/rwkv/rwkv.h"
+#include "engine/sampling/constraint.h"
 #include "engine/tokenizer/tokenizer.h"
 
 struct model {
     struct rwkv_model *rwkv;
     const struct rwkv_info *rwkv_info;
-    struct tokenizer *tokenizer; /* NULL: none */
-    struct pool *pool;           /* the worker's, also used while loading */
+    struct tokenizer *tokenizer; /* NULL: none, nor the two below */
+    struct token_index *token_index;
+    struct mask_scratch *mask_scratch; /* the guider's (guide.h) */
+    struct pool *pool;                 /* the worker's, also used while loading */
     char name[129];
     char weights_type[8]; /* lower case, as requests and records have it */
 };

@@ -64,6 +64,7 @@ static void sequence_free(struct sequence *q)
         output_fini(&q->output);
     sampler_free(q->sampler);
     rewind_fini(&q->rewind);
+    guide_fini(&q->guide);
     embedder_fini(&q->embedder);
     free(q->state);
     free(q->logits);
@@ -151,7 +152,7 @@ static int make_sampler(struct sequence *q, struct err *e)
     if (!c || !c->max_tokens)
         return 0;
     q->sampler = sampler_new(&c->sampling, q->model->rwkv_info->n_vocab, e);
-    if (!q->sampler)
+    if (!q->sampler || guide_init(&q->guide, q->model, c->schema, e) < 0)
         return e->code;
     return c->n_bias ? sampler_set_bias(q->sampler, c->bias, c->n_bias, e) : 0;
 }
@@ -175,9 +176,13 @@ static int make_memory(struct sequence *q, struct err *e)
     return 0;
 }
 
-/* The answer is complete. stopped: a stop string ended it. */
-static int finish(struct sequence *q, enum finish why, bool stopped, struct err *e)
+/* What a kept state has to read still when the answer is complete: nothing (the last token is an end
+ * token, or none was sampled); the last token, which was shown; or the tokens before a stop string. */
+enum rest { REST_NONE, REST_LAST, REST_STOPPED };
+
+static int finish(struct sequence *q, enum finish why, enum rest rest, struct err *e)
 {
+    bool stopped = rest == REST_STOPPED;
     q->over = true;
     q->finish = why;
     q->n_due = 0;
@@ -187,7 +192,7 @@ static int finish(struct sequence *q, enum finish why, bool stopped, struct err 
         return 0;
     if (stopped) {
         q->n_due = rewind_back(&q->rewind, &q->state, &q->logits, &q->n_read, &q->due);
-    } else if (why == FINISH_LENGTH && q->predicted) {
+    } else if (rest == REST_LAST) {
         q->due = &q->last;
         q->n_due = 1;
     }
@@ -210,25 +215,38 @@ static int sample(struct sequence *q, struct err *e)
 {
     struct output_step step;
     if (q->predicted == q->max_tokens)
-        return finish(q, FINISH_LENGTH, false, e);
-    uint32_t id = q->last = sampler_pick(q->sampler, q->logits);
+        return finish(q, FINISH_LENGTH, REST_NONE, e);
+    if ((q->stalled = q->guide.asked))
+        return 0;
+    if (q->guide.constraint && !q->guide.n_allowed)
+        return finish(q, FINISH_STOP, REST_NONE, e);
+    uint32_t id = q->last = sampler_pick_allowed(q->sampler, q->logits, q->guide.mask);
     bool is_end = q->model->tokenizer && tokenizer_is_end(q->model->tokenizer, id);
     sampler_accept(q->sampler, id);
     count_token(q);
     if (output_token(&q->output, id, q->logits, is_end, &step, e) < 0)
         return e->code;
     if (is_end)
-        return finish(q, FINISH_STOP, false, e);
+        return finish(q, FINISH_STOP, REST_NONE, e);
     if (rewind_note(&q->rewind, id, step.piece, step.released, output_held(&q->output), q->state,
                     q->logits, q->n_read, e) < 0)
         return e->code;
     if (step.stopped)
-        return finish(q, FINISH_STOP, true, e);
+        return finish(q, FINISH_STOP, REST_STOPPED, e);
+    if (guide_take(&q->guide, id))
+        return finish(q, FINISH_STOP, REST_LAST, e);
     if (q->predicted == q->max_tokens)
-        return finish(q, FINISH_LENGTH, false, e);
+        return finish(q, FINISH_LENGTH, REST_LAST, e);
+    guide_ask(&q->guide, &q->svc->guider);
     q->due = &q->last;
     q->n_due = 1;
     return 0;
+}
+
+int sequence_resume(struct sequence *q, struct err *e)
+{
+    q->stalled = false;
+    return sample(q, e);
 }
 
 /* The whole prompt has been read. */
@@ -247,6 +265,7 @@ int sequence_start(struct sequence *q, struct err *e)
     metrics_observe_ns(q->svc->metrics, METRIC_QUEUE, q->begun_ns - q->call->received_ns);
     if (make_memory(q, e) < 0 || make_sampler(q, e) < 0)
         return e->code;
+    guide_ask(&q->guide, &q->svc->guider);
     if (q->n_prompt == 0 && q->has_logits)
         return prompt_done(q, e);
     if (q->n_prompt == 0) {

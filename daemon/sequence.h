@@ -15,7 +15,8 @@
  *   SAVE        the porter packs the state, the store commits it
  *   DONE        ended; about to be freed
  *
- * Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
+ * An answer that is held to a JSON schema may be stalled in DECODE: its logits are there, its mask is
+ * not yet (guide.h). Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
  * in its place and is left out of the batch until they are taken.
  *
  * `mail` is its ticket: a sequence is in one mailbox, or in the hands of one thread. */
@@ -23,6 +24,7 @@
 #define DAEMON_SEQUENCE_H
 
 #include "daemon/embedder.h"
+#include "daemon/guide.h"
 #include "daemon/output.h"
 #include "daemon/rewind.h"
 #include "daemon/service_impl.h"
@@ -83,6 +85,10 @@ struct sequence {
     struct sampler *sampler;
     struct output output;
     struct rewind rewind;
+    struct guide guide;
+    bool stalled; /* its logits wait for its mask */
+    bool dropped; /* ends with `why` once the guider has given it back */
+    struct err why;
     enum finish finish;
     uint64_t predicted;
     struct embedder embedder;                               /* embeddings only */
@@ -118,6 +124,8 @@ enum sequence_wish { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL, HIDDEN_ALL };
 enum sequence_wish sequence_wants(const struct sequence *q);
 /* After a step that fed n tokens; all: logits [n, V] or hidden states [n, C], where it wanted all. */
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e);
+/* Its mask is there (q->stalled): goes on. */
+int sequence_resume(struct sequence *q, struct err *e);
 /* True when it has nothing left to do in the batch. */
 static inline bool sequence_is_over(const struct sequence *q)
 {

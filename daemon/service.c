@@ -44,7 +44,10 @@ int service_new(const struct service_options *o, struct service **out, struct er
     s->workers = workers;
     list_init(&s->drained.link);
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
-    if (porter_start(&s->porter, calls, e) < 0) {
+    bool porter = porter_start(&s->porter, calls, e) == 0;
+    if (!porter || guider_start(&s->guider, calls, e) < 0) {
+        if (porter)
+            porter_stop(&s->porter);
         pthread_cond_destroy(&s->idle);
         pthread_mutex_destroy(&s->lock);
         metrics_free(metrics);
@@ -74,6 +77,7 @@ void service_free(struct service *s)
     pthread_mutex_unlock(&s->lock);
     for (size_t i = 0; i < s->options.registry->n; i++)
         worker_free(s->workers[i]);
+    guider_stop(&s->guider);
     porter_stop(&s->porter);
     pthread_cond_destroy(&s->idle);
     pthread_mutex_destroy(&s->lock);
@@ -227,6 +231,10 @@ static int check_completion(const struct completion *c, struct err *e)
         sampling_check(&c->sampling, e) < 0 || check_name(c->state, true, "state", e) < 0 ||
         check_name(c->save_state, false, "save_state", e) < 0)
         return e->code;
+    if (c->schema && !strcmp(c->model->tokenizer, "none"))
+        return err_set_param(e, ERR_INVALID, "response_format",
+                             "the model %s has no vocabulary: JSON needs one (--vocab)",
+                             c->model->name);
     for (size_t i = 0; i < c->n_stops; i++)
         if (!c->stop_lens[i])
             return err_set_param(e, ERR_INVALID, "stop", "a stop string is empty");

@@ -111,6 +111,14 @@ struct token_event {
     uint32_t piece_bytes, text_bytes;
 };
 
+/* Which JSON documents an answer may be (response_format), compiled; shared by completions. */
+struct schema;
+/* text: a JSON schema [n bytes] of the keywords in engine/sampling/json_schema.h, or NULL: any
+ * object. ERR_INVALID with param "response_format" names the keyword and its place; ERR_NOMEM. */
+int schema_new(const char *text, size_t n, struct schema **out, struct err *e);
+void schema_ref(struct schema *s);
+void schema_unref(struct schema *s); /* NULL is fine */
+
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 
 struct timings {       /* llama-server's words */
@@ -139,6 +147,7 @@ struct completion {
     char **stops; /* [n_stops] */
     size_t *stop_lens;
     size_t n_stops;
+    struct schema *schema; /* one reference; NULL: any text */
     bool echo;
     int n_logprobs; /* -1: none; else 0..20 alternatives a token */
     /* the result */

@@ -8,6 +8,7 @@
 #ifndef DAEMON_SERVICE_IMPL_H
 #define DAEMON_SERVICE_IMPL_H
 
+#include "daemon/guide.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/metrics.h"
@@ -32,6 +33,7 @@ struct service {
     struct service_options options; /* set once */
     struct metrics *metrics;
     struct porter porter;
+    struct guider guider;
     struct worker **workers; /* [registry->n] */
     atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;

@@ -42,7 +42,8 @@ struct worker {
     struct list waiting, active;
     size_t n_waiting, n_active; /* n_active: places taken, by the active and by ... */
     size_t n_loading;           /* ... those whose state is being loaded */
-    size_t n_parked;            /* of the active */
+    size_t n_parked;            /* of the active: their stream is full, ... */
+    size_t n_stalled;           /* ... or, not parked, their mask is not there */
     struct rwkv_seq *batch;     /* [max_sequences] */
     struct sequence **members;  /* [max_sequences] */
     float *block;               /* [PREFILL_ROWS, max(V, C)], made when first needed */
@@ -54,6 +55,15 @@ static void leave(struct worker *w, struct sequence *q)
 {
     list_remove(&q->link);
     w->n_active--;
+}
+
+/* Ends q, which is in no list, with e; if the guider has it, once it is back. */
+static void end(struct sequence *q, const struct err *e)
+{
+    q->dropped = q->guide.asked;
+    q->why = *e;
+    if (!q->dropped)
+        sequence_end(q, e);
 }
 
 static void on_take(struct mail *m)
@@ -80,7 +90,7 @@ static void begin(struct worker *w, struct sequence *q)
         return;
     }
     w->n_active--;
-    sequence_end(q, &e);
+    end(q, &e);
 }
 
 static void on_loaded(struct mail *m)
@@ -101,6 +111,26 @@ void worker_loaded_post(struct worker *w, struct sequence *q)
 {
     q->mail.run = on_loaded;
     ASSERT(mailbox_post(&w->box, &q->mail) == 0);
+}
+
+static void on_guided(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, guide.mail);
+    struct worker *w = q->worker;
+    struct err e = {0};
+    q->guide.asked = false;
+    if (q->dropped) {
+        sequence_end(q, &q->why);
+    } else if (q->stalled && sequence_resume(q, &e) < 0) {
+        leave(w, q);
+        end(q, &e);
+    }
+}
+
+void worker_guided_post(struct worker *w, struct sequence *q)
+{
+    q->guide.mail.run = on_guided;
+    ASSERT(mailbox_post(&w->box, &q->guide.mail) == 0);
 }
 
 static bool has_place(const struct worker *w)
@@ -175,7 +205,7 @@ static size_t gather(struct worker *w, size_t *rows)
             struct err e;
             err_set(&e, ERR_NOMEM, "no memory for the logits of a prompt");
             leave(w, q);
-            sequence_end(q, &e);
+            end(q, &e);
             continue;
         }
         prefilled += prompt ? row.n_tokens : 0;
@@ -197,7 +227,7 @@ static void advance(struct worker *w, size_t i, int rc, const struct err *e)
         rc = sequence_advance(q, row->n_tokens, row->all_logits ? row->logits : row->hidden, &own);
     if (rc < 0) {
         leave(w, q);
-        sequence_end(q, &own);
+        end(q, &own);
     } else if (prompt) {
         list_remove(&q->link);
         list_push(&w->active, &q->link);
@@ -239,7 +269,7 @@ static void sweep(struct worker *w)
 {
     struct err e = {0};
     uint64_t now = clock_ns();
-    w->n_parked = 0;
+    w->n_parked = w->n_stalled = 0;
     LIST_FOR_EACH(n, &w->waiting)
     {
         struct sequence *q = LIST_OWNER(n, struct sequence, link);
@@ -254,10 +284,11 @@ static void sweep(struct worker *w)
         struct sequence *q = LIST_OWNER(n, struct sequence, link);
         if (sequence_must_end(q, now, &e)) {
             leave(w, q);
-            sequence_end(q, &e);
+            end(q, &e);
             continue;
         }
         park(w, q, now);
+        w->n_stalled += q->stalled && !q->parked_ns;
         if (q->parked_ns || !sequence_is_over(q))
             continue;
         leave(w, q);
@@ -287,7 +318,7 @@ static void worker_main(void *arg)
         step(w);
         sweep(w);
         show_counts(w);
-        bool more = w->n_active > w->n_loading + w->n_parked || has_place(w);
+        bool more = w->n_active > w->n_loading + w->n_parked + w->n_stalled || has_place(w);
         patience = more ? 0 : w->n_parked ? PARKED_POLL_NS : MAILBOX_FOREVER;
     }
     ASSERT(list_empty(&w->waiting) && list_empty(&w->active));
@@ -305,7 +336,7 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
     list_init(&w->active);
     w->batch = calloc(max, sizeof *w->batch);
     w->members = calloc(max, sizeof *w->members);
-    bool box = mailbox_init(&w->box, max + s->options.max_queue, NULL, NULL) == 0;
+    bool box = mailbox_init(&w->box, 2 * (max + s->options.max_queue), NULL, NULL) == 0;
     int rc = !box || !w->batch || !w->members ? err_set(e, ERR_NOMEM, "no memory for a worker") : 0;
     if (rc == 0 && !(w->session = rwkv_session_new(m->rwkv, m->pool, max + PREFILL_ROWS, e)))
         rc = e->code;

@@ -16,6 +16,9 @@ void worker_take_post(struct worker *w, struct sequence *q);
 /* Gives q (LOAD) back, its state in memory or q->load_error filled. */
 void worker_loaded_post(struct worker *w, struct sequence *q);
 
+/* Gives q back with the mask of its next token. */
+void worker_guided_post(struct worker *w, struct sequence *q);
+
 /* Calls admitted and not yet ended: the service counts here. guard: service.lock */
 size_t *worker_admitted(struct worker *w);
 
