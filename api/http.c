@@ -323,8 +323,9 @@ static int check_framing(struct req *r, const char *method, const char *version,
     if (e->code)
         return e->code;
     bool body = f.chunked || f.length;
-    if (strcmp(method, "POST") == 0 && !f.chunked && !f.n_lengths)
-        return err_set(e, ERR_LENGTH_REQUIRED, "a POST needs Content-Length or a chunked body");
+    if (r->max_body && !f.chunked && !f.n_lengths)
+        return err_set(e, ERR_LENGTH_REQUIRED, "a %s needs Content-Length or a chunked body",
+                       method);
     if (f.length > r->max_body && r->max_body)
         return err_set(e, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
     if (body && r->max_body &&

@@ -82,6 +82,11 @@ void write_state_fields(struct jw *w, const struct state_info *s)
     jw_string(w, "ref", ref);
     jw_string(w, "name", s->name);
     jw_uint(w, "version", s->version);
+    if (s->damaged) {
+        jw_bool(w, "damaged", true);
+        return;
+    }
+    jw_uint(w, "revision", s->revision);
     jw_string(w, "model", s->model);
     jw_string(w, "fingerprint", s->fingerprint);
     jw_string(w, "weights_type", s->weights_type);
@@ -94,7 +99,13 @@ void write_state_fields(struct jw *w, const struct state_info *s)
     jw_bool(w, "has_logits", s->has_logits);
     write_kept(w, "parents", s->parents);
     write_kept(w, "origin", s->origin);
+    jw_string(w, "description", s->description);
     write_kept(w, "tags", s->tags);
+    jw_bool(w, "pinned", s->pinned);
+    if (s->expires_ms)
+        jw_int(w, "expires_at", s->expires_ms / 1000);
+    else
+        jw_null(w, "expires_at");
     write_kept(w, "norms", s->norms);
     jw_int(w, "created", s->created_ms / 1000);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
 static const struct route routes[] = {
@@ -22,7 +23,12 @@ static const struct route routes[] = {
     {"POST", "/v1/states", handle_state_create, SCOPE_WRITE, 16 * MIB},
     {"GET", "/v1/states", handle_state_list, SCOPE_READ, 0},
     {"GET", "/v1/states/{ref}", handle_state_get, SCOPE_READ, 0},
+    {"PATCH", "/v1/states/{ref}", handle_state_patch, SCOPE_WRITE, 256 * KIB},
     {"DELETE", "/v1/states/{ref}", handle_state_delete, SCOPE_WRITE, 0},
+    {"POST", "/v1/states/{ref}/fork", handle_state_fork, SCOPE_WRITE, 256 * KIB},
+    {"GET", "/v1/states/{name}/versions", handle_state_versions, SCOPE_READ, 0},
+    {"POST", "/v1/states/{name}/append", handle_state_append, SCOPE_WRITE, 16 * MIB},
+    {"POST", "/v1/states/{name}/rollback", handle_state_rollback, SCOPE_WRITE, 256 * KIB},
     {"GET", "/v1/states/{ref}/data", handle_state_data, SCOPE_READ, 0},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

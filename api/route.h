@@ -35,7 +35,12 @@ int handle_detokenize(struct req *r, struct err *e);
 int handle_state_create(struct req *r, struct err *e);
 int handle_state_list(struct req *r, struct err *e);
 int handle_state_get(struct req *r, struct err *e);
+int handle_state_patch(struct req *r, struct err *e);
 int handle_state_delete(struct req *r, struct err *e);
 int handle_state_data(struct req *r, struct err *e);
+int handle_state_fork(struct req *r, struct err *e);
+int handle_state_versions(struct req *r, struct err *e);
+int handle_state_append(struct req *r, struct err *e);
+int handle_state_rollback(struct req *r, struct err *e);
 
 #endif

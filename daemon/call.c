@@ -40,7 +40,7 @@ void call_cancel(struct call *c)
 static void state_info_fini(struct state_info *i)
 {
     char *strings[] = {i->name,    i->model,  i->fingerprint, i->weights_type, i->sha256,
-                       i->parents, i->origin, i->tags,        i->norms};
+                       i->parents, i->origin, i->tags,        i->norms,        i->description};
     for (size_t n = 0; n < sizeof strings / sizeof strings[0]; n++)
         free(strings[n]);
 }
@@ -106,9 +106,14 @@ static void state_call_free(struct call *call)
     free(c->ref);
     free(c->prompt);
     free(c->base_state);
-    free(c->tags);
+    free(c->to);
+    free(c->write.key);
+    free(c->change.description);
+    free(c->change.tags);
     free(c->after);
     free(c->prefix);
+    free(c->tag);
+    free(c->of_model);
     free(c);
 }
 

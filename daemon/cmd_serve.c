@@ -97,9 +97,9 @@ static void on_signal(void *arg)
         return;
     }
     s->draining = true;
-    LOG(&s->log, LOG_INFO, "draining", LOG_INT("seconds", s->config.drain_seconds));
     api_quiesce(s->api);
     service_drain(s->service, s->config.drain_seconds * 1000, on_drained, s);
+    LOG(&s->log, LOG_INFO, "draining", LOG_INT("seconds", s->config.drain_seconds));
 }
 
 static void on_reload(void *arg)

@@ -47,62 +47,6 @@ static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct m
     porter_post(p, &q->mail);
 }
 
-/* ---- find ---- */
-
-/* The field of the request that names the state. */
-static const char *param_of(const struct sequence *q)
-{
-    return q->bake ? "base_state" : "state";
-}
-
-static int check_model(const struct sequence *q, struct err *e)
-{
-    const struct store_state *r = &q->record;
-    const struct rwkv_info *info = q->model->rwkv_info;
-    if (!strcmp(r->fingerprint, info->fingerprint))
-        return 0;
-    return err_set(e, ERR_STATE_INCOMPATIBLE,
-                   "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)",
-                   q->used, r->model, r->fingerprint, q->model->name, info->fingerprint);
-}
-
-/* [thread: the store's] */
-static void on_found(void *arg, const struct err *e, const struct store_state *state, void *blob,
-                     size_t blob_bytes)
-{
-    struct sequence *q = arg;
-    struct err own = *e;
-    (void)blob_bytes;
-    free(blob);
-    metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
-    if (!own.code) {
-        q->record = *state;
-        q->record.parents = q->record.origin = q->record.tags = q->record.norms =
-        q->record.description = NULL;
-        snprintf(q->used, sizeof q->used, "%s@%llu", state->name,
-                 (unsigned long long)state->version);
-        check_model(q, &own);
-    }
-    if (!own.code) {
-        worker_take_post(q->worker, q);
-        return;
-    }
-    snprintf(own.param, sizeof own.param, "%s", param_of(q));
-    sequence_end(q, &own);
-}
-
-int porter_find_post(struct sequence *q, struct err *e)
-{
-    char name[129];
-    uint64_t version;
-    int rc = state_ref_parse(q->from, name, &version, e);
-    if (rc < 0)
-        return rc;
-    sequence_set_phase(q, SEQ_FIND);
-    q->hop_ns = clock_ns();
-    return store_get_state(q->svc->options.store, name, version, false, on_found, q, e);
-}
-
 /* ---- load ---- */
 
 static int unpack(struct sequence *q, struct err *e)
@@ -114,7 +58,7 @@ static int unpack(struct sequence *q, struct err *e)
         return err_set(e, ERR_NOMEM, "no memory for the state %s", q->used);
     if (state_record_unpack(q->blob, q->blob_bytes, q->record.sha256, info, q->state, q->logits,
                             &q->has_logits, &q->n_start, e) < 0) {
-        snprintf(e->param, sizeof e->param, "%s", param_of(q));
+        snprintf(e->param, sizeof e->param, "%s", sequence_from_param(q));
         return err_prefix(e, "state %s", q->used);
     }
     q->n_read = q->n_start;
@@ -187,17 +131,9 @@ static void on_saved(void *arg, const struct err *e, const struct store_state *s
 {
     struct sequence *q = arg;
     struct err own = *e;
-    struct state_info *info = NULL;
     (void)blob_bytes;
     free(blob);
-    if (!own.code) {
-        info = calloc(1, sizeof *info);
-        if (q->completion)
-            q->completion->saved = info;
-        else
-            q->bake->states = info, q->bake->n_states = info ? 1 : 0;
-        if (!info || state_info_fill(info, state) < 0)
-            err_set(&own, ERR_NOMEM, "no memory for the saved state's record");
+    if (!own.code && sequence_set_saved(q, state, &own) == 0) {
         metrics_add(q->svc->metrics, METRIC_STATES_SAVED, 1);
         metrics_observe_ns(q->svc->metrics, METRIC_STATE_SAVE, clock_ns() - q->hop_ns);
     }
@@ -209,7 +145,8 @@ static void write_origin(const struct sequence *q, struct buf *out)
 {
     const struct completion *c = q->completion;
     if (!c) {
-        buf_printf(out, "{\"kind\": \"bake\", \"prompt_n\": %zu}", q->fed);
+        buf_printf(out, "{\"kind\": \"%s\", \"prompt_n\": %zu}",
+                   q->bake->op == STATE_APPEND ? "append" : "bake", q->fed);
         return;
     }
     buf_printf(out, "{\"kind\": \"completion\", \"prompt_n\": %zu, \"predicted_n\": %llu", q->fed,
@@ -232,6 +169,14 @@ static void texts_fini(struct texts *t)
     buf_fini(&t->parents);
 }
 
+static void apply_change(const struct state_change *c, struct store_state *r)
+{
+    r->tags = c->tags ? c->tags : r->tags;
+    r->description = c->description;
+    r->pinned = c->set_pinned && c->pinned;
+    r->expires_ms = c->set_expires ? c->expires_ms : 0;
+}
+
 static int fill_record(const struct sequence *q, struct store_state *r, struct texts *t,
                        struct err *e)
 {
@@ -242,8 +187,10 @@ static int fill_record(const struct sequence *q, struct store_state *r, struct t
         .head_size = (uint32_t)info->head_size,
         .n_tokens = q->n_read,
         .has_logits = q->has_logits,
-        .tags = q->bake && q->bake->tags ? q->bake->tags : "[]",
+        .tags = "[]",
     };
+    if (q->bake)
+        apply_change(&q->bake->change, r);
     snprintf(r->name, sizeof r->name, "%s", q->save);
     snprintf(r->model, sizeof r->model, "%s", q->model->name);
     snprintf(r->fingerprint, sizeof r->fingerprint, "%s", info->fingerprint);
@@ -273,7 +220,10 @@ static int pack_and_put(struct sequence *q, struct texts *t, struct err *e)
         return e->code;
     record.bytes = q->blob_bytes;
     const struct store_write how = {
-        .if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR};
+        .if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR,
+        .if_revision = q->if_revision,
+        .key = q->key,
+        .request_sha256 = q->request_sha256};
     int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes, &how,
                                   on_saved, q, e);
     if (rc < 0)
@@ -290,9 +240,10 @@ static void on_pack(struct mail *m)
     buf_init(&t.origin, 4096);
     buf_init(&t.norms, 1u << 20);
     buf_init(&t.parents, 256);
-    int rc = pack_and_put(q, &t, &e); /* done well, q is the store's */
+    /* What nobody waits for any more is not kept. Done well, q is the store's. */
+    bool failed = sequence_must_end(q, clock_ns(), &e) || pack_and_put(q, &t, &e) < 0;
     texts_fini(&t);
-    if (rc < 0)
+    if (failed)
         sequence_end(q, &e);
 }
 

@@ -1,12 +1,10 @@
 /* The thread that carries states between the store and the workers: checks their SHA-256, unpacks,
  * packs and hashes them, so that neither a batch nor the database waits for that.
  *
- *     find: HTTP thread -> store (looks up) -> worker's queue
  *     load: worker -> store (reads) -> porter (checks, unpacks) -> worker's batch
  *     save: worker -> porter (packs, hashes) -> store (commits) -> the call ends
  *
- * A state that is unknown (404), of another model (409) or damaged (422) ends its call; nothing
- * else ever takes its place. */
+ * A state that is damaged (422) ends its call; nothing else ever takes its place. */
 #ifndef DAEMON_PORTER_H
 #define DAEMON_PORTER_H
 
@@ -18,7 +16,7 @@ struct porter {
     pthread_t thread;
 };
 
-/* Calls that carry a state's file (service_state.c) at one time; more are refused with ERR_BUSY. */
+/* Calls that carry a state's file (service_records.c) at one time; more are refused with ERR_BUSY. */
 #define PORTER_FILES 32
 
 struct err;
@@ -27,8 +25,6 @@ int porter_start(struct porter *p, size_t limit, struct err *e);
 /* Joins the thread; it must have nothing left to do. */
 void porter_stop(struct porter *p);
 
-/* Looks up the state q->from (q NEW), fixing its version. An error: q stays the caller's. */
-int porter_find_post(struct sequence *q, struct err *e);
 /* Loads the state that was found (q QUEUED); q comes back to its worker by worker_loaded_post, with
  * q->load_error where it failed. [thread: worker] */
 void porter_load_post(struct sequence *q);

@@ -47,7 +47,14 @@ static void fill_from_bake(struct sequence *q, struct state_call *b)
     q->n_prompt = b->n_prompt;
     q->from = b->base_state;
     q->save = b->ref;
-    q->new_version = b->new_version;
+    q->new_version = b->write.new_version;
+    q->if_revision = b->write.if_revision;
+    q->key = b->write.key;
+    q->request_sha256 = b->write.request_sha256;
+    if (b->op == STATE_APPEND) {
+        q->from = b->ref;
+        q->new_version = true;
+    }
 }
 
 static void fill_from_embedding(struct sequence *q, struct embedding *b)
@@ -102,6 +109,23 @@ int sequence_new(struct service *s, struct worker *w, const struct work *work,
     return 0;
 }
 
+const char *sequence_from_param(const struct sequence *q)
+{
+    return !q->bake ? "state" : q->bake->op == STATE_APPEND ? "name" : "base_state";
+}
+
+int sequence_set_saved(struct sequence *q, const struct store_state *state, struct err *e)
+{
+    struct state_info *info = calloc(1, sizeof *info);
+    if (q->completion)
+        q->completion->saved = info;
+    else
+        q->bake->states = info, q->bake->n_states = info ? 1 : 0;
+    return info && state_info_fill(info, state) == 0
+               ? 0
+               : err_set(e, ERR_NOMEM, "no memory for the saved state's record");
+}
+
 static void fill_timings(const struct sequence *q, struct timings *t)
 {
     uint64_t now = clock_ns(), done = q->prompt_done_ns ? q->prompt_done_ns : now;
@@ -127,6 +151,7 @@ void sequence_end(struct sequence *q, const struct err *e)
     } else {
         fill_timings(q, q->bake ? &q->bake->timings : &q->embedding->timings);
     }
+    service_unclaim(s, &q->claim);
     sequence_free(q);
     service_end_call(s, w, call, e);
 }

@@ -5,7 +5,8 @@
  *     and from each of them to DONE with an error
  *
  *   NEW         made on the HTTP thread from a completion, a bake or an embedding
- *   FIND        the store looks the named state up: an unknown one or one of another model ends here
+ *   FIND        lookup.c asks the store what it must know before the work: an unknown state, one of
+ *               another model, a name that is taken end here
  *   QUEUED      in the worker's queue, until there is a place in the batch
  *   LOAD        has its place; the store reads the state, the porter checks and unpacks it. So no more
  *               states are in memory than there are places
@@ -69,6 +70,9 @@ struct sequence {
     const char *save;   /* name or NULL */
     uint32_t max_tokens;
     bool new_version, echo;
+    uint64_t if_revision;             /* APPEND: what the state must have; 0: any */
+    const char *key, *request_sha256; /* idempotency; NULL: none */
+    struct claim claim;               /* of `save` */
 
     /* the recurrence: state [rwkv_state_floats] has read n_read tokens, n_start of them before this
      * request; logits [V] are those after the last one, where has_logits */
@@ -107,6 +111,10 @@ struct sequence {
 int sequence_new(struct service *s, struct worker *w, const struct work *work,
                  struct sequence **out, struct err *e);
 void sequence_set_phase(struct sequence *q, enum seq_phase to);
+/* The field of the request that names the state it starts from. */
+const char *sequence_from_param(const struct sequence *q);
+/* The record of what it saved, as its result. ERR_NOMEM. */
+int sequence_set_saved(struct sequence *q, const struct store_state *state, struct err *e);
 /* Ends the call with e (NULL or code 0: well) and frees q. [any thread that has q] */
 void sequence_end(struct sequence *q, const struct err *e);
 

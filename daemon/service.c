@@ -2,19 +2,21 @@
  *
  *   completion, bake,
  *   embedding          HTTP thread: checks, admits, makes a struct sequence
- *                      -> store: is there such a state, of this model?   (porter.c)
+ *                      -> store: is there such a state, of this model?   (lookup.c)
  *                      -> worker: its queue, until there is a place      (worker.c)
  *                      -> store, porter: the state it starts from        (porter.c)
  *                      -> worker: its batch; tokens go to the stream     (sequence.c)
  *                      -> porter, store: the state it leaves             (porter.c)
  *                      -> service_end_call, on whatever thread it got to
- *   get, delete, list  HTTP thread -> store -> service_end_call          (service_state.c)
+ *   other requests     HTTP thread -> store -> service_end_call          (service_records.c)
+ *     about states
  *
  * A sequence is handed on by letters that lie inside it, so nothing on its way can fail for want of
  * memory or room: whoever is admitted can be queued anywhere. What a request allocates is freed
  * when its sequence ends; the call itself, with the results, when its last reference goes. */
 #include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
+#include "daemon/lookup.h"
 #include "daemon/service_impl.h"
 #include "daemon/worker.h"
 
@@ -43,6 +45,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
     s->metrics = metrics;
     s->workers = workers;
     list_init(&s->drained.link);
+    list_init(&s->claims);
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
     bool porter = porter_start(&s->porter, calls, e) == 0;
     if (!porter || guider_start(&s->guider, calls, e) < 0) {
@@ -115,6 +118,35 @@ void service_release(struct service *s, struct worker *w)
         return;
     pthread_mutex_lock(&s->lock);
     --*worker_admitted(w);
+    pthread_mutex_unlock(&s->lock);
+}
+
+int service_claim(struct service *s, struct claim *c, const char *name, struct err *e)
+{
+    int rc = 0;
+    pthread_mutex_lock(&s->lock);
+    LIST_FOR_EACH(n, &s->claims)
+    {
+        if (!strcmp(LIST_OWNER(n, struct claim, link)->name, name))
+            rc = err_set(e, ERR_STATE_BUSY,
+                         "another request is writing the state %s: try again when it has ended",
+                         name);
+    }
+    if (rc == 0) {
+        c->name = name;
+        list_push(&s->claims, &c->link);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+void service_unclaim(struct service *s, struct claim *c)
+{
+    if (!c->name)
+        return;
+    pthread_mutex_lock(&s->lock);
+    list_remove(&c->link);
+    c->name = NULL;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -266,14 +298,7 @@ static int submit(struct service *s, const struct model_info *m, const struct wo
                 : work->bake     ? METRIC_BAKES
                                  : METRIC_EMBEDDINGS,
                 1);
-    if (!q->from) {
-        worker_take_post(w, q);
-        return 0;
-    }
-    if (porter_find_post(q, e) < 0) {
-        struct err why = *e;
-        sequence_end(q, &why);
-    }
+    lookup_post(q);
     return 0;
 }
 

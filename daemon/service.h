@@ -204,34 +204,72 @@ int service_embed(struct service *s, struct embedding *c, struct err *e);
 /* ---- named states ---- */
 
 struct state_info { /* a record, as the store has it; strings malloc'd */
-    char *name, *model, *fingerprint, *weights_type, *sha256;
+    char *name, *model, *fingerprint, *weights_type, *sha256, *description;
     char *parents, *origin, *tags, *norms; /* JSON texts */
     uint64_t version, n_tokens, bytes;
+    uint64_t revision; /* grows within the name with every new version and every change */
     uint32_t n_layer, n_embd, head_size;
-    bool has_logits;
-    int64_t created_ms;
+    bool has_logits, pinned;
+    bool damaged;                   /* in a list: only name and version are known */
+    int64_t created_ms, expires_ms; /* wall clock; expires_ms 0: never */
 };
 
-enum state_op { STATE_BAKE, STATE_GET, STATE_DELETE, STATE_LIST, STATE_DATA };
+/* What a request sets of a record; zeroed: nothing. */
+struct state_change {
+    char *description, *tags; /* NULL: not set; tags: a JSON array of strings */
+    bool set_pinned, pinned;
+    bool set_expires;
+    int64_t expires_ms; /* 0: never */
+};
+
+/* How a request that adds a version meets what is there already. */
+struct state_write {
+    bool new_version;        /* if the name exists, add a version (else 409) */
+    uint64_t if_revision;    /* the state it goes on from must have it (else 412); 0: any */
+    char *key;               /* Idempotency-Key; NULL: none */
+    char request_sha256[65]; /* of the request, hex; with a key */
+};
+
+/* One writer a name: while a bake, an append, a completion with save_state, a fork, a rollback or the
+ * deletion of a whole name is at work on a name, another is refused with ERR_STATE_BUSY. Readers are
+ * not: they see the versions that were there before it, until its own is committed. */
+enum state_op {
+    STATE_BAKE,
+    STATE_APPEND,
+    STATE_GET,
+    STATE_PATCH,
+    STATE_DELETE,
+    STATE_FORK,
+    STATE_ROLLBACK,
+    STATE_LIST,
+    STATE_VERSIONS,
+    STATE_DATA
+};
 
 struct state_call {
     struct call call;
     enum state_op op;
     /* the request */
-    char *ref; /* BAKE: the new name; GET, DELETE, DATA: "name" or "name@version" */
-    const struct model_info *model; /* BAKE */
-    uint32_t *prompt;               /* BAKE: token ids to read, no token is sampled */
+    /* BAKE: the new name; APPEND, VERSIONS: a name; ROLLBACK: "name@version", what to go back to; the
+     * others but LIST: "name" or "name@version" */
+    char *ref;
+    char *to;                       /* FORK: the name of the copy */
+    const struct model_info *model; /* BAKE, APPEND */
+    uint32_t *prompt;               /* BAKE, APPEND: token ids to read, no token is sampled */
     size_t n_prompt;
-    char *base_state;     /* BAKE: start from this one; NULL: the zero state */
-    bool new_version;     /* BAKE: if the name exists, add a version (else 409) */
-    char *tags;           /* BAKE: JSON array of strings, or NULL */
-    char *after, *prefix; /* LIST; NULL = "" */
-    size_t limit;         /* LIST: 1..1000 */
+    char *base_state;           /* BAKE: start from this one; NULL: the zero state */
+    struct state_write write;   /* of a write; PATCH, DELETE: if_revision only */
+    struct state_change change; /* of all writes but DELETE */
+    char *after, *prefix;       /* LIST; NULL = "" */
+    char *tag, *of_model;       /* LIST: only those; NULL = "" */
+    uint64_t before;            /* VERSIONS: below this one; 0: from the latest */
+    size_t limit;               /* LIST, VERSIONS: 1..1000 */
     /* the result */
     struct state_info *states; /* [n_states]: one, or the page */
     size_t n_states;
     bool has_more;
-    struct timings timings; /* BAKE */
+    bool replayed;          /* the answer to an earlier request with this key: nothing was done */
+    struct timings timings; /* BAKE, APPEND */
     void *data;             /* DATA: the state's file [data_bytes], its SHA-256 checked */
     size_t data_bytes;
 };

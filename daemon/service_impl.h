@@ -42,6 +42,7 @@ struct service {
     pthread_cond_t idle; /* live has become 0 */
     size_t live;         /* guard: lock; admitted calls that have not ended */
     size_t n_files;      /* guard: lock; of these, those that carry a state's file: see porter.h */
+    struct list claims;  /* guard: lock; names that are being written */
     struct mail drained; /* guard: lock; posted to the loop when live is 0, once */
     loop_fn *on_drained; /* guard: lock; NULL: nobody waits */
     void *on_drained_arg;
@@ -68,7 +69,16 @@ void service_leave(struct service *s);
  * service's reference and leaves. */
 void service_end_call(struct service *s, struct worker *w, struct call *c, const struct err *e);
 
-/* STATE_BAKE of service_state. */
+/* The right to write a name, as service.h has it: lies in who holds it and borrows the name. A claim
+ * without a name is not held, and giving it back does nothing. ERR_STATE_BUSY. */
+struct claim {
+    struct list link;
+    const char *name;
+};
+int service_claim(struct service *s, struct claim *c, const char *name, struct err *e);
+void service_unclaim(struct service *s, struct claim *c);
+
+/* STATE_BAKE and STATE_APPEND of service_state. */
 int service_bake(struct service *s, struct state_call *c, struct err *e);
 /* A store's record as state_info, strings copied. ERR_NOMEM. */
 int state_info_fill(struct state_info *out, const struct store_state *s);

@@ -40,7 +40,7 @@ int q_check_record(struct db *db, const struct q_env *env, const struct store_st
 {
     int64_t ok;
     if (s->expires_ms && !s->pinned && s->expires_ms <= env->now_ms)
-        return err_set_param(e, ERR_INVALID, "expires", "the time of expiry is over");
+        return err_set_param(e, ERR_INVALID, "expires_at", "the time of expiry is over");
     int rc =
         db_int(db, &ok, 0, e,
                "SELECT CASE WHEN NOT json_valid(?1) THEN 0 WHEN json_type(?1) <> 'array' THEN 0"

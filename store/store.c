@@ -220,7 +220,7 @@ static int req_set_patch(struct req *r, const struct store_patch *p, struct err 
     if (n_description + n_tags > TEXTS_MAX)
         return err_set(e, ERR_INVALID, "the texts of a state's record exceed 1 MiB");
     if (p->set_expires && p->expires_ms < 0)
-        return err_set_param(e, ERR_INVALID, "expires", "the time of expiry is out of range");
+        return err_set_param(e, ERR_INVALID, "expires_at", "the time of expiry is out of range");
     if (!p->description && !p->tags)
         return 0;
     if (!(r->text = malloc(n_description + n_tags)))

@@ -14,7 +14,17 @@ const by = Object.fromEntries(operations.map((o) => [o.id, o]));
 // "operation status" pairs that were seen; a test at the end compares them with the contract.
 const seen = new Set();
 // Not made here: a full disk, and a full queue of the store (256 requests at once).
-const unseen = new Set(['createState 507', 'createCompletion 507', 'createChatCompletion 507', 'listStates 429', 'getState 429', 'deleteState 429', 'getStateData 429']);
+const unseen = new Set([
+  ...['createState', 'createCompletion', 'createChatCompletion', 'appendState', 'forkState', 'rollbackState'].map((id) => `${id} 507`),
+  ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData'].map((id) => `${id} 429`)]);
+
+// The path of an operation, its parameters filled with the first example that is no mistake.
+function pathOf(op) {
+  return op.parameters.filter((p) => p.in === 'path').reduce((path, p) => {
+    const e = Object.values(p.examples).find((x) => !x['x-status']);
+    return path.replace(`{${p.name}}`, encodeURIComponent(e?.value ?? 'x'));
+  }, op.path);
+}
 
 let d;
 before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel ?? byteModel() }); });
@@ -48,7 +58,7 @@ for (const op of operations) {
   const examples = Object.entries(op.op.requestBody?.content['application/json'].examples ?? {});
   for (const [name, e] of examples)
     test(`${op.id}: example ${name}`, { skip }, async () => {
-      await exchange(op.id, { body: e.value, status: e['x-status'] ?? success(op) });
+      await exchange(op.id, { path: pathOf(op), body: e.value, status: e['x-status'] ?? success(op) });
     });
   if (op.method === 'GET') {
     if (!op.path.includes('{'))
@@ -57,7 +67,7 @@ for (const op of operations) {
       for (const [name, e] of Object.entries(p.examples ?? {}))
         test(`${op.id}: ${p.name} ${name}`, { skip }, async () => {
           const value = encodeURIComponent(e.value);
-          const path = p.in === 'path' ? op.path.replace(`{${p.name}}`, value) : `${op.path}?${p.name}=${value}`;
+          const path = p.in === 'path' ? op.path.replace(`{${p.name}}`, value) : `${pathOf(op)}?${p.name}=${value}`;
           await exchange(op.id, { path, status: e['x-status'] ?? 200 });
         });
   }
@@ -128,6 +138,191 @@ test('createState: the record says what was read', { skip }, async () => {
   assert.deepEqual((await d.get('/v1/states/more')).json, record);
 });
 
+test('ETag, If-Match, If-None-Match', { skip }, async () => {
+  const bake = await exchange('createState', { body: { name: 'tagged', text: 'ab' }, status: 201 });
+  const path = '/v1/states/tagged';
+  const etag = bake.headers.etag;
+  const get = (none, status) => exchange('getState', { path, headers: { 'if-none-match': none }, status });
+  for (const none of [etag, '*', `W/${etag}`, `"x", ${etag}`, `"1","2",${etag}`])
+    assert.equal((await get(none, 304)).headers.etag, etag);
+  for (const none of ['"x"', etag.slice(1), '']) await get(none, 200);
+  const patch = (match, status) => exchange('patchState', { path, headers: { 'if-match': match }, body: { tags: ['x'] }, status });
+  const changed = await patch(etag, 200);
+  assert.notEqual(changed.headers.etag, etag);
+  assert.equal(changed.headers.etag, `"${changed.json.revision}"`);
+  await get(etag, 200);
+  for (const stale of [etag, '"x"', 'x', '""', '"', `W/${changed.headers.etag}`, '"99999999999999999999"', '"0"'])
+    assert.equal((await patch(stale, 412)).json.error.code, 'version_conflict', stale);
+  await patch('"1", "2"', 400);
+  const at = { 'if-match': etag };
+  await exchange('appendState', { path: `${path}/append`, body: { text: 'c' }, headers: at, status: 412 });
+  await exchange('rollbackState', { path: `${path}/rollback`, body: { version: 1 }, headers: at, status: 412 });
+  await exchange('forkState', { path: `${path}/fork`, body: { name: 'tagged-2' }, headers: at, status: 412 });
+  await exchange('deleteState', { path, headers: at, status: 412 });
+  assert.deepEqual((await exchange('getState', { path, status: 200 })).json, changed.json);
+  const now = { 'if-match': changed.headers.etag };
+  const append = await exchange('appendState', { path: `${path}/append`, body: { text: 'c' }, headers: now, status: 201 });
+  assert.deepEqual([append.json.version, append.json.n_tokens, append.json.tags], [2, 3, ['x']]);
+  await exchange('forkState', { path: `${path}@1/fork`, body: { name: 'tagged-2' }, headers: now, status: 201 });
+  await exchange('forkState', { path: `${path}@1/fork`, body: { name: 'tagged-2' }, headers: now, status: 409 });
+  await exchange('rollbackState', { path: `${path}/rollback`, body: { version: 1 }, headers: now, status: 412 });
+  const back = await exchange('rollbackState', {
+    path: `${path}/rollback`, body: { version: 1 }, headers: { 'if-match': append.headers.etag }, status: 201,
+  });
+  assert.deepEqual([back.json.version, back.json.sha256, back.json.parents], [3, bake.json.sha256, ['tagged@1']]);
+  assert.deepEqual(back.json.origin, { kind: 'rollback', to: 'tagged@1' });
+  await exchange('deleteState', { path, headers: { 'if-match': '*' }, status: 200 });
+  await exchange('appendState', { path: `${path}/append`, body: { text: 'c' }, status: 404 });
+  await exchange('patchState', { path, body: { pinned: true }, status: 404 });
+  await exchange('forkState', { path: `${path}/fork`, body: { name: 'x' }, status: 404 });
+});
+
+test('Idempotency-Key: once, however often it is sent', { skip }, async () => {
+  let n = 0;
+  for (const [id, path, body, other] of [
+    ['createState', '/v1/states', { name: 'once', text: 'a' }, { name: 'once', text: 'b' }],
+    ['appendState', '/v1/states/once/append', { text: 'b' }, { text: 'c' }],
+    ['forkState', '/v1/states/once/fork', { name: 'twice' }, { name: 'thrice' }],
+    ['rollbackState', '/v1/states/once/rollback', { version: 1 }, { version: 2 }]]) {
+    const headers = { 'idempotency-key': `key ${n++}` };
+    const first = await exchange(id, { path, body, headers, status: 201 });
+    assert.equal(first.headers['idempotent-replayed'], undefined);
+    for (let i = 0; i < 2; i++) {
+      const again = await exchange(id, { path, body, headers, status: 201 });
+      assert.equal(again.headers['idempotent-replayed'], 'true', id);
+      const { timings, ...record } = again.json;
+      const { timings: first_timings, ...first_record } = first.json;
+      assert.deepEqual(record, first_record);
+      if (timings) assert.equal(timings.prompt_n, 0);
+      assert.deepEqual([again.headers.location, again.headers.etag], [first.headers.location, first.headers.etag]);
+    }
+    const r = await exchange(id, { path, body: other, headers, status: 422 });
+    assert.equal(r.json.error.code, 'idempotency_key_reused');
+  }
+  assert.equal((await exchange('listVersions', { path: '/v1/states/once/versions', status: 200 })).json.data.length, 3);
+  // A failure leaves no key; the record that a key made may be gone.
+  const key = { 'idempotency-key': 'k'.repeat(255) };
+  await exchange('createState', { body: { name: 'once', text: 'a' }, headers: key, status: 409 });
+  await exchange('createState', { body: { name: 'other-once', text: 'a' }, headers: key, status: 201 });
+  await exchange('deleteState', { path: '/v1/states/other-once', status: 200 });
+  await exchange('createState', { body: { name: 'other-once', text: 'a' }, headers: key, status: 404 });
+  for (const wrong of ['k'.repeat(256), '', 'a\tb', 'caf\u00e9']) {
+    const r = await exchange('createState', { body: { name: 'x1', text: 'a' }, headers: { 'idempotency-key': wrong }, status: 400 });
+    assert.equal(r.json.error.param, 'Idempotency-Key');
+  }
+});
+
+test('listVersions: pages, the newest first', { skip }, async () => {
+  await exchange('createState', { body: { name: 'many', text: 'a' }, status: 201 });
+  for (let i = 0; i < 4; i++) await exchange('appendState', { path: '/v1/states/many/append', body: { text: 'b' }, status: 201 });
+  await exchange('deleteState', { path: '/v1/states/many@3', status: 200 });
+  const got = [];
+  for (let after = ''; ;) {
+    const { json } = await exchange('listVersions', { path: `/v1/states/many/versions?limit=2${after}`, status: 200 });
+    got.push(...json.data.map((s) => s.version));
+    if (!json.has_more) break;
+    after = `&after=${encodeURIComponent(json.last_id)}`;
+  }
+  assert.deepEqual(got, [5, 4, 2, 1]);
+  assert.deepEqual((await exchange('listVersions', { path: '/v1/states/many/versions?after=1', status: 200 })).json.data, []);
+  for (const q of ['limit=0', 'limit=1001', 'after=x', 'after=0', 'after=', 'after=many@', `after=${'9'.repeat(30)}`])
+    await exchange('listVersions', { path: `/v1/states/many/versions?${q}`, status: 400 });
+});
+
+test('listStates: tag and model', { skip }, async () => {
+  const make = (name, tags) => exchange('createState', { body: { name, text: 'a', tags }, status: 201 });
+  const { json } = await make('lt-a', ['red', 'blue & green']);
+  await make('lt-b', ['red']);
+  await make('lt-c');
+  const names = async (q) => (await exchange('listStates', { path: `/v1/states?prefix=lt-&${q}`, status: 200 })).json.data.map((s) => s.name);
+  assert.deepEqual(await names('tag=red'), ['lt-a', 'lt-b']);
+  assert.deepEqual(await names(`tag=${encodeURIComponent('blue & green')}`), ['lt-a']);
+  assert.deepEqual(await names('tag=redd'), []);
+  assert.deepEqual(await names(`model=${encodeURIComponent(json.model)}`), ['lt-a', 'lt-b', 'lt-c']);
+  assert.deepEqual(await names(`model=${encodeURIComponent(json.model)}&tag=red&after=lt-a`), ['lt-b']);
+  assert.deepEqual(await names('model=no-such-model'), []);
+  await exchange('patchState', { path: '/v1/states/lt-a', body: { tags: null }, status: 200 });
+  assert.deepEqual(await names('tag=red'), ['lt-b']);
+});
+
+test('patchState: what is given changes, null takes away, the rest stays', { skip }, async () => {
+  await exchange('createState', { body: { name: 'meta', text: 'a', tags: ['t'], description: 'Zo\u00eb \u{1f9ed}' }, status: 201 });
+  const path = '/v1/states/meta';
+  const patch = async (body) => {
+    const { json: s } = await exchange('patchState', { path, body, status: 200 });
+    assert.deepEqual((await exchange('getState', { path, status: 200 })).json, s);
+    return [s.description, s.tags, s.pinned, s.expires_at];
+  };
+  assert.deepEqual(await patch({ pinned: true }), ['Zo\u00eb \u{1f9ed}', ['t'], true, null]);
+  assert.deepEqual(await patch({ description: null, expires_at: 4102444800 }), ['', ['t'], true, 4102444800]);
+  assert.deepEqual(await patch({ tags: null, pinned: false, unknown: 1 }), ['', [], false, 4102444800]);
+  assert.deepEqual(await patch({ description: 'x', tags: ['a', 'b'], pinned: null, expires_at: null }), ['x', ['a', 'b'], false, null]);
+  const [, , , at] = await patch({ expires_in: 100 });
+  assert.ok(Math.abs(at - Date.now() / 1000 - 100) < 60);
+  assert.deepEqual((await patch({ expires_in: 7, expires_at: null }))[3] < at, true);
+  // A pinned state may have an expiry that has come: it is there as long as it is pinned.
+  assert.deepEqual(await patch({ pinned: true, expires_at: 1000 }), ['x', ['a', 'b'], true, 1000]);
+  await exchange('patchState', { path, body: { pinned: false }, status: 400 });
+  const r = await exchange('deleteState', { path, status: 200 });
+  assert.deepEqual(r.json, { id: 'meta', object: 'state.deleted', deleted: true });
+});
+
+test('references that are none are 400, on every path that takes one', { skip }, async () => {
+  const refs = ['a b', '\u00e4', 'a/b', '/', '../..', '@', '@1', 'a@', 'a@0', 'a@-1', 'a@1@2', 'a@1x', 'a@99999999999999999999', 'edits', 'import@1',
+    'x'.repeat(129), 'x'.repeat(1024), '%', 'a\nb', '\u{1f9ed}', 'a?b', 'a#b', "a'b"];
+  for (const o of operations.filter((x) => x.path.startsWith('/v1/states/{'))) {
+    for (const ref of refs) {
+      const body = o.op.requestBody ? { text: 'a', name: 'new-name', version: 1, pinned: true } : undefined;
+      const path = o.path.replace(/\{\w+\}/, [...Buffer.from(ref)].map((b) => `%${b.toString(16).padStart(2, '0')}`).join(''));
+      const r = await exchange(o.id, { path, body, status: 400, what: `${o.id} ${ref.slice(0, 40)}` });
+      assert.equal(r.json.error.code, 'invalid_request');
+    }
+    // Names like any other: %2E%2E is not the folder above. (By hand: clients would take it for that.)
+    for (const ref of ['%2E%2E', '..', '.', '...', '-', '_']) {
+      const raw = await Raw.open(d.port);
+      const json = JSON.stringify({ text: 'a', name: 'new-name', version: 1, pinned: true });
+      const length = o.op.requestBody ? `Content-Length: ${json.length}\r\n\r\n${json}` : '\r\n';
+      raw.send(`${o.method} ${o.path.replace(/\{\w+\}/, ref)} HTTP/1.1\r\nHost: x\r\n${length}`);
+      const r = plain(await raw.answer(), 404);
+      checkAnswer(o, r, o.id);
+      assert.equal(r.json.error.code, 'state_not_found', `${o.id} ${ref}`);
+      raw.destroy();
+    }
+    const r = await d.fetch(o.method, o.path.replace(/\{\w+\}/, ''), o.op.requestBody ? {} : undefined);
+    assert.equal(r.status, 404, `${o.id} of nothing`);
+  }
+  assert.equal((await exchange('getState', { path: '/v1/states/new-name', status: 404 })).json.error.code, 'state_not_found');
+});
+
+test('one writer a name: another gets 409 state_busy, readers go on', { skip }, async () => {
+  const m = await Daemon.start({ model: byteModel() });
+  const on = (id, path, body, status) => exchange(id, { daemon: m, path, body, status });
+  try {
+    await on('createState', '/v1/states', { name: 'w', text: 'abc' }, 201);
+    const before = (await on('getState', '/v1/states/w', undefined, 200)).json;
+    // A writer that goes on until its client leaves.
+    const raw = (await Raw.open(m.port)).post('/v1/completions', JSON.stringify(
+      { prompt: 'a', max_tokens: 1000000, stream: true, save_state: 'w', if_exists: 'new_version' }));
+    await raw.until((b) => b.includes('"text"'));
+    for (const [id, path, body] of [
+      ['createState', '/v1/states', { name: 'w', text: 'a', if_exists: 'new_version' }],
+      ['createCompletion', '/v1/completions', { prompt: 'a', save_state: 'w', max_tokens: 1 }],
+      ['appendState', '/v1/states/w/append', { text: 'a' }], ['rollbackState', '/v1/states/w/rollback', { version: 1 }],
+      ['forkState', '/v1/states/w/fork', { name: 'w', if_exists: 'new_version' }], ['deleteState', '/v1/states/w', undefined]]) {
+      const r = await on(id, path, body, 409);
+      assert.equal(r.json.error.code, 'state_busy', id);
+    }
+    assert.deepEqual((await on('getState', '/v1/states/w', undefined, 200)).json, before);
+    assert.equal((await m.complete({ state: 'w', prompt: 'd', max_tokens: 1 })).started_from.ref, 'w@1');
+    await on('forkState', '/v1/states/w/fork', { name: 'w-copy' }, 201);
+    raw.destroy();
+    await m.until('dreamstate_sequences_active', (v) => v === 0);
+    assert.equal((await on('appendState', '/v1/states/w/append', { text: 'd' }, 201)).json.ref, 'w@2');
+  } finally {
+    await m.stop();
+  }
+});
+
 const bad = {
   createState: [
     [{}, 'name'], [{ name: 'n' }, 'text'], [{ name: 'n', text: 'a', tokens: [1] }, 'tokens'], [{ name: 'n', text: '' }, 'text'],
@@ -139,6 +334,15 @@ const bad = {
     [{ name: 'n', text: 'a', base_state: 'a@0' }, 'base_state'], [{ name: 'n', tokens: [256] }, 'tokens'],
     ...['import', 'edits', 'compare', 'evaluate', 'projections', 'generations'].map((name) => [{ name, text: 'a' }, 'name']),
   ],
+  patchState: [
+    [{ description: 1 }, 'description'], [{ description: 'x'.repeat(4097) }, 'description'], [{ description: 'a\0' }, 'description'],
+    [{ tags: {} }, 'tags'], [{ tags: Array(33).fill('a') }, 'tags'], [{ tags: ['x'.repeat(129)] }, 'tags'], [{ pinned: 1 }, 'pinned'],
+    [{ expires_at: 'soon' }, 'expires_at'], [{ expires_at: 0 }, 'expires_at'], [{ expires_at: 253402300800 }, 'expires_at'],
+    [{ expires_in: 0 }, 'expires_in'], [{ expires_in: 1.5 }, 'expires_in'], [{ expires_at: 5, expires_in: 5 }, 'expires_in'], [{}, null],
+  ],
+  forkState: [[{}, 'name'], [{ name: 1 }, 'name'], [{ name: 'a@1' }, 'name'], [{ name: 'a', tags: 1 }, 'tags'], [{ name: 'a', if_exists: 'x' }, 'if_exists']],
+  appendState: [[{}, 'text'], [{ text: 1 }, 'text'], [{ text: 'a', tokens: [1] }, 'tokens'], [{ tokens: [] }, 'tokens'], [{ text: 'a', pinned: 'x' }, 'pinned']],
+  rollbackState: [[{}, 'version'], [{ version: 0 }, 'version'], [{ version: '1' }, 'version'], [{ version: 1.5 }, 'version'], [{ version: 1, description: [] }, 'description']],
   createChatCompletion: [
     [{ messages: undefined }, 'messages'], [{ messages: [] }, 'messages'], [{ messages: 'hi' }, 'messages'], [{ messages: [1] }, 'messages[0]'],
     [{ messages: [{ content: 'a' }] }, 'messages[0].role'], [{ messages: [{ role: 'king', content: 'a' }] }, 'messages[0].role'],
@@ -188,7 +392,7 @@ for (const [id, cases] of Object.entries(bad))
   test(`${id}: a wrong field is a 400 that names it`, { skip }, async () => {
     for (const [body, param] of cases) {
       const what = `${id} ${JSON.stringify(body).slice(0, 80)}`;
-      const r = await exchange(id, { body, status: 400, what });
+      const r = await exchange(id, { path: pathOf(by[id]), body, status: 400, what });
       assert.equal(r.json.error.param, param, `${what}: ${r.text}`);
       assert.equal(r.json.error.code, 'invalid_request', what);
     }
@@ -212,32 +416,36 @@ const broken = [
   Buffer.from('{"prompt":"\xed\xa0\x80"}', 'latin1'), '{"prompt":"\0"}', '{"\\u0000":1}', '\ufeff{"prompt":"a"}',
 ];
 const messages = [{ role: 'user', content: 'a' }];
-const posts = ['createState', 'createCompletion', 'createChatCompletion', 'applyTemplate', 'createEmbedding', 'tokenize', 'detokenize'];
+const posts = operations.filter((o) => o.op.requestBody).map((o) => o.id);
+const ofModel = posts.filter((id) => !['patchState', 'forkState', 'rollbackState'].includes(id));
 
 for (const id of posts) {
   test(`${id}: what is not a JSON object is a 400`, { skip }, async () => {
     for (const body of broken) {
       const what = `${id} ${String(body).slice(0, 40)}`;
-      const r = await exchange(id, { body, status: 400, what });
+      const r = await exchange(id, { path: pathOf(by[id]), body, status: 400, what });
       assert.equal(r.json.error.code, 'invalid_request', what);
     }
   });
 
   test(`${id}: 411, 413, 415`, { skip }, async () => {
     const raw = await Raw.open(d.port);
-    raw.send(`POST ${by[id].path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const path = pathOf(by[id]);
+    raw.send(`${by[id].method} ${path} HTTP/1.1\r\nHost: x\r\n\r\n`);
     seen.add(`${id} ${checkAnswer(by[id], plain(await raw.answer(), 411), id)}`);
     raw.destroy();
-    await exchange(id, { body: ' '.repeat(17 << 20), status: 413 });
+    await exchange(id, { path, body: ' '.repeat(17 << 20), status: 413 });
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonx', 'application/xml'])
-      await exchange(id, { body: '{}', headers: { 'content-type': type }, status: 415 });
+      await exchange(id, { path, body: '{}', headers: { 'content-type': type }, status: 415 });
     for (const type of ['application/json; charset=utf-8', 'APPLICATION/JSON', 'application/json;x=y'])
-      await exchange(id, { body: '[]', headers: { 'content-type': type }, status: 400 });
+      await exchange(id, { path, body: '[]', headers: { 'content-type': type }, status: 400 });
   });
+}
 
+for (const id of ofModel) {
   test(`${id}: 404 for a model that is not there`, { skip }, async () => {
     const body = { model: 'nobody', prompt: 'a', content: 'a', tokens: [1], name: 'n' };
-    const r = await exchange(id, { body, status: 404 });
+    const r = await exchange(id, { path: pathOf(by[id]), body, status: 404 });
     assert.deepEqual([r.json.error.code, r.json.error.param], ['model_not_found', 'model']);
   });
 }
@@ -263,7 +471,7 @@ test('paths and methods that are not served', { skip }, async () => {
 
 test('HEAD is GET without the body', { skip }, async () => {
   for (const o of operations.filter((x) => x.method === 'GET')) {
-    const path = o.path.replace('{id}', 'nobody').replace('{ref}', 'captain');
+    const path = pathOf(o);
     const [get, head] = [await d.get(path), await d.fetch('HEAD', path)];
     assert.equal(head.status, get.status, path);
     assert.equal(head.text, '');
@@ -351,6 +559,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
       await exchange('createChatCompletion', { daemon: m, body: { messages, stream }, status: 429 });
     }
     await exchange('createState', { daemon: m, body: { name: 'n', text: 'a' }, status: 429 });
+    await exchange('appendState', { daemon: m, path: '/v1/states/n/append', body: { text: 'a' }, status: 429 });
     await exchange('createEmbedding', { daemon: m, body: { input: 'a' }, status: 429 });
     // Connections that are open when new ones are refused.
     const ids = operations.filter((o) => o.op.responses[503]).map((o) => o.id);
@@ -363,9 +572,9 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.child.kill('SIGTERM');
     await m.logged('"draining"');
     for (const [i, id] of ids.entries()) {
-      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a', messages });
-      const length = by[id].method === 'POST' ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
-      open[i].send(`${by[id].method} ${by[id].path.replace('{ref}', 'n')} HTTP/1.1\r\nHost: x\r\n${length}`);
+      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a', messages, description: 'd', version: 1 });
+      const length = by[id].op.requestBody ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
+      open[i].send(`${by[id].method} ${pathOf(by[id])} HTTP/1.1\r\nHost: x\r\n${length}`);
       const r = plain(await open[i].answer(), 503);
       seen.add(`${id} ${checkAnswer(by[id], r, id)}`);
       assert.equal(r.json.error.code, 'unavailable', id);

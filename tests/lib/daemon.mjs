@@ -85,7 +85,9 @@ export class Daemon {
 
   post(path, body, headers) { return this.fetch('POST', path, body, headers); }
 
-  delete(path) { return this.fetch('DELETE', path); }
+  patch(path, body, headers) { return this.fetch('PATCH', path, body, headers); }
+
+  delete(path, headers) { return this.fetch('DELETE', path, undefined, headers); }
 
   // A completion that must succeed.
   async complete(body) {
