@@ -72,7 +72,7 @@ endif
 # The loop to F16 is vectorised only if an addition may be made whose result is not used.
 $(B)/engine/tensor/dtype.o: CFLAGS += -fno-trapping-math
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
-$(B)/engine/nn/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
+$(B)/engine/nn/%.o $(B)/engine/manifold/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
@@ -126,7 +126,7 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
 
 # Tests with more than one thread in them.
-THREAD_TESTS := $(foreach t,pool determinism stream mailbox store store_records store_backup service service_state http rwkv_train state_tuning,$(filter %/test_$(t),$(TEST_BIN)))
+THREAD_TESTS := $(foreach t,pool determinism neighbors tsne stream mailbox store store_records store_backup service service_state http rwkv_train state_tuning,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
 

@@ -53,4 +53,9 @@ int pca_transform(struct pool *pool, const struct pca *p, const struct points *p
 void pca_inverse(struct pool *pool, const struct pca *p, const float *y, size_t n, float *x,
                  size_t ld);
 
+/* n draws from the Gaussian with p's mean and p's variances along its components (fitted with all
+ * components: the sample covariance) into x, row i at x + i * ld. ERR_NOMEM. */
+int pca_sample(struct pool *pool, const struct pca *p, uint64_t seed, size_t n, float *x, size_t ld,
+               struct err *e) __attribute__((warn_unused_result));
+
 #endif

@@ -1,44 +1,18 @@
-/* Measures of sets of points against numpy and scikit-learn (tests/data/manifold), and the laws that
- * they must keep: the same bytes at any number of threads, cancellation, refusals. */
-#include "tests/lib/check.h"
+/* Principal components against numpy and scikit-learn (tests/data/manifold), exact against randomised;
+ * the same bytes at any number of threads; degenerate sets, cancellation, refusals. */
+#include "tests/lib/points.h"
 
 #include "engine/kernels/gemm.h"
-#include "engine/kernels/rng.h"
 #include "engine/manifold/pca.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-static struct manifold_run run_of(int threads)
-{
-    struct err e = {0};
-    struct manifold_run r = {.pool = pool_new(threads, "test", 0, &e)};
-    assert_non_null(r.pool);
-    return r;
-}
-
-static float *golden(const char *name, size_t count)
-{
-    struct tensor_file *f = golden_open("manifold/golden.safetensors");
-    float *x = golden_f32(f, name, count);
-    tensor_file_close(f);
-    return x;
-}
-
-static float *draw(size_t n, uint64_t seed)
-{
-    struct rng rng;
-    float *x = malloc(n * sizeof *x);
-    rng_init(&rng, seed, 0);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)rng_normal(&rng);
-    return x;
-}
-
 /* n points of d numbers with variances falling as 1/j^4 in rotated directions, and a mean. */
 static float *draw_falling(size_t n, size_t d, uint64_t seed)
 {
-    float *z = draw(n * d, seed), *w = draw(d * d, seed + 1), *x = malloc(n * d * sizeof *x);
+    float *z = draw_normal(n * d, seed), *w = draw_normal(d * d, seed + 1),
+          *x = malloc(n * d * sizeof *x);
     for (size_t i = 0; i < n * d; i++)
         z[i] /= (float)((i % d + 1) * (i % d + 1));
     for (size_t i = 0; i < n * d; i++)
@@ -52,15 +26,15 @@ static void check_pca_golden(const char *name, size_t n, size_t d, size_t k, enu
 {
     char key[64];
     struct err e = {0};
-    struct manifold_run run = run_of(2);
+    struct manifold_run run = test_run(2);
     snprintf(key, sizeof key, "pca.%s.x", name);
-    float *x = golden(key, n * d);
+    float *x = manifold_golden(key, n * d);
     snprintf(key, sizeof key, "pca.%s.components", name);
-    float *components = golden(key, k * d);
+    float *components = manifold_golden(key, k * d);
     snprintf(key, sizeof key, "pca.%s.variance", name);
-    float *variance = golden(key, k);
+    float *variance = manifold_golden(key, k);
     snprintf(key, sizeof key, "pca.%s.total", name);
-    float *total = golden(key, 1);
+    float *total = manifold_golden(key, 1);
 
     struct pca p;
     struct points points = {x, n, d, d};
@@ -89,9 +63,10 @@ static void test_pca_round_trip(void **state)
 {
     (void)state;
     struct err e = {0};
-    struct manifold_run run = run_of(3);
+    struct manifold_run run = test_run(3);
     size_t n = 700, d = 150, ld = 160;
-    float *x = draw(n * ld, 5), *y = malloc(n * d * sizeof *y), *back = malloc(n * ld * sizeof *y);
+    float *x = draw_normal(n * ld, 5), *y = malloc(n * d * sizeof *y),
+          *back = malloc(n * ld * sizeof *y);
     struct pca p;
     struct points points = {x, n, d, ld};
     assert_int_equal(pca_fit(&run, &points, &(struct pca_options){.components = d}, &p, &e), 0);
@@ -116,7 +91,7 @@ static void test_pca_randomised(void **state)
 {
     (void)state;
     struct err e = {0};
-    struct manifold_run run = run_of(2);
+    struct manifold_run run = test_run(2);
     size_t n = 400, d = 300, k = 12;
     float *x = draw_falling(n, d, 7);
     struct points points = {x, n, d, d};
@@ -137,9 +112,9 @@ static void test_pca_rank(void **state)
 {
     (void)state;
     struct err e = {0};
-    struct manifold_run run = run_of(1);
+    struct manifold_run run = test_run(1);
     size_t n = 50, d = 30, k = 8;
-    float *x = calloc(n * d, sizeof *x), *z = draw(n * 3, 9), *w = draw(3 * d, 10);
+    float *x = calloc(n * d, sizeof *x), *z = draw_normal(n * 3, 9), *w = draw_normal(3 * d, 10);
     gemm_f32(false, false, n, d, 3, 1, z, 3, w, d, 0, x, d);
     for (int m = PCA_EXACT; m <= PCA_RANDOMISED; m++)
         for (size_t rows = 20; rows <= n; rows += 30) {
@@ -165,13 +140,13 @@ static void test_pca_threads(void **state)
 {
     (void)state;
     size_t n = 300, d = 280, k = 10;
-    float *x = draw(n * d, 11);
+    float *x = draw_normal(n * d, 11);
     for (int m = PCA_EXACT; m <= PCA_RANDOMISED; m++)
         for (size_t rows = 200; rows <= n; rows += 100) {
             struct pca p[2];
             for (int t = 0; t < 2; t++) {
                 struct err e = {0};
-                struct manifold_run run = run_of(1 + 2 * t);
+                struct manifold_run run = test_run(1 + 2 * t);
                 struct points points = {x, rows, d, d};
                 assert_int_equal(pca_fit(&run, &points, &(struct pca_options){k, m, 4}, &p[t], &e),
                                  0);
@@ -185,18 +160,11 @@ static void test_pca_threads(void **state)
     free(x);
 }
 
-static bool stop_at(void *arg, size_t step, size_t total)
-{
-    size_t *left = arg;
-    assert_true(step <= total);
-    return (*left)-- > 0;
-}
-
 static void test_pca_refused(void **state)
 {
     (void)state;
-    struct manifold_run run = run_of(1);
-    float *x = draw(40 * 20, 13);
+    struct manifold_run run = test_run(1);
+    float *x = draw_normal(40 * 20, 13);
     struct points points = {x, 40, 20, 20}, one = {x, 1, 20, 20};
     struct pca p;
     struct err e = {0};
@@ -205,7 +173,7 @@ static void test_pca_refused(void **state)
     assert_int_equal(pca_fit(&run, &one, &(struct pca_options){1, 0, 0}, &p, &e), ERR_INVALID);
     for (int m = PCA_EXACT; m <= PCA_RANDOMISED; m++) {
         size_t left = 1;
-        struct manifold_run stop = {run.pool, stop_at, &left};
+        struct manifold_run stop = {run.pool, stop_after, &left};
         assert_int_equal(pca_fit(&stop, &points, &(struct pca_options){2, m, 0}, &p, &e),
                          ERR_CANCELLED);
         assert_null(p.components);
@@ -216,6 +184,38 @@ static void test_pca_refused(void **state)
     pool_free(run.pool);
 }
 
+/* The Gaussian of the fit: its draws have the points' mean and covariance. */
+static void test_pca_sample(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct manifold_run run = test_run(2);
+    size_t n = 300, d = 20, m = 40000;
+    float *x = manifold_golden("pca.tall.x", n * d), *y = malloc(m * d * sizeof *y), *again;
+    struct points points = {x, n, d, d}, drawn = {y, m, d, d};
+    struct pca p, q;
+    assert_int_equal(pca_fit(&run, &points, &(struct pca_options){.components = d}, &p, &e), 0);
+    assert_int_equal(pca_sample(run.pool, &p, 7, m, y, d, &e), 0);
+    assert_int_equal(pca_fit(&run, &drawn, &(struct pca_options){.components = d}, &q, &e), 0);
+    for (size_t i = 0; i < d; i++) {
+        double sd = sqrt(p.variance[0]);
+        assert_true(fabs((double)(p.mean[i] - q.mean[i])) < 5 * sd / sqrt((double)m));
+        assert_true(fabs(p.variance[i] / q.variance[i] - 1) < .05);
+    }
+    for (size_t i = 0; i < 3; i++) { /* the three widest stand apart: their directions too */
+        double dot = 0;
+        for (size_t j = 0; j < d; j++)
+            dot += (double)(p.components[i * d + j] * q.components[i * d + j]);
+        assert_true(fabs(dot) > .99);
+    }
+    again = malloc(m * d * sizeof *again);
+    assert_int_equal(pca_sample(run.pool, &p, 7, m, again, d, &e), 0);
+    assert_memory_equal(y, again, m * d * sizeof *y);
+    free(x), free(y), free(again);
+    pca_fini(&p), pca_fini(&q);
+    pool_free(run.pool);
+}
+
 int main(void)
 {
     gemm_setup();
@@ -223,6 +223,7 @@ int main(void)
         cmocka_unit_test(test_pca_golden),     cmocka_unit_test(test_pca_round_trip),
         cmocka_unit_test(test_pca_randomised), cmocka_unit_test(test_pca_rank),
         cmocka_unit_test(test_pca_threads),    cmocka_unit_test(test_pca_refused),
+        cmocka_unit_test(test_pca_sample),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
