@@ -1,5 +1,5 @@
 /* GET /v1/models, /v1/models/{id}. */
-#include "api/json.h"
+#include "api/prompt.h"
 #include "api/route.h"
 
 #include <string.h>
@@ -11,18 +11,7 @@ static void write_model(struct jw *w, const struct model_info *m)
     jw_string(w, "object", "model");
     jw_int(w, "created", m->created);
     jw_string(w, "owned_by", "dreamstate");
-    jw_object(w, "meta");
-    jw_uint(w, "n_vocab", m->n_vocab);
-    jw_uint(w, "n_embd", m->n_embd);
-    jw_uint(w, "n_layer", m->n_layer);
-    jw_uint(w, "head_size", m->head_size);
-    jw_uint(w, "n_params", m->n_params);
-    jw_uint(w, "size", m->weight_bytes);
-    jw_uint(w, "state_size", m->state_bytes);
-    jw_string(w, "weights_type", m->weights_type);
-    jw_string(w, "tokenizer", m->tokenizer);
-    jw_string(w, "fingerprint", m->fingerprint);
-    jw_end_object(w);
+    write_model_meta(w, "meta", m);
     jw_end_object(w);
 }
 

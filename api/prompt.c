@@ -117,6 +117,22 @@ void write_state(struct jw *w, const char *key, const struct state_info *s)
     jw_end_object(w);
 }
 
+void write_model_meta(struct jw *w, const char *key, const struct model_info *m)
+{
+    jw_object(w, key);
+    jw_uint(w, "n_vocab", m->n_vocab);
+    jw_uint(w, "n_embd", m->n_embd);
+    jw_uint(w, "n_layer", m->n_layer);
+    jw_uint(w, "head_size", m->head_size);
+    jw_uint(w, "n_params", m->n_params);
+    jw_uint(w, "size", m->weight_bytes);
+    jw_uint(w, "state_size", m->state_bytes);
+    jw_string(w, "weights_type", m->weights_type);
+    jw_string(w, "tokenizer", m->tokenizer);
+    jw_string(w, "fingerprint", m->fingerprint);
+    jw_end_object(w);
+}
+
 void write_started_from(struct jw *w, const char *ref, bool other_weights_type)
 {
     if (!ref[0])

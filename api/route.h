@@ -22,6 +22,8 @@ const struct route *route_find(struct req *r, const char *method, const char *pa
 
 int handle_health(struct req *r, struct err *e);
 int handle_live(struct req *r, struct err *e);
+int handle_props(struct req *r, struct err *e);
+int handle_slots(struct req *r, struct err *e);
 int handle_metrics(struct req *r, struct err *e);
 int handle_openapi(struct req *r, struct err *e);
 int handle_models(struct req *r, struct err *e);

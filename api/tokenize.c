@@ -53,14 +53,15 @@ int handle_tokenize(struct req *r, struct err *e)
     uint32_t *ids = NULL;
     size_t n = 0, bytes = 0;
     const char *content = NULL;
-    bool pieces = false, special = false;
+    bool pieces = false, special = false, parse = true;
     const struct model_info *m;
     json_t *o = decode_object(r->body.data, r->body.len, e);
     if (!o)
         return e->code;
     if (!(m = prompt_model(r, o, e)) || decode_text(o, "content", &content, &bytes, e) < 0 ||
         decode_bool(o, "with_pieces", &pieces, e) < 0 ||
-        decode_bool(o, "add_special", &special, e) < 0) {
+        decode_bool(o, "add_special", &special, e) < 0 ||
+        decode_bool(o, "parse_special", &parse, e) < 0) {
         rc = e->code;
         goto out;
     }
@@ -68,7 +69,7 @@ int handle_tokenize(struct req *r, struct err *e)
         rc = err_set_param(e, ERR_INVALID, "content", "content is missing");
         goto out;
     }
-    /* add_special adds nothing: RWKV's vocabularies have no begin-of-text token. */
+    /* Neither does anything: RWKV's vocabularies have no token to add and none that text stands for. */
     rc = service_tokenize(r->svc, m, content, bytes, &ids, &n, e);
     if (rc == 0)
         rc = write_tokens(r, m, ids, n, pieces, e);

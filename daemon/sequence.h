@@ -61,6 +61,8 @@ struct sequence {
     struct state_call *bake;       /* the call, or NULL: */
     struct embedding *embedding;   /* the call */
     enum seq_phase phase;
+    size_t slot;   /* its place, from LOAD or PREFILL on */
+    uint64_t task; /* as the place shows it */
 
     /* the request; borrowed from the call */
     const uint32_t *prompt; /* [n_prompt] */

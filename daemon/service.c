@@ -24,8 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_PROMPT (16u * 1024 * 1024)
-
 int service_new(const struct service_options *o, struct service **out, struct err *e)
 {
     size_t n = o->registry->n;

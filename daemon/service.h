@@ -286,12 +286,37 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
 uint64_t service_random_seed(void);
 /* Where the daemon logs (daemon/log.h). */
 const struct log *service_log(const struct service *s);
+/* The version of this program. */
+const char *service_version(void);
+
 /* What bounds it, as configured. */
 struct service_limits {
-    size_t max_sequences; /* stepped together, per model */
-    size_t max_queue;     /* waiting for a place, per model */
+    size_t max_sequences;             /* stepped together, per model */
+    size_t max_queue;                 /* waiting for a place, per model */
+    size_t max_prompt;                /* tokens of a prompt */
+    uint64_t max_states, max_bytes;   /* quotas of the store; 0: none */
 };
 void service_get_limits(const struct service *s, struct service_limits *out);
+
+/* What the store holds now, and what it is ("sqlite 3.40.1"). */
+struct store_info {
+    char backend[32];
+    uint64_t states, blobs, blob_bytes;
+};
+void service_get_store(const struct service *s, struct store_info *out);
+
+/* A place in a model's batch, as the worker last showed it (once a step). */
+enum slot_phase { SLOT_IDLE, SLOT_LOADING, SLOT_PROMPT, SLOT_GENERATING };
+enum slot_kind { SLOT_COMPLETION, SLOT_BAKE, SLOT_EMBEDDING };
+struct slot_info {
+    uint64_t task; /* counts the model's sequences from 1; 0: the place was never used */
+    uint64_t phase, kind;
+    uint64_t cache_n, prompt_n, predicted_n; /* as in struct timings, so far */
+    uint64_t n_prompt, max_tokens;           /* what was asked */
+    struct sampling_params sampling;         /* SLOT_COMPLETION */
+};
+/* The places of a model into out [limits.max_sequences]; their number. No lock, no wait for the worker. */
+size_t service_slots(const struct service *s, const struct model_info *m, struct slot_info *out);
 /* False while draining: /health/ready answers 503. */
 bool service_ready(const struct service *s);
 /* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */

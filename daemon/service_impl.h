@@ -17,6 +17,8 @@
 #include "daemon/service.h"
 #include "store/store.h"
 
+#define MAX_PROMPT (16u * 1024 * 1024) /* tokens */
+
 struct worker;
 
 struct service_options {

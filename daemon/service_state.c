@@ -2,6 +2,13 @@
 #include "daemon/service_impl.h"
 #include "daemon/worker.h"
 
+#include "build/version.h"
+
+const char *service_version(void)
+{
+    return DREAMSTATE_VERSION;
+}
+
 const struct log *service_log(const struct service *s)
 {
     return s->options.log;
@@ -9,8 +16,29 @@ const struct log *service_log(const struct service *s)
 
 void service_get_limits(const struct service *s, struct service_limits *out)
 {
-    out->max_sequences = s->options.max_sequences;
-    out->max_queue = s->options.max_queue;
+    struct store_stats st;
+    store_get_stats(s->options.store, &st);
+    *out = (struct service_limits){
+        .max_sequences = s->options.max_sequences,
+        .max_queue = s->options.max_queue,
+        .max_prompt = MAX_PROMPT,
+        .max_states = st.max_states,
+        .max_bytes = st.max_bytes,
+    };
+}
+
+void service_get_store(const struct service *s, struct store_info *out)
+{
+    struct store_stats st;
+    store_get_stats(s->options.store, &st);
+    *out = (struct store_info){.states = st.states, .blobs = st.blobs, .blob_bytes = st.blob_bytes};
+    store_backend(out->backend, sizeof out->backend);
+}
+
+size_t service_slots(const struct service *s, const struct model_info *m, struct slot_info *out)
+{
+    worker_get_slots(s->workers[m - s->options.registry->infos], out);
+    return s->options.max_sequences;
 }
 
 bool service_ready(const struct service *s)

@@ -19,6 +19,7 @@
 
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
+#include "daemon/base/snapshot.h"
 #include "daemon/base/thread.h"
 
 #include <stdlib.h>
@@ -48,13 +49,58 @@ struct worker {
     struct sequence **members;  /* [max_sequences] */
     float *block;               /* [PREFILL_ROWS, max(V, C)], made when first needed */
 
-    _Atomic size_t shown_waiting, shown_active, shown_parked; /* copies for others */
+    struct slot_info *slots; /* [max_sequences] who has which place */
+    uint64_t n_tasks;
+
+    /* copies for others, written once a turn */
+    _Atomic size_t shown_waiting, shown_active, shown_parked;
+    struct snapshot shown_slots;
 };
+
+/* ---- places ---- */
+
+static void fill_slot(const struct sequence *q, struct slot_info *slot)
+{
+    const struct completion *c = q->completion;
+    *slot = (struct slot_info){
+        .task = q->task,
+        .phase = q->phase == SEQ_DECODE    ? SLOT_GENERATING
+                 : q->phase == SEQ_PREFILL ? SLOT_PROMPT
+                                           : SLOT_LOADING,
+        .kind = c         ? SLOT_COMPLETION
+                : q->bake ? SLOT_BAKE
+                          : SLOT_EMBEDDING,
+        .cache_n = q->n_start,
+        .prompt_n = q->fed,
+        .predicted_n = q->predicted,
+        .n_prompt = q->n_prompt,
+        .max_tokens = q->max_tokens,
+    };
+    if (c)
+        slot->sampling = c->sampling;
+}
+
+static void take_place(struct worker *w, struct sequence *q)
+{
+    size_t i = 0;
+    while (w->slots[i].phase != SLOT_IDLE)
+        i++;
+    q->slot = i;
+    q->task = ++w->n_tasks;
+    w->n_active++;
+    fill_slot(q, &w->slots[i]);
+}
+
+static void give_place(struct worker *w, const struct sequence *q)
+{
+    w->slots[q->slot].phase = SLOT_IDLE;
+    w->n_active--;
+}
 
 static void leave(struct worker *w, struct sequence *q)
 {
     list_remove(&q->link);
-    w->n_active--;
+    give_place(w, q);
 }
 
 /* Ends q, which is in no list, with e; if the guider has it, once it is back. */
@@ -65,6 +111,8 @@ static void end(struct sequence *q, const struct err *e)
     if (!q->dropped)
         sequence_end(q, e);
 }
+
+/* ---- letters ---- */
 
 static void on_take(struct mail *m)
 {
@@ -89,7 +137,7 @@ static void begin(struct worker *w, struct sequence *q)
         list_push(&w->active, &q->link);
         return;
     }
-    w->n_active--;
+    give_place(w, q);
     end(q, &e);
 }
 
@@ -103,7 +151,7 @@ static void on_loaded(struct mail *m)
         return;
     }
     struct err e = q->load_error;
-    w->n_active--;
+    give_place(w, q);
     sequence_end(q, &e);
 }
 
@@ -148,7 +196,7 @@ static void fill(struct worker *w)
             sequence_end(q, &e);
             continue;
         }
-        w->n_active++;
+        take_place(w, q);
         if (q->used[0]) {
             w->n_loading++;
             porter_load_post(q);
@@ -299,8 +347,14 @@ static void sweep(struct worker *w)
     }
 }
 
-static void show_counts(struct worker *w)
+static void show(struct worker *w)
 {
+    LIST_FOR_EACH(n, &w->active)
+    {
+        const struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        fill_slot(q, &w->slots[q->slot]);
+    }
+    snapshot_write(&w->shown_slots, w->slots);
     atomic_store_explicit(&w->shown_waiting, w->n_waiting, memory_order_relaxed);
     atomic_store_explicit(&w->shown_active, w->n_active, memory_order_relaxed);
     atomic_store_explicit(&w->shown_parked, w->n_parked, memory_order_relaxed);
@@ -317,11 +371,22 @@ static void worker_main(void *arg)
         fill(w);
         step(w);
         sweep(w);
-        show_counts(w);
+        show(w);
         bool more = w->n_active > w->n_loading + w->n_parked + w->n_stalled || has_place(w);
         patience = more ? 0 : w->n_parked ? PARKED_POLL_NS : MAILBOX_FOREVER;
     }
     ASSERT(list_empty(&w->waiting) && list_empty(&w->active));
+}
+
+static void free_memory(struct worker *w)
+{
+    rwkv_session_free(w->session);
+    snapshot_fini(&w->shown_slots);
+    free(w->slots);
+    free(w->batch);
+    free(w->members);
+    free(w->block);
+    free(w);
 }
 
 int worker_new(struct service *s, struct model *m, struct worker **out, struct err *e)
@@ -334,10 +399,15 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
     w->model = m;
     list_init(&w->waiting);
     list_init(&w->active);
+    _Static_assert(sizeof(struct slot_info) % 8 == 0, "a snapshot is made of whole words");
+    w->slots = calloc(max, sizeof *w->slots);
+    bool shown = snapshot_init(&w->shown_slots, max * sizeof *w->slots);
     w->batch = calloc(max, sizeof *w->batch);
     w->members = calloc(max, sizeof *w->members);
     bool box = mailbox_init(&w->box, 2 * (max + s->options.max_queue), NULL, NULL) == 0;
-    int rc = !box || !w->batch || !w->members ? err_set(e, ERR_NOMEM, "no memory for a worker") : 0;
+    int rc = 0;
+    if (!box || !shown || !w->slots || !w->batch || !w->members)
+        rc = err_set(e, ERR_NOMEM, "no memory for a worker");
     if (rc == 0 && !(w->session = rwkv_session_new(m->rwkv, m->pool, max + PREFILL_ROWS, e)))
         rc = e->code;
     char name[16];
@@ -348,12 +418,9 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
         *out = w;
         return 0;
     }
-    rwkv_session_free(w->session);
     if (box)
         mailbox_fini(&w->box);
-    free(w->batch);
-    free(w->members);
-    free(w);
+    free_memory(w);
     return rc;
 }
 
@@ -364,11 +431,12 @@ void worker_free(struct worker *w)
     mailbox_close(&w->box);
     pthread_join(w->thread, NULL);
     mailbox_fini(&w->box);
-    rwkv_session_free(w->session);
-    free(w->batch);
-    free(w->members);
-    free(w->block);
-    free(w);
+    free_memory(w);
+}
+
+void worker_get_slots(const struct worker *w, struct slot_info *out)
+{
+    snapshot_read(&w->shown_slots, out);
 }
 
 size_t *worker_admitted(struct worker *w)

@@ -22,6 +22,9 @@ void worker_guided_post(struct worker *w, struct sequence *q);
 /* Calls admitted and not yet ended: the service counts here. guard: service.lock */
 size_t *worker_admitted(struct worker *w);
 
+/* The places, as last shown, into out [max_sequences]. */
+void worker_get_slots(const struct worker *w, struct slot_info *out);
+
 struct worker_counts {
     size_t waiting, active, parked;
 };

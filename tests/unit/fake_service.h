@@ -200,6 +200,25 @@ void service_get_limits(const struct service *s, struct service_limits *out)
     *out = (struct service_limits){.max_sequences = 32, .max_queue = 64};
 }
 
+const char *service_version(void)
+{
+    return "0";
+}
+
+void service_get_store(const struct service *s, struct store_info *out)
+{
+    (void)s;
+    *out = (struct store_info){.backend = "none"};
+}
+
+size_t service_slots(const struct service *s, const struct model_info *m, struct slot_info *out)
+{
+    (void)s;
+    (void)m;
+    memset(out, 0, 32 * sizeof *out);
+    return 32;
+}
+
 static inline int fake_running(struct service *s)
 {
     return atomic_load(&s->running);
