@@ -132,6 +132,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .loop = s->loop,
                                       .max_sequences = c->max_sequences,
                                       .max_queue = c->max_queue,
+                                      .state_cache = c->state_cache,
                                       .park_ns = c->park_seconds * 1000000000u};
     if (service_new(&service, &s->service, e) < 0)
         return e->code;

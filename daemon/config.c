@@ -38,6 +38,8 @@ static const struct option options[] = {
      "sequences stepped together, per model"},
     {"max-queue", "N", OPTION_NUMBER, AT(max_queue), "128", 0, 100000, NULL,
      "requests that may wait, per model; more are refused with 429"},
+    {"state-cache", "BYTES", OPTION_BYTES, AT(state_cache), "256M", 0, (uint64_t)1 << 40, NULL,
+     "named states kept in memory, so that starting from one costs a copy; 0 = none"},
     {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "HTTP"},
     {"listen", "HOST:PORT", OPTION_TEXT, AT(listen), "127.0.0.1:8080", 0, 0, NULL,
      "address to serve; port 0 = any free one"},

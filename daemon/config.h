@@ -40,6 +40,7 @@ struct config {
     uint64_t port;    /* out of listen; 0: any free one */
     uint64_t threads; /* for the models' arithmetic; 0: one a processor */
     uint64_t http_threads, max_connections, idle_seconds;
+    uint64_t state_cache; /* bytes */
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
 };
 

@@ -3,6 +3,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
+#include "daemon/state_put.h"
 #include "daemon/state_record.h"
 #include "daemon/worker.h"
 
@@ -49,19 +50,31 @@ static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct m
 
 /* ---- load ---- */
 
+static int make_room(struct sequence *q, struct err *e)
+{
+    const struct rwkv_info *info = q->model->rwkv_info;
+    if (!q->state)
+        q->state = rwkv_state_new(info);
+    if (!q->logits)
+        q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
+    return q->state && q->logits ? 0 : err_set(e, ERR_NOMEM, "no memory for a state");
+}
+
 static int unpack(struct sequence *q, struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
-    q->state = rwkv_state_new(info);
-    q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
-    if (!q->state || !q->logits)
-        return err_set(e, ERR_NOMEM, "no memory for the state %s", q->used);
+    if (make_room(q, e) < 0)
+        return e->code;
     if (state_record_unpack(q->blob, q->blob_bytes, q->record.sha256, info, q->state, q->logits,
                             &q->has_logits, &q->n_start, e) < 0) {
         snprintf(e->param, sizeof e->param, "%s", sequence_from_param(q));
         return err_prefix(e, "state %s", q->used);
     }
-    q->n_read = q->n_start;
+    if (q->svc->cache)
+        state_cache_put(q->svc->cache, q->record.sha256, info,
+                        &(struct cached_state){.state = q->state,
+                                               .logits = q->has_logits ? q->logits : NULL,
+                                               .n_tokens = q->n_start});
     return 0;
 }
 
@@ -80,18 +93,24 @@ static void tell_start(const struct sequence *q)
     }
 }
 
+/* The state is in memory. */
+static void loaded(struct sequence *q)
+{
+    struct metrics *metrics = q->svc->metrics;
+    q->n_read = q->n_start;
+    metrics_add(metrics, METRIC_STATES_LOADED, 1);
+    metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
+    metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
+    tell_start(q);
+}
+
 /* [thread: porter] */
 static void on_unpack(struct mail *m)
 {
     struct sequence *q = LIST_OWNER(m, struct sequence, mail);
-    struct metrics *metrics = q->svc->metrics;
     struct err *e = &q->load_error;
-    if (!sequence_must_end(q, clock_ns(), e) && unpack(q, e) == 0) {
-        metrics_add(metrics, METRIC_STATES_LOADED, 1);
-        metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
-        metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
-        tell_start(q);
-    }
+    if (!sequence_must_end(q, clock_ns(), e) && unpack(q, e) == 0)
+        loaded(q);
     free(q->blob);
     q->blob = NULL;
     worker_loaded_post(q->worker, q);
@@ -113,14 +132,47 @@ static void on_read(void *arg, const struct err *e, const struct store_state *st
         hand_over(&q->svc->porter, q, on_unpack);
 }
 
-void porter_load_post(struct sequence *q)
+static void read_post(struct sequence *q)
 {
     struct err *e = &q->load_error;
-    sequence_set_phase(q, SEQ_LOAD);
-    q->hop_ns = clock_ns();
     if (store_get_state(q->svc->options.store, q->record.name, q->record.version, true, on_read, q,
                         e) < 0)
         worker_loaded_post(q->worker, q);
+}
+
+static bool from_cache(struct sequence *q)
+{
+    struct cached_state s = {.state = q->state, .logits = q->logits};
+    if (!state_cache_get(q->svc->cache, q->record.sha256, q->model->rwkv_info, &s))
+        return false;
+    q->has_logits = s.has_logits;
+    q->n_start = s.n_tokens;
+    return true;
+}
+
+/* [thread: porter] */
+static void on_look(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct err *e = &q->load_error;
+    bool failed = sequence_must_end(q, clock_ns(), e) || make_room(q, e) < 0;
+    if (!failed && !from_cache(q)) {
+        read_post(q);
+        return;
+    }
+    if (!failed)
+        loaded(q);
+    worker_loaded_post(q->worker, q);
+}
+
+void porter_load_post(struct sequence *q)
+{
+    sequence_set_phase(q, SEQ_LOAD);
+    q->hop_ns = clock_ns();
+    if (q->svc->cache)
+        hand_over(&q->svc->porter, q, on_look);
+    else
+        read_post(q);
 }
 
 /* ---- save ---- */
@@ -158,91 +210,44 @@ static void write_origin(const struct sequence *q, struct buf *out)
     buf_puts(out, "}");
 }
 
-struct texts {
-    struct buf origin, norms, parents;
-};
-
-static void texts_fini(struct texts *t)
+static int put(struct sequence *q, struct buf *parents, struct buf *origin, struct err *e)
 {
-    buf_fini(&t->origin);
-    buf_fini(&t->norms);
-    buf_fini(&t->parents);
-}
-
-static void apply_change(const struct state_change *c, struct store_state *r)
-{
-    r->tags = c->tags ? c->tags : r->tags;
-    r->description = c->description;
-    r->pinned = c->set_pinned && c->pinned;
-    r->expires_ms = c->set_expires ? c->expires_ms : 0;
-}
-
-static int fill_record(const struct sequence *q, struct store_state *r, struct texts *t,
-                       struct err *e)
-{
-    const struct rwkv_info *info = q->model->rwkv_info;
-    *r = (struct store_state){
-        .n_layer = (uint32_t)info->n_layer,
-        .n_embd = (uint32_t)info->n_embd,
-        .head_size = (uint32_t)info->head_size,
-        .n_tokens = q->n_read,
-        .has_logits = q->has_logits,
-        .tags = "[]",
-    };
-    if (q->bake)
-        apply_change(&q->bake->change, r);
-    snprintf(r->name, sizeof r->name, "%s", q->save);
-    snprintf(r->model, sizeof r->model, "%s", q->model->name);
-    snprintf(r->fingerprint, sizeof r->fingerprint, "%s", info->fingerprint);
-    snprintf(r->weights_type, sizeof r->weights_type, "%s", q->model->weights_type);
-    buf_puts(&t->parents, "[");
-    if (q->used[0])
-        buf_printf(&t->parents, "\"%s\"", q->used);
-    buf_puts(&t->parents, "]");
-    write_origin(q, &t->origin);
-    state_record_norms(info, q->state, &t->norms);
-    r->parents = t->parents.data;
-    r->origin = t->origin.data;
-    r->norms = t->norms.data;
-    return t->parents.failed || t->origin.failed || t->norms.failed
-               ? err_set(e, ERR_NOMEM, "no memory for a state's record")
-               : 0;
-}
-
-static int pack_and_put(struct sequence *q, struct texts *t, struct err *e)
-{
-    struct store_state record;
-    void *blob = NULL;
-    if (fill_record(q, &record, t, e) < 0 ||
-        state_record_pack(q->model->rwkv_info, q->model->weights_type, q->n_read, q->state,
-                          q->has_logits ? q->logits : NULL, &blob, &q->blob_bytes, record.sha256,
-                          e) < 0)
-        return e->code;
-    record.bytes = q->blob_bytes;
     const struct store_write how = {
         .if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR,
         .if_revision = q->if_revision,
         .key = q->key,
         .request_sha256 = q->request_sha256};
-    int rc = store_put_state_take(q->svc->options.store, &record, blob, q->blob_bytes, &how,
-                                  on_saved, q, e);
-    if (rc < 0)
-        free(blob);
-    return rc;
+    buf_puts(parents, "[");
+    if (q->used[0])
+        buf_printf(parents, "\"%s\"", q->used);
+    buf_puts(parents, "]");
+    write_origin(q, origin);
+    if (parents->failed || origin->failed)
+        return err_set(e, ERR_NOMEM, "no memory for a state's record");
+    const struct state_put state = {.model = q->model,
+                                    .name = q->save,
+                                    .weights_type = q->model->weights_type,
+                                    .parents = parents->data,
+                                    .origin = origin->data,
+                                    .state = q->state,
+                                    .logits = q->has_logits ? q->logits : NULL,
+                                    .n_tokens = q->n_read,
+                                    .change = q->bake ? &q->bake->change : NULL};
+    return state_put(q->svc, &state, &how, on_saved, q, e);
 }
 
 /* [thread: porter] */
 static void on_pack(struct mail *m)
 {
     struct sequence *q = LIST_OWNER(m, struct sequence, mail);
-    struct texts t;
+    struct buf parents, origin;
     struct err e = {0};
-    buf_init(&t.origin, 4096);
-    buf_init(&t.norms, 1u << 20);
-    buf_init(&t.parents, 256);
+    buf_init(&parents, 256);
+    buf_init(&origin, 4096);
     /* What nobody waits for any more is not kept. Done well, q is the store's. */
-    bool failed = sequence_must_end(q, clock_ns(), &e) || pack_and_put(q, &t, &e) < 0;
-    texts_fini(&t);
+    bool failed = sequence_must_end(q, clock_ns(), &e) || put(q, &parents, &origin, &e) < 0;
+    buf_fini(&parents);
+    buf_fini(&origin);
     if (failed)
         sequence_end(q, &e);
 }

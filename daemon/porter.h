@@ -1,7 +1,8 @@
 /* The thread that carries states between the store and the workers: checks their SHA-256, unpacks,
  * packs and hashes them, so that neither a batch nor the database waits for that.
  *
- *     load: worker -> store (reads) -> porter (checks, unpacks) -> worker's batch
+ *     load: worker -> porter (copies out of the cache) -> worker's batch; if it is not there:
+ *           worker -> porter -> store (reads) -> porter (checks, unpacks) -> worker's batch
  *     save: worker -> porter (packs, hashes) -> store (commits) -> the call ends
  *
  * A state that is damaged (422) ends its call; nothing else ever takes its place. */

@@ -30,10 +30,13 @@ int service_new(const struct service_options *o, struct service **out, struct er
     struct service *s = calloc(1, sizeof *s);
     struct worker **workers = calloc(n, sizeof *workers);
     struct metrics *metrics = metrics_new();
-    if (!s || !workers || !metrics || pthread_mutex_init(&s->lock, NULL) != 0) {
+    struct state_cache *cache = o->state_cache ? state_cache_new(o->state_cache) : NULL;
+    bool whole = s && workers && metrics && (cache || !o->state_cache);
+    if (!whole || pthread_mutex_init(&s->lock, NULL) != 0) {
         free(s);
         free(workers);
         metrics_free(metrics);
+        state_cache_free(cache);
         return err_set(e, ERR_NOMEM, "no memory for the service");
     }
     pthread_cond_init(&s->idle, NULL);
@@ -41,6 +44,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
     s->options.max_sequences = o->max_sequences ? o->max_sequences : 32;
     s->options.park_ns = o->park_ns ? o->park_ns : (uint64_t)30 * 1000000000u;
     s->metrics = metrics;
+    s->cache = cache;
     s->workers = workers;
     list_init(&s->drained.link);
     list_init(&s->claims);
@@ -52,6 +56,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
         pthread_cond_destroy(&s->idle);
         pthread_mutex_destroy(&s->lock);
         metrics_free(metrics);
+        state_cache_free(cache);
         free(workers);
         free(s);
         return e->code;
@@ -83,6 +88,7 @@ void service_free(struct service *s)
     pthread_cond_destroy(&s->idle);
     pthread_mutex_destroy(&s->lock);
     metrics_free(s->metrics);
+    state_cache_free(s->cache);
     free(s->workers);
     free(s);
 }

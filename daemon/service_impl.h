@@ -15,6 +15,7 @@
 #include "daemon/porter.h"
 #include "daemon/registry.h"
 #include "daemon/service.h"
+#include "daemon/state_cache.h"
 #include "store/store.h"
 
 #define MAX_PROMPT (16u * 1024 * 1024) /* tokens */
@@ -28,12 +29,14 @@ struct service_options {
     struct loop *loop;
     size_t max_sequences; /* stepped together, per model; 0 = 32 */
     size_t max_queue;     /* waiting, per model */
+    size_t state_cache;   /* bytes of states kept in memory; 0 = none */
     uint64_t park_ns;     /* a stream that stays full so long ends its request; 0 = 30 s */
 };
 
 struct service {
     struct service_options options; /* set once */
     struct metrics *metrics;
+    struct state_cache *cache; /* NULL: off */
     struct porter porter;
     struct guider guider;
     struct worker **workers; /* [registry->n] */

@@ -115,6 +115,27 @@ static void write_store(const struct service *s, struct buf *out)
         metrics_write_one(out, rows[i].type, rows[i].metric, rows[i].help, NULL, rows[i].value);
 }
 
+static void write_cache(const struct service *s, struct buf *out)
+{
+    struct state_cache_stats st = {0};
+    if (s->cache)
+        state_cache_get_stats(s->cache, &st);
+    const struct {
+        const char *type, *metric, *help;
+        double value;
+    } rows[] = {
+        {"gauge", "state_cache_states", "States held in memory", (double)st.entries},
+        {"gauge", "state_cache_bytes", "Bytes of these", (double)st.bytes},
+        {"gauge", "state_cache_limit_bytes", "What these may come to; 0: off", (double)st.limit},
+        {"counter", "state_cache_hits_total", "States that were found in memory", (double)st.hits},
+        {"counter", "state_cache_misses_total", "States that had to be read", (double)st.misses},
+        {"counter", "state_cache_evicted_total", "States that had to make room",
+         (double)st.evicted},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        metrics_write_one(out, rows[i].type, rows[i].metric, rows[i].help, NULL, rows[i].value);
+}
+
 int service_metrics(struct service *s, struct buf *out)
 {
     metrics_write(s->metrics, out);
@@ -123,5 +144,6 @@ int service_metrics(struct service *s, struct buf *out)
     write_worker(s, out, "sequences_active", "Sequences in the batch", pick_active);
     write_worker(s, out, "sequences_parked", "Of these waiting for their clients", pick_parked);
     write_store(s, out);
+    write_cache(s, out);
     return out->failed ? ERR_NOMEM : 0;
 }

@@ -228,6 +228,62 @@ static void test_get_list_delete(void **state)
     host_free(h);
 }
 
+/* From memory as from the store, bit for bit; what was saved is there already; small limits work. */
+static void test_cache(void **state)
+{
+    (void)state;
+    enum { STATES = 6, N = 9 };
+    uint32_t ids[40], want[N];
+    struct state_cache_stats st;
+    char name[8];
+    some_ids(31, ids, 40);
+    for (int limited = 0; limited < 2; limited++) {
+        struct oracle *o = oracle_new(RAND_A);
+        size_t one = (rwkv_state_floats(o->info) + o->info->n_vocab) * sizeof(float) + 400;
+        const struct service_options with = {.max_queue = 64,
+                                             .state_cache = limited ? 3 * one : STATES * one};
+        struct host *h = host_new(one_model, 1, &with);
+        for (size_t i = 0; i < STATES; i++) {
+            snprintf(name, sizeof name, "s%zu", i);
+            call_unref(&bake(h, "a", name, NULL, ids + i, 20, 0)->call);
+        }
+        for (size_t round = 0; round < 2; round++)
+            for (size_t i = 0; i < STATES; i++) {
+                snprintf(name, sizeof name, "s%zu", i);
+                struct completion *c = ask_from(h, "a", name, NULL, ids + 30, i % 2, N);
+                oracle_reset(o);
+                oracle_feed(o, ids + i, 20);
+                oracle_feed(o, ids + 30, i % 2);
+                oracle_sample(o, &c->sampling, N, want, false);
+                struct answer *a = complete(h, c, 0);
+                expect_ids(a, want, N);
+                assert_int_equal(c->timings.cache_n, 20);
+                assert_int_equal(c->timings.prompt_n, i % 2);
+                answer_free(a);
+                call_unref(&c->call);
+            }
+        state_cache_get_stats(h->svc->cache, &st);
+        assert_int_equal(st.hits + st.misses, 2 * STATES);
+        assert_int_equal(st.hits, limited ? 0 : 2 * STATES); /* in turn, least recently used */
+        assert_int_equal(st.entries, limited ? 3 : STATES);
+        host_restart(h, one_model, 1, &with);
+        for (int k = 0; k < 2; k++) {
+            struct completion *c = ask_from(h, "a", "s5", NULL, NULL, 0, 1);
+            answer_free(complete(h, c, 0));
+            call_unref(&c->call);
+        }
+        state_cache_get_stats(h->svc->cache, &st);
+        assert_int_equal(st.misses, 1); /* read once, then in memory */
+        assert_int_equal(st.hits, 1);
+        call_unref(&state_op(h, STATE_DELETE, "s5", 0)->call);
+        struct completion *c = ask_from(h, "a", "s5", NULL, NULL, 0, 1);
+        answer_free(complete(h, c, ERR_STATE_NOT_FOUND));
+        call_unref(&c->call);
+        oracle_free(o);
+        host_free(h);
+    }
+}
+
 /* ---- states put into the store by other hands ---- */
 
 struct put {
@@ -478,6 +534,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bake_and_go_on),  cmocka_unit_test(test_save_and_go_on_with_nothing),
         cmocka_unit_test(test_stop_goes_back),  cmocka_unit_test(test_wrong_states),
+        cmocka_unit_test(test_cache),
         cmocka_unit_test(test_get_list_delete), cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_without_logits),  cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_forks),           cmocka_unit_test(test_waiting_for_a_place),
