@@ -1,4 +1,5 @@
 /* What adds versions of states: POST /v1/states, .../append, .../fork, .../rollback. */
+#include "api/sse.h"
 #include "api/states.h"
 
 #include <stdio.h>
@@ -7,16 +8,21 @@
 
 /* ---- answers ---- */
 
+static void write_read(struct jw *w, const struct state_call *c)
+{
+    jw_object(w, NULL);
+    write_state_fields(w, &c->states[0]);
+    write_timings(w, "timings", &c->timings);
+    jw_end_object(w);
+}
+
 static int finish_read(struct req *r, struct err *e)
 {
     const struct state_call *c = states_call_of(r);
     struct jw w;
     if (states_reply_record(r, 201, &w, e) < 0)
         return e->code;
-    jw_object(&w, NULL);
-    write_state_fields(&w, &c->states[0]);
-    write_timings(&w, "timings", &c->timings);
-    jw_end_object(&w);
+    write_read(&w, c);
     return 0;
 }
 
@@ -29,6 +35,41 @@ static int finish_copy(struct req *r, struct err *e)
     return 0;
 }
 
+/* A stream: events of progress, then the record. */
+static void stream_record(struct req *r, size_t source, const void *record, size_t bytes)
+{
+    struct prompt_progress p;
+    struct jw w = {&r->out, false};
+    (void)source;
+    memcpy(&p, record, bytes < sizeof p ? bytes : sizeof p);
+    sse_begin(&r->out);
+    jw_object(&w, NULL);
+    jw_object(&w, "prompt_progress");
+    jw_uint(&w, "total", p.total);
+    jw_uint(&w, "cache", p.cache);
+    jw_uint(&w, "processed", p.processed);
+    jw_number(&w, "time_ms", p.time_ms);
+    jw_end_object(&w);
+    jw_end_object(&w);
+    sse_end(&r->out);
+}
+
+static int finish_stream(struct req *r, struct err *e)
+{
+    const struct state_call *c = states_call_of(r);
+    struct jw w = {&r->out, false};
+    if (c->n_states != 1)
+        return err_set(e, ERR_INTERNAL, "the store gave no record");
+    if (c->replayed) /* nothing was sent yet */
+        req_reply_header(r, "Idempotent-Replayed", "true");
+    sse_begin(&r->out);
+    write_read(&w, c);
+    sse_end(&r->out);
+    sse_done(&r->out);
+    return 0;
+}
+
+static const struct task stream_task = {stream_record, states_no_end, finish_stream, NULL, true};
 static const struct task read_task = {states_no_record, states_no_end, finish_read, NULL, false};
 static const struct task copy_task = {states_no_record, states_no_end, finish_copy, NULL, false};
 
@@ -47,7 +88,7 @@ static int submit_body(struct req *r, struct state_call *c, const struct task *t
     json_decref(o);
     if (rc == 0)
         rc = precondition_key(r, &c->write, e);
-    return states_submit(r, c, t, rc, e);
+    return states_submit(r, c, c->progress ? &stream_task : t, rc, e);
 }
 
 static int decode_source(struct req *r, const json_t *o, struct state_call *c, struct err *e)
@@ -62,6 +103,8 @@ static int decode_source(struct req *r, const json_t *o, struct state_call *c, s
         return err_set_param(e, ERR_INVALID, "text", "text is not a string");
     if (tokens && !json_is_array(tokens))
         return err_set_param(e, ERR_INVALID, "tokens", "tokens is not an array of token ids");
+    if (decode_bool(o, "stream", &c->progress, e) < 0)
+        return e->code;
     int rc = prompt_ids(r, c->model, text ? text : tokens, text ? "text" : "tokens", &c->prompt,
                         &c->n_prompt, e);
     if (rc == 0 && !c->n_prompt)

@@ -112,7 +112,9 @@ static void on_reload(void *arg)
 static int open_parts(struct server *s, struct err *e)
 {
     const struct config *c = &s->config;
-    struct store_options store = {.dir = c->data};
+    struct store_options store = {.dir = c->data,
+                                  .max_states = c->max_states,
+                                  .max_bytes = c->max_state_bytes};
     struct registry_options models = {.models = c->models,
                                       .n_models = c->n_models,
                                       .name = c->name,

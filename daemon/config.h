@@ -42,6 +42,7 @@ struct config {
     uint64_t http_threads, max_connections, idle_seconds;
     uint64_t state_cache; /* bytes */
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
+    uint64_t max_states, max_state_bytes; /* 0: any */
 };
 
 /* Fills c from argv[1..], the environment and the file. 0; 1 when help was asked for (c->help says

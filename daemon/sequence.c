@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROGRESS_NS 50000000u /* between two records of a bake's progress */
+
 #define MAY(phase) (1u << (phase))
 
 /* Row: from; bits: to. */
@@ -274,6 +276,21 @@ int sequence_resume(struct sequence *q, struct err *e)
     return sample(q, e);
 }
 
+/* At the start, at the end, and now and then in between. */
+static void tell_progress(struct sequence *q)
+{
+    uint64_t now = clock_ns();
+    bool within = q->fed > 0 && q->fed < q->n_prompt;
+    if (!q->bake || !q->bake->progress || (within && now - q->told_ns < PROGRESS_NS))
+        return;
+    const struct prompt_progress p = {.total = q->n_start + q->n_prompt,
+                                      .cache = q->n_start,
+                                      .processed = q->n_start + q->fed,
+                                      .time_ms = (double)(now - q->begun_ns) * 1e-6};
+    q->told_ns = now;
+    stream_push(&q->call->stream, &p, sizeof p); /* one that does not fit is left out */
+}
+
 /* The whole prompt has been read. */
 static int prompt_done(struct sequence *q, struct err *e)
 {
@@ -299,6 +316,7 @@ int sequence_start(struct sequence *q, struct err *e)
         q->n_prompt = 1;
         q->echo = false;
     }
+    tell_progress(q);
     return 0;
 }
 
@@ -374,5 +392,6 @@ int sequence_advance(struct sequence *q, size_t n, const float *all, struct err 
     q->has_logits = true;
     q->fed += n;
     metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    tell_progress(q);
     return q->fed == q->n_prompt ? prompt_done(q, e) : 0;
 }

@@ -98,6 +98,7 @@ struct sequence {
     enum finish finish;
     uint64_t predicted;
     struct embedder embedder;                               /* embeddings only */
+    uint64_t told_ns; /* the last record of progress */
     uint64_t begun_ns, prompt_done_ns, token_ns, parked_ns; /* 0: not yet, not parked */
 
     /* between the store, the porter and the worker */

@@ -222,6 +222,15 @@ struct state_change {
     int64_t expires_ms; /* 0: never */
 };
 
+/* One record in the stream of a bake or an append that asked for progress: at the start, at the end, and
+ * now and then in between. One that finds the stream full is left out. */
+struct prompt_progress {
+    uint64_t total;     /* tokens that the state will have read */
+    uint64_t cache;     /* of these, what it had read before */
+    uint64_t processed; /* of these, read so far */
+    double time_ms;     /* since reading began */
+};
+
 /* How a request that adds a version meets what is there already. */
 struct state_write {
     bool new_version;        /* if the name exists, add a version (else 409) */
@@ -257,6 +266,7 @@ struct state_call {
     const struct model_info *model; /* BAKE, APPEND */
     uint32_t *prompt;               /* BAKE, APPEND: token ids to read, no token is sampled */
     size_t n_prompt;
+    bool progress;              /* BAKE, APPEND: tell about it in the stream */
     char *base_state;           /* BAKE: start from this one; NULL: the zero state */
     struct state_write write;   /* of a write; PATCH, DELETE: if_revision only */
     struct state_change change; /* of all writes but DELETE */
