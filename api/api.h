@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct api;
 struct service;
@@ -26,7 +27,12 @@ struct api_options {
     bool open_metrics;     /* GET /metrics wants no key */
     const char *origins;   /* that browsers may call from (cors.h); NULL: only our own */
     const char *hosts;     /* names that requests may call this host; NULL: any */
-    bool keep_half_open;   /* a waiting client that has shut down its sending side is not gone */
+    uint64_t rate_requests, rate_tokens; /* a minute and caller (limits.h); 0: any number */
+    unsigned body_s;                     /* a body may take this long to come; 0 = 240 */
+    size_t max_headers;                  /* bytes of request line and headers; 0 = 64 KiB */
+    unsigned connections_per_address;    /* 0: any number */
+    bool log_bodies;                     /* what clients send goes to the log: for debugging */
+    bool keep_half_open; /* a waiting client that has shut down its sending side is not gone */
 };
 
 int api_start(struct service *s, const struct api_options *o, struct api **out, struct err *e)

@@ -7,6 +7,7 @@
  * resumes it (req.h). */
 #include "api/http.h"
 
+#include "api/gate.h"
 #include "api/json.h"
 #include "api/route.h"
 #include "api/sse.h"
@@ -20,7 +21,6 @@
 
 #define DRAIN_LIMIT  ((uint64_t)64 << 20) /* bytes of a refused body that are read all the same */
 #define BODIES_LIMIT ((size_t)256 << 20)  /* bytes of all bodies at once; beyond it 503 */
-#define BODY_SECONDS 240 /* that a body may take to come, beyond the time for headers */
 #define STREAM_BLOCK 16384
 
 /* ---- answers ---- */
@@ -37,8 +37,11 @@ static void add_headers(struct req *r, struct MHD_Response *m)
         MHD_add_response_header(m, r->reply.headers[i].name, r->reply.headers[i].value);
     if (r->reply.status == 401)
         MHD_add_response_header(m, "WWW-Authenticate", "Bearer realm=\"dreamstate\"");
-    if (r->reply.status == 429 || r->reply.status == 503)
-        MHD_add_response_header(m, "Retry-After", "1");
+    if (r->reply.status == 429 || r->reply.status == 503) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", r->reply.retry_s ? r->reply.retry_s : 1);
+        MHD_add_response_header(m, "Retry-After", seconds);
+    }
     if (r->close || atomic_load(&r->api->quiet))
         MHD_add_response_header(m, "Connection", "close");
     cors_add_headers(&r->api->origins, r->conn, r->preflight, m);
@@ -82,6 +85,7 @@ static enum MHD_Result answer(struct req *r)
         err_set(&r->err, ERR_NOMEM, "no memory for the answer");
         return answer_error(r);
     }
+    r->sent_bytes = r->reply.still ? r->reply.still_bytes : r->reply.body.len;
     if (r->reply.still) {
         m = from_still(r);
     } else {
@@ -109,7 +113,7 @@ static enum MHD_Result answer_error(struct req *r)
     r->reply.location[0] = 0;
     r->reply.n_headers = 0;
     buf_reset(&r->reply.body);
-    json_error_body(&r->reply.body, &r->err);
+    json_error_body(&r->reply.body, &r->err, r->id);
     return r->reply.body.failed ? MHD_NO : answer(r);
 }
 
@@ -135,7 +139,7 @@ static bool fill_out(struct req *r, ssize_t *code)
     case PUMP_END:
         r->out_last = true;
         if (r->err.code)
-            sse_error(&r->out, &r->err);
+            sse_error(&r->out, &r->err, r->id);
         break;
     case PUMP_DATA:
         break;
@@ -163,6 +167,7 @@ static ssize_t on_read(void *cls, uint64_t pos, char *buf, size_t max)
         n = max;
     memcpy(buf, r->out.data + r->out_at, n);
     r->out_at += n;
+    r->sent_bytes += n;
     return (ssize_t)n;
 }
 
@@ -228,12 +233,22 @@ static void drop_body(struct req *r)
     buf_fini(&r->body);
 }
 
+/* For debugging, where the operator asks for it: the beginning of what was sent. */
+static void log_body(struct req *r)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "%s", r->body.data);
+    LOG(service_log(r->svc), LOG_INFO, "body", LOG_STR("id", r->id), LOG_STR("text", text));
+}
+
 static enum MHD_Result on_whole(struct req *r)
 {
     if (r->handled)
         return advance(r);
     r->handled = true;
     set_busy(r, true);
+    if (r->api->opt.log_bodies && r->body.len)
+        log_body(r);
     if (!r->err.code && !r->preflight)
         r->route->handle(r, &r->err);
     drop_body(r);
@@ -334,40 +349,8 @@ static int check_framing(struct req *r, const char *method, const char *version,
     return 0;
 }
 
-/* The key that a request brings, NULL for none. */
-static const char *given_key(struct req *r)
-{
-    const char *h = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Authorization");
-    if (h && !strncasecmp(h, "Bearer ", 7)) {
-        h += 7 + strspn(h + 7, " ");
-        return h;
-    }
-    return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "X-Api-Key");
-}
-
-/* Who asks, and may they? A path that is not served wants a key too: nothing is told without one. */
-static int check_caller(struct req *r)
-{
-    struct api *a = r->api;
-    struct err e = {0};
-    enum scope scope = r->route ? r->route->scope : SCOPE_READ;
-    if (scope == SCOPE_OPEN || r->preflight)
-        return 0;
-    const char *host = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Host");
-    const char *key = a->auth ? given_key(r) : NULL;
-    bool open = a->opt.open_metrics && r->route && r->route->handle == handle_metrics;
-    if (!cors_host_allowed(&a->hosts, host))
-        err_set(&e, ERR_PERMISSION, "this host is not called '%.80s' (--allowed-hosts)",
-                host ? host : "");
-    else if (a->auth && !open &&
-             auth_check(a->auth, key, key ? strlen(key) : 0, &r->grant, &e) == 0 && r->route)
-        auth_allow(&r->grant, scope, &e);
-    if (e.code)
-        r->err = e;
-    return e.code;
-}
-
-static void watch_headers(struct req *r, uint64_t since_ns)
+/* due_ns: 0, or when the next headers or, with body, the body must have come. */
+static void watch(struct req *r, uint64_t due_ns, bool body)
 {
     const union MHD_ConnectionInfo *i =
         MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -375,7 +358,8 @@ static void watch_headers(struct req *r, uint64_t since_ns)
     if (!c)
         return;
     pthread_mutex_lock(&r->api->lock);
-    c->since_ns = since_ns;
+    c->due_ns = due_ns;
+    memcpy(c->id, body ? r->id : "", body ? sizeof c->id : 1);
     pthread_mutex_unlock(&r->api->lock);
 }
 
@@ -400,14 +384,15 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
     list_push(&a->reqs, &r->link);
     pthread_mutex_unlock(&a->lock);
     make_id(r);
+    snprintf(r->method, sizeof r->method, "%s", method);
     r->head = strcmp(method, "HEAD") == 0;
-    watch_headers(r, r->received_ns + BODY_SECONDS * UINT64_C(1000000000));
+    watch(r, r->received_ns + a->opt.body_s * UINT64_C(1000000000), true);
     r->route = route_find(r, method, origin_form(url), &r->err);
     if (r->err.code == ERR_METHOD && !strcmp(method, "OPTIONS")) {
         r->preflight = true;
         r->err = (struct err){0};
     }
-    check_caller(r);
+    gate_check(r);
     r->max_body = r->route ? r->route->max_body : 0;
     if (r->max_body > a->opt.max_body)
         r->max_body = a->opt.max_body;
@@ -452,18 +437,8 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *conn, const ch
     if (*upload_bytes)
         return on_body(r, upload, upload_bytes);
     if (!r->handled)
-        watch_headers(r, 0);
+        watch(r, 0, false);
     return on_whole(r);
-}
-
-static void count(struct req *r, bool sent)
-{
-    const char *pattern = r->route ? r->route->pattern : "other";
-    int status = sent && r->reply.status ? r->reply.status : err_http(ERR_CANCELLED);
-    double seconds = (double)(clock_ns() - r->received_ns) * 1e-9;
-    service_count_http(r->svc, pattern, status, seconds);
-    LOG(service_log(r->svc), LOG_DEBUG, "request", LOG_STR("id", r->id), LOG_STR("route", pattern),
-        LOG_INT("status", status), LOG_NUM("seconds", seconds));
 }
 
 void http_on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
@@ -475,14 +450,15 @@ void http_on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     if (!r)
         return;
     *con_cls = NULL;
-    watch_headers(r, clock_ns());
+    watch(r, clock_ns() + a->header_ns, false);
     pthread_mutex_lock(&r->lock);
     r->conn = NULL;
     pthread_mutex_unlock(&r->lock);
     /* Also lets go of streams that still wait: their wake-up must not come after this request. */
     req_cancel(r);
     if (r->handled)
-        count(r, toe == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+        gate_close(r, toe == MHD_REQUEST_TERMINATED_COMPLETED_OK ? r->reply.status
+                                                                 : err_http(ERR_CANCELLED));
     drop_body(r);
     set_busy(r, false);
     pthread_mutex_lock(&a->lock);
@@ -503,7 +479,7 @@ void http_on_connection(void *cls, struct MHD_Connection *conn, void **context,
         if (!i || !(c = calloc(1, sizeof *c)))
             return;
         c->fd = i->connect_fd;
-        c->since_ns = clock_ns();
+        c->due_ns = clock_ns() + a->header_ns;
         *context = c;
         pthread_mutex_lock(&a->lock);
         list_push(&a->conns, &c->link);

@@ -4,6 +4,7 @@
 
 #include "api/api.h"
 #include "api/cors.h"
+#include "api/limits.h"
 #include "api/req.h"
 
 struct api {
@@ -13,6 +14,7 @@ struct api {
     struct api_options opt;
     struct auth *auth; /* NULL: everybody may do everything */
     struct word_list origins, hosts;
+    struct limits *limits;
     uint64_t header_ns;       /* a request's headers may take this long to come */
     atomic_size_t body_bytes; /* of request bodies held now */
     atomic_bool quiet;        /* no new connections; answers close theirs */
@@ -28,8 +30,9 @@ struct api {
 struct conn {
     struct list link;
     int fd;
-    bool ended;        /* guard: api.lock; at the last look its client had closed its side */
-    uint64_t since_ns; /* guard: api.lock; 0 while a request is worked on; may lie ahead */
+    bool ended;      /* guard: api.lock; at the last look its client had closed its side */
+    char id[65];     /* guard: api.lock; of the request whose body is on its way; "" */
+    uint64_t due_ns; /* guard: api.lock; what is on its way must be there; 0: nothing is */
 };
 
 /* MHD's callbacks; cls is the struct api. */

@@ -376,7 +376,7 @@ void jw_base64(struct jw *w, const char *key, const void *p, size_t bytes)
     buf_append(w->b, "\"", 1);
 }
 
-void json_error_body(struct buf *b, const struct err *e)
+void json_error_body(struct buf *b, const struct err *e, const char *request_id)
 {
     struct jw w = {b, false};
     jw_object(&w, NULL);
@@ -385,6 +385,8 @@ void json_error_body(struct buf *b, const struct err *e)
     jw_string(&w, "type", err_type_name(e->code));
     jw_string(&w, "param", e->param[0] ? e->param : NULL);
     jw_string(&w, "code", err_code_name(e->code));
+    if (request_id)
+        jw_string(&w, "request_id", request_id);
     jw_end_object(&w);
     jw_end_object(&w);
 }

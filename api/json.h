@@ -79,7 +79,7 @@ void jw_raw(struct jw *w, const char *key, const char *json, size_t bytes);
 /* A quoted string: control characters escaped, bytes that are not UTF-8 written as U+FFFD. */
 void json_quote(struct buf *b, const char *p, size_t bytes);
 
-/* {"error": {...}} */
-void json_error_body(struct buf *b, const struct err *e);
+/* {"error": {...}}; request_id: NULL, or what error.request_id says */
+void json_error_body(struct buf *b, const struct err *e, const char *request_id);
 
 #endif

@@ -35,6 +35,7 @@ struct req;
 
 struct reply {
     int status;
+    unsigned retry_s;  /* Retry-After of a 429 or 503; 0 = 1 */
     const char *type;  /* Content-Type; NULL: application/json */
     const char *cache; /* Cache-Control; NULL: no-store */
     struct buf body;
@@ -83,10 +84,14 @@ struct req {
     const struct route *route;
     bool head; /* HEAD: the answer's body is not sent */
     uint64_t received_ns;
-    char id[65];                  /* X-Request-Id */
+    char id[65]; /* X-Request-Id */
+    char method[12];
+    char address[48];             /* of the other side */
+    char caller[72];              /* whose limits count: "key NAME", or an address */
     struct grant grant;           /* of the key that asks; grant.name "" where none is wanted */
     char params[REQ_PARAMS][256]; /* decoded path parameters */
     struct buf body;
+    uint64_t sent_bytes;        /* of the answer's body */
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
     size_t body_counted;        /* in the server's count of body bytes */
     bool handled, close;        /* its handler has run; the connection ends behind its answer */

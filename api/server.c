@@ -1,6 +1,7 @@
 /* The listening socket, MHD's threads, the sweep for clients that left, the orderly end. */
 #include "api/http.h"
 
+#include "api/json.h"
 #include "daemon/base/clock.h"
 #include "daemon/log.h"
 
@@ -27,6 +28,29 @@ static bool conn_ended(const struct conn *c)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
+/* The body did not come in time. MHD answers nothing while a body is on its way, so this is written
+ * past it; the connection ends behind it. [locked: a->lock] */
+static void tell_late(struct api *a, struct conn *c)
+{
+    struct err e;
+    struct buf body, all;
+    buf_init(&body, 1024);
+    buf_init(&all, 2048);
+    err_set(&e, ERR_TIMEOUT, "the body did not come within %u s", a->opt.body_s);
+    json_error_body(&body, &e, c->id);
+    buf_printf(
+        &all,
+        "HTTP/1.1 408 Request Timeout\r\nX-Request-Id: %s\r\n"
+        "Content-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+        c->id, body.len, body.data ? body.data : "");
+    if (!all.failed && !body.failed &&
+        send(c->fd, all.data, all.len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        LOG(service_log(a->svc), LOG_DEBUG, "late", LOG_STR("id", c->id));
+    buf_fini(&body);
+    buf_fini(&all);
+    c->id[0] = 0;
+}
+
 /* Closes connections whose request does not come in time, or, after one look's grace, will not
  * come. */
 static void sweep_conns(struct api *a)
@@ -38,8 +62,10 @@ static void sweep_conns(struct api *a)
     LIST_FOR_EACH(n, &a->conns)
     {
         struct conn *c = LIST_OWNER(n, struct conn, link);
-        bool late = c->since_ns && now > c->since_ns && now - c->since_ns > a->header_ns;
-        bool ended = c->since_ns && conn_ended(c);
+        bool late = c->due_ns && now > c->due_ns;
+        bool ended = c->due_ns && conn_ended(c);
+        if (late && c->id[0])
+            tell_late(a, c);
         if (late || (ended && c->ended))
             shutdown(c->fd, SHUT_RDWR);
         c->ended = ended;
@@ -142,6 +168,10 @@ static void set_defaults(struct api *a, const struct api_options *o)
         a->opt.max_body = (size_t)16 << 20;
     if (!a->opt.timeout_s)
         a->opt.timeout_s = 60;
+    if (!a->opt.body_s)
+        a->opt.body_s = 240;
+    if (!a->opt.max_headers)
+        a->opt.max_headers = 65536;
     if (!a->opt.grace_ms)
         a->opt.grace_ms = 5000;
     if (!a->opt.connections)
@@ -159,10 +189,11 @@ static int start_mhd(struct api *a, struct err *e)
         http_on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, a, MHD_OPTION_LISTEN_SOCKET,
         a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)a->opt.threads,
         MHD_OPTION_CONNECTION_LIMIT, a->opt.connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        a->opt.timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-        MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 0,
-        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION,
-        http_on_connection, a, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
+        a->opt.timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT, a->opt.connections_per_address,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, a->opt.max_headers, MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED,
+        http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, a,
+        MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
     return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
 }
 
@@ -173,8 +204,13 @@ static int open_gates(struct api *a, struct err *e)
         word_list_init(&a->origins, a->opt.origins, e) < 0 ||
         word_list_init(&a->hosts, a->opt.hosts, e) < 0 || cors_check_origins(&a->origins, e) < 0)
         return e->code;
+    if (!(a->limits = limits_new()))
+        return err_set(e, ERR_NOMEM, "no memory for the limits");
     if (a->auth)
         LOG(log, LOG_INFO, "api_keys", LOG_INT("keys", auth_count(a->auth)));
+    if (a->opt.log_bodies)
+        LOG(log, LOG_WARN, "bodies_logged",
+            LOG_STR("why", "--log-bodies yes: what clients send stands in this log"));
     return 0;
 }
 
@@ -287,6 +323,7 @@ void api_stop(struct api *a)
     if (a->listen_fd >= 0)
         close(a->listen_fd);
     auth_close(a->auth);
+    limits_free(a->limits);
     word_list_fini(&a->origins);
     word_list_fini(&a->hosts);
     pthread_cond_destroy(&a->idle);

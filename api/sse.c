@@ -17,9 +17,9 @@ void sse_done(struct buf *out)
     buf_puts(out, "data: [DONE]\n\n");
 }
 
-void sse_error(struct buf *out, const struct err *e)
+void sse_error(struct buf *out, const struct err *e, const char *request_id)
 {
     sse_begin(out);
-    json_error_body(out, e);
+    json_error_body(out, e, request_id);
     sse_end(out);
 }

@@ -14,6 +14,6 @@
 void sse_begin(struct buf *out);
 void sse_end(struct buf *out);
 void sse_done(struct buf *out);
-void sse_error(struct buf *out, const struct err *e);
+void sse_error(struct buf *out, const struct err *e, const char *request_id);
 
 #endif

@@ -93,7 +93,7 @@ static void reply_beyond(struct req *r, const struct data *d)
                   (unsigned long long)d->total);
     req_reply_json(r, err_http(e.code));
     req_reply_header(r, "Content-Range", "bytes */%llu", (unsigned long long)d->total);
-    json_error_body(&r->reply.body, &e);
+    json_error_body(&r->reply.body, &e, r->id);
 }
 
 static int reply_bytes(struct req *r, const struct data *d, struct err *e)

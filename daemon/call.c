@@ -14,6 +14,8 @@ int call_init(struct call *c, void (*free_fn)(struct call *c))
 {
     atomic_init(&c->refs, 1);
     atomic_init(&c->cancel, false);
+    atomic_init(&c->tokens_read, 0);
+    atomic_init(&c->tokens_made, 0);
     c->received_ns = clock_ns();
     c->free = free_fn;
     return stream_init(&c->stream, STREAM_LIMIT);

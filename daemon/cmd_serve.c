@@ -135,6 +135,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .max_sequences = c->max_sequences,
                                       .max_queue = c->max_queue,
                                       .state_cache = c->state_cache,
+                                      .request_ns = c->request_seconds * 1000000000u,
                                       .park_ns = c->park_seconds * 1000000000u};
     if (service_new(&service, &s->service, e) < 0)
         return e->code;
@@ -149,6 +150,12 @@ static int open_parts(struct server *s, struct err *e)
                                .open_metrics = !strcmp(c->metrics, "everybody"),
                                .origins = c->cors_origins,
                                .hosts = c->allowed_hosts,
+                               .rate_requests = c->rate_requests,
+                               .rate_tokens = c->rate_tokens,
+                               .body_s = (unsigned)c->body_seconds,
+                               .max_headers = c->max_headers,
+                               .connections_per_address = (unsigned)c->max_connections_per_address,
+                               .log_bodies = !strcmp(c->log_bodies, "yes"),
                                .keep_half_open = !strcmp(c->half_open, "waiting")};
     return api_start(s->service, &http, &s->api, e);
 }

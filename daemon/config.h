@@ -27,20 +27,22 @@ struct config {
     char *config;                    /* the file that was read; NULL: none */
     char *models[CONFIG_MAX_MODELS]; /* "FILE" or "NAME=FILE" */
     size_t n_models;
-    char *name;         /* of the model, when there is one; NULL: from its file */
-    char *vocab;        /* NULL: see registry.h */
-    char *listen;       /* "HOST:PORT" as given */
-    char host[64];      /* out of listen */
-    char *data;         /* directory of the store */
-    char *weights_type; /* "f32", ...; NULL: as the file has it */
+    char *name;          /* of the model, when there is one; NULL: from its file */
+    char *vocab;         /* NULL: see registry.h */
+    char *listen;        /* "HOST:PORT" as given */
+    char host[64];       /* out of listen */
+    char *data;          /* directory of the store */
+    char *weights_type;  /* "f32", ...; NULL: as the file has it */
     char *chat_template; /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
     char *api_keys, *api_key; /* NULL: none */
-    char *metrics, *cors_origins, *allowed_hosts;
+    char *log_bodies, *metrics, *cors_origins, *allowed_hosts;
     uint64_t port;    /* out of listen; 0: any free one */
     uint64_t threads; /* for the models' arithmetic; 0: one a processor */
-    uint64_t http_threads, max_connections, idle_seconds;
     uint64_t state_cache; /* bytes */
+    uint64_t http_threads, max_connections, max_connections_per_address, max_headers;
+    uint64_t idle_seconds, body_seconds, request_seconds;
+    uint64_t rate_requests, rate_tokens; /* a minute; 0: any number */
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
     uint64_t max_states, max_state_bytes; /* 0: any */
 };

@@ -234,6 +234,7 @@ static void count_token(struct sequence *q)
     else
         metrics_observe_ns(q->svc->metrics, METRIC_INTER_TOKEN, now - q->token_ns);
     metrics_add(q->svc->metrics, METRIC_PREDICTED_TOKENS, 1);
+    atomic_fetch_add_explicit(&q->call->tokens_made, 1, memory_order_relaxed);
     q->token_ns = now;
 }
 
@@ -360,6 +361,7 @@ static void embed(struct sequence *q, size_t n, const float *hidden)
     embedder_add(&q->embedder, hidden, n);
     q->fed += n;
     metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    atomic_fetch_add_explicit(&q->call->tokens_read, n, memory_order_relaxed);
     if (q->fed < q->n_prompt)
         return;
     if (embedder_next(&q->embedder, q->state, rwkv_state_floats(q->model->rwkv_info))) {
@@ -393,5 +395,6 @@ int sequence_advance(struct sequence *q, size_t n, const float *all, struct err 
     q->fed += n;
     metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
     tell_progress(q);
+    atomic_fetch_add_explicit(&q->call->tokens_read, n, memory_order_relaxed);
     return q->fed == q->n_prompt ? prompt_done(q, e) : 0;
 }

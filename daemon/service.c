@@ -297,6 +297,8 @@ static int submit(struct service *s, const struct model_info *m, const struct wo
         service_leave(s);
         return rc;
     }
+    if (s->options.request_ns && !q->call->deadline_ns)
+        q->call->deadline_ns = q->call->received_ns + s->options.request_ns;
     metrics_add(s->metrics,
                 work->completion ? METRIC_COMPLETIONS
                 : work->bake     ? METRIC_BAKES

@@ -37,6 +37,7 @@ struct call {
     atomic_int refs;
     atomic_bool cancel; /* set by call_cancel; the worker looks at it once a token */
     struct stream stream;
+    atomic_uint_least64_t tokens_read, tokens_made; /* so far: evaluated prompt, sampled */
     struct err err;       /* result: why it failed; code 0 if it did not */
     uint64_t received_ns; /* monotonic; set by call_init */
     uint64_t deadline_ns; /* monotonic; after it the work ends with ERR_TIMEOUT; 0: none */

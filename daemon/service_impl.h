@@ -30,6 +30,7 @@ struct service_options {
     size_t max_sequences; /* stepped together, per model; 0 = 32 */
     size_t max_queue;     /* waiting, per model */
     size_t state_cache;   /* bytes of states kept in memory; 0 = none */
+    uint64_t request_ns;  /* a call that takes longer ends with ERR_TIMEOUT; 0: none does */
     uint64_t park_ns;     /* a stream that stays full so long ends its request; 0 = 30 s */
 };
 

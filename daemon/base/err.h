@@ -34,6 +34,7 @@
     XX(STATE_CORRUPT, 422, "state_corrupt", "invalid_request_error")                               \
     XX(KEY_REUSED, 422, "idempotency_key_reused", "invalid_request_error")                         \
     XX(BUSY, 429, "too_many_requests", "rate_limit_error")                                         \
+    XX(RATE_LIMIT, 429, "rate_limit_exceeded", "rate_limit_error")                                 \
     XX(CANCELLED, 499, "cancelled", "cancelled_error")                                             \
     XX(INTERNAL, 500, "internal_error", "server_error")                                            \
     XX(IO, 500, "io_error", "server_error")                                                        \

@@ -22,7 +22,7 @@ static void check_error(const struct err *e)
     struct buf body;
     buf_init(&body, 1 << 16);
     ASSERT(e->code < 0 && e->msg[0] && err_http(e->code) >= 400);
-    json_error_body(&body, e);
+    json_error_body(&body, e, "req-0");
     check_json(&body);
     buf_fini(&body);
 }
