@@ -174,6 +174,14 @@ demo: ## install what it needs, build, and show the main job end to end
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
 	$(Q)deploy/demo.sh
 
+PREFIX ?= /usr/local
+SHARE  := $(abspath $(DESTDIR)$(PREFIX)/share/dreamstate)
+install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/local)
+	$(Q)install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/dreamstated
+	$(Q)install -D -m 644 -t $(SHARE) LICENSE README.md deploy/dreamstated.conf
+	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout -type f \
+	  -exec install -D -m 644 {} $(SHARE)/{} \;
+
 models: all ## train the bundled model by its recipe (hours; stopped and started again, it goes on)
 	$(Q)deploy/models/tiny/train.sh
 
@@ -181,7 +189,7 @@ check: ## install what it needs, build and run every test (the gate)
 	$(Q)deploy/setup.sh check
 	$(Q)tests/check.sh gate
 
-check-full: ## check, and the long runs: fuzzers, valgrind, clang, soak
+check-full: ## check, and the long runs: arm64, container, fuzzers, valgrind, clang, soak
 	$(Q)deploy/setup.sh check-full
 	$(Q)tests/check.sh full
 
@@ -193,7 +201,7 @@ help: ## this list
 
 force:
 .PHONY: all tests test-unit test-http soak test-asan test-tsan test-threads test-arm64 test-valgrind fuzz fuzz-run fuzz-smoke \
-        check-rules demo models check check-full clean help force
+        check-rules demo install models check check-full clean help force
 .SECONDARY:
 
 -include $(OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB_SRC:%.c=$(B)/%.d) $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%.d)

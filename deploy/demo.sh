@@ -2,6 +2,8 @@
 # The main job, end to end: start the daemon on the bundled model, read a text into a named state,
 # continue from it, kill the daemon with SIGKILL, start it again, continue from the stored state.
 # Leaves nothing running; the database stays in build/demo until the next run.
+# Of a daemon that runs elsewhere: `demo.sh read URL` asks for the reading and the first continuation,
+# `demo.sh again URL`, after a restart of any kind, for the second, and compares.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${DREAMSTATED:-build/release/dreamstated}
@@ -30,6 +32,44 @@ complete() { # complete STATE PROMPT: 160 sampled bytes, always the same for a s
         '{state: $s, prompt: $p, max_tokens: 160, temperature: 0.7, top_p: 0.9, seed: 7}')"
 }
 
+
+# The steps that only need a daemon at $url; what the first two answered is kept for the last.
+read_text() {
+    local text record
+    text='In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be light: and there was light.
+'
+    record=$(post /v1/states "$(jq -nc --arg t "$text" '{name: "genesis", text: $t}')") || die "no state: $record"
+    show "$(jq -r '"\(.id): \(.n_tokens) tokens read, \(.bytes) bytes, sha256 \(.sha256[0:16])..."' <<<"$record")"
+    printf '%s\n' "$record" >"$dir/record.json"
+}
+continue_text() { # continue_text FILE: the answer is kept there
+    local answer
+    answer=$(complete genesis 'And God ') || die "no answer: $answer"
+    printf '%s\n' "$answer" >"$1"
+    show "And God $(jq -r '.choices[0].text' "$1")"
+    show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' "$1")"
+}
+compare() {
+    read_tokens=$(jq .n_tokens "$dir/record.json")
+    [ "$(jq .timings.cache_n "$dir/after.json")" = "$read_tokens" ] || die "the state was not used"
+    [ "$(jq .timings.prompt_n "$dir/after.json")" = "$(jq .timings.prompt_n "$dir/before.json")" ] || die "the text was read again"
+    [ "$(jq .choices[0].text "$dir/after.json")" = "$(jq .choices[0].text "$dir/before.json")" ] || die "the text differs after the restart"
+}
+
+case "${1:-}" in
+read)
+    url=$2
+    mkdir -p "$dir"
+    read_text
+    continue_text "$dir/before.json"
+    exit ;;
+again)
+    url=$2
+    continue_text "$dir/after.json"
+    compare
+    exit ;;
+esac
+
 rm -rf "$dir" && mkdir -p "$dir"
 say "1. Start the daemon on the bundled model"
 start
@@ -37,29 +77,18 @@ curl -sS "$url/v1/models" | jq -r '.data[] | "model \(.id): \(.meta.n_params) pa
     | { [ -n "$quiet" ] && cat >/dev/null || cat; }
 
 say "2. Read a text into the named state 'genesis' (no token is sampled)"
-text='In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be light: and there was light.
-'
-record=$(post /v1/states "$(jq -nc --arg t "$text" '{name: "genesis", text: $t}')") || die "no state: $record"
-show "$(jq -r '"\(.id): \(.n_tokens) tokens read, \(.bytes) bytes, sha256 \(.sha256[0:16])..."' <<<"$record")"
-read_tokens=$(jq .n_tokens <<<"$record")
+read_text
 
 say "3. Continue from it"
-before=$(complete genesis 'And God ')
-show "And God $(jq -r '.choices[0].text' <<<"$before")"
-show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' <<<"$before")"
+continue_text "$dir/before.json"
 
 say "4. Kill the daemon with SIGKILL and start it again"
 { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
 start
 
 say "5. Continue from the stored state: the text is not read again"
-after=$(complete genesis 'And God ')
-show "And God $(jq -r '.choices[0].text' <<<"$after")"
-show "$(jq -rc '"tokens taken from the state: \(.timings.cache_n), newly read: \(.timings.prompt_n)"' <<<"$after")"
-
-[ "$(jq .timings.cache_n <<<"$after")" = "$read_tokens" ] || die "the state was not used"
-[ "$(jq .timings.prompt_n <<<"$after")" = "$(jq .timings.prompt_n <<<"$before")" ] || die "the text was read again"
-[ "$(jq .choices[0].text <<<"$after")" = "$(jq .choices[0].text <<<"$before")" ] || die "the text differs after the restart"
+continue_text "$dir/after.json"
+compare
 
 say "6. Stop it"
 kill -TERM "$pid"

@@ -1,21 +1,24 @@
 #!/bin/sh
-# setup.sh build|demo|check|check-full: installs what these need on Debian 12 (Ubuntu 24.04: the same
+# setup.sh run|build|demo|check|check-full: installs what these need on Debian 12 (Ubuntu 24.04: the same
 # names), through sudo where the user is not root, and says what it installs. What is there already is
 # left alone; a machine without apt is told the list.
 set -eu
 
+run="libmicrohttpd12 libjansson4 libuv1 libsqlite3-0 libopenblas0-pthread zlib1g libnettle8"
 build="gcc make pkg-config libmicrohttpd-dev libjansson-dev libuv1-dev libsqlite3-dev \
        libopenblas-pthread-dev zlib1g-dev nettle-dev"
 demo="curl jq"
 check="libcmocka-dev nodejs npm git ca-certificates"
-full="clang libclang-rt-14-dev valgrind gcc-aarch64-linux-gnu qemu-user mmdebstrap"
+full="clang libclang-rt-14-dev valgrind gcc-aarch64-linux-gnu qemu-user \
+      mmdebstrap podman buildah runc netavark aardvark-dns iptables"
 
 case "${1:-}" in
+run) want=$run ;;
 build) want=$build ;;
 demo) want="$build $demo" ;;
 check) want="$build $demo $check" ;;
 check-full) want="$build $demo $check $full" ;;
-*) echo "usage: setup.sh build|demo|check|check-full" >&2; exit 2 ;;
+*) echo "usage: setup.sh run|build|demo|check|check-full" >&2; exit 2 ;;
 esac
 
 # A node that came from elsewhere (with its npm) serves as well as Debian's.

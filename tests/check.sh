@@ -55,6 +55,7 @@ section demo env DEMO_QUIET=1 deploy/demo.sh
 if [ "$mode" = full ]; then
     section clang make -s -j"$jobs" all tests CC=clang PROFILE=clang WERROR=1
     section arm64 make -s test-arm64
+    section container deploy/image.sh
     section valgrind make -s test-valgrind
     section http-asan make -s test-http PROFILE=asan
     section fuzz make -s fuzz-run FUZZ_SECONDS=60
