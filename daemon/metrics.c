@@ -1,6 +1,9 @@
 #include "daemon/metrics.h"
 
+#include "daemon/base/assert.h"
+#include "daemon/base/clock.h"
 #include "daemon/base/err.h"
+#include "daemon/process.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,6 +29,16 @@ static const struct {
     METRIC_COUNTERS(XX)
 #undef XX
 };
+#define N_PLAIN (sizeof counter_table / sizeof counter_table[0])
+
+static const struct {
+    const char *metric, *labels, *help;
+} model_table[] = {
+#define XX(name, metric, labels, help) {metric, labels, help},
+    METRIC_MODEL_COUNTERS(XX)
+#undef XX
+};
+#define N_BY_MODEL (sizeof model_table / sizeof model_table[0])
 
 static const struct {
     const char *metric, *help;
@@ -53,8 +66,16 @@ struct http_count {
     double seconds;
 };
 
+struct model_counts {
+    const char *name;
+    _Atomic uint64_t counter[N_BY_MODEL];
+};
+
 struct metrics {
-    _Atomic uint64_t counter[METRIC_COUNTER_END];
+    int64_t started_ms;
+    _Atomic uint64_t counter[N_PLAIN];
+    struct model_counts *models; /* [n_models] */
+    size_t n_models;
     struct histogram histogram[METRIC_HISTOGRAM_END];
     _Atomic uint64_t errors[N_ERRORS];
     pthread_mutex_t lock;
@@ -62,15 +83,25 @@ struct metrics {
     size_t n_http;                    /* guard: lock */
 };
 
-struct metrics *metrics_new(void)
+struct metrics *metrics_new(size_t n_models)
 {
     _Static_assert(ERR_INDEX_END <= N_ERRORS, "the table of errors has grown");
     struct metrics *m = calloc(1, sizeof *m);
-    if (m && pthread_mutex_init(&m->lock, NULL) != 0) {
+    struct model_counts *models = calloc(n_models, sizeof *models);
+    if (!m || (n_models && !models) || pthread_mutex_init(&m->lock, NULL) != 0) {
+        free(models);
         free(m);
-        m = NULL;
+        return NULL;
     }
+    m->started_ms = clock_wall_ms();
+    m->models = models;
+    m->n_models = n_models;
     return m;
+}
+
+void metrics_name_model(struct metrics *m, size_t i, const char *name)
+{
+    m->models[i].name = name;
 }
 
 void metrics_free(struct metrics *m)
@@ -78,17 +109,30 @@ void metrics_free(struct metrics *m)
     if (!m)
         return;
     pthread_mutex_destroy(&m->lock);
+    free(m->models);
     free(m);
 }
 
 void metrics_add(struct metrics *m, enum metric_counter c, uint64_t n)
 {
+    ASSERT(c < N_PLAIN);
     atomic_fetch_add_explicit(&m->counter[c], n, memory_order_relaxed);
 }
 
 uint64_t metrics_get(const struct metrics *m, enum metric_counter c)
 {
-    return atomic_load_explicit(&m->counter[c], memory_order_relaxed);
+    if (c < N_PLAIN)
+        return atomic_load_explicit(&m->counter[c], memory_order_relaxed);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < m->n_models; i++)
+        sum += atomic_load_explicit(&m->models[i].counter[c - N_PLAIN], memory_order_relaxed);
+    return sum;
+}
+
+void metrics_add_model(struct metrics *m, enum metric_counter c, size_t model, uint64_t n)
+{
+    ASSERT(c >= N_PLAIN && model < m->n_models);
+    atomic_fetch_add_explicit(&m->models[model].counter[c - N_PLAIN], n, memory_order_relaxed);
 }
 
 void metrics_observe(struct metrics *m, enum metric_histogram h, uint64_t n)
@@ -188,17 +232,34 @@ static void write_http(struct metrics *m, struct buf *out)
     pthread_mutex_unlock(&m->lock);
 }
 
+static void write_by_model(const struct metrics *m, struct buf *out)
+{
+    for (size_t c = 0; c < N_BY_MODEL; c++) {
+        const char *metric = model_table[c].metric;
+        if (!c || strcmp(metric, model_table[c - 1].metric) != 0)
+            write_head(out, metric, model_table[c].help, "counter");
+        for (size_t i = 0; i < m->n_models; i++) {
+            uint64_t n = atomic_load_explicit(&m->models[i].counter[c], memory_order_relaxed);
+            buf_printf(out, PREFIX "%s{", metric);
+            metrics_write_label(out, "model", m->models[i].name);
+            buf_printf(out, "%s} %llu\n", model_table[c].labels, (unsigned long long)n);
+        }
+    }
+}
+
 int metrics_write(struct metrics *m, struct buf *out)
 {
-    for (size_t i = 0; i < METRIC_COUNTER_END; i++) {
+    for (size_t i = 0; i < N_PLAIN; i++) {
         write_head(out, counter_table[i].metric, counter_table[i].help, "counter");
         buf_printf(out, PREFIX "%s %llu\n", counter_table[i].metric,
                    (unsigned long long)metrics_get(m, (enum metric_counter)i));
     }
+    write_by_model(m, out);
     for (size_t i = 0; i < METRIC_HISTOGRAM_END; i++)
         write_histogram(m, (enum metric_histogram)i, out);
     write_errors(m, out);
     write_http(m, out);
+    process_metrics(out, m->started_ms);
     return out->failed ? ERR_NOMEM : 0;
 }
 

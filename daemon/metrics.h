@@ -3,7 +3,8 @@
  * Counters and histograms are relaxed atomics: adding costs a few nanoseconds from any thread. HTTP
  * requests are counted by route and status in a small table under a lock.
  *
- *     metrics_add(m, METRIC_PREDICTED_TOKENS, 1);
+ *     metrics_add(m, METRIC_STEPS, 1);
+ *     metrics_add_model(m, METRIC_PREDICTED_TOKENS, model, 1);
  *     metrics_observe_ns(m, METRIC_FIRST_TOKEN, clock_ns() - received_ns);
  */
 #ifndef DAEMON_METRICS_H
@@ -21,12 +22,20 @@
     XX(REFUSED, "refused_total", "Requests refused because the queue was full")                    \
     XX(CANCELLED, "cancelled_total", "Requests ended because the client had gone")                 \
     XX(PARKED, "parked_total", "Times a sequence was parked because its client read too slowly")   \
-    XX(PROMPT_TOKENS, "prompt_tokens_total", "Tokens evaluated for prompts")                       \
-    XX(CACHED_TOKENS, "cached_tokens_total", "Tokens that named states had read already")          \
-    XX(PREDICTED_TOKENS, "predicted_tokens_total", "Tokens sampled")                               \
     XX(STATES_LOADED, "states_loaded_total", "Named states loaded and checked")                    \
     XX(STATES_SAVED, "states_saved_total", "Named states saved")                                   \
     XX(STEPS, "steps_total", "Batch steps of all models")
+
+/* The same for each model, which is the label `model`. name, metric, more labels, help; rows of one
+ * metric stand together */
+#define METRIC_MODEL_COUNTERS(XX)                                                                  \
+    XX(PROMPT_TOKENS, "prompt_tokens_total", "", "Tokens evaluated for prompts")                   \
+    XX(CACHED_TOKENS, "cached_tokens_total", "", "Tokens that named states had read already")      \
+    XX(PREDICTED_TOKENS, "predicted_tokens_total", "", "Tokens sampled")                           \
+    XX(ENDED_STOP, "completions_ended_total", ",reason=\"stop\"", "Completions ended")             \
+    XX(ENDED_LENGTH, "completions_ended_total", ",reason=\"length\"", "")                          \
+    XX(ENDED_CANCELLED, "completions_ended_total", ",reason=\"cancelled\"", "")                    \
+    XX(ENDED_ERROR, "completions_ended_total", ",reason=\"error\"", "")
 
 /* name, metric, help, buckets: see metrics.c */
 #define METRIC_HISTOGRAMS(XX)                                                                      \
@@ -37,13 +46,17 @@
     XX(FIRST_TOKEN, "first_token_seconds", "From arrival to the first sampled token", seconds)     \
     XX(INTER_TOKEN, "inter_token_seconds", "Between sampled tokens of one sequence", seconds)      \
     XX(MASK, "mask_seconds", "Computing which tokens a JSON schema allows next", seconds)          \
+    XX(COMPLETION, "completion_seconds", "From arrival to the end of a completion", seconds)       \
+    XX(PROMPT_LENGTH, "completion_prompt_tokens", "Tokens evaluated for one prompt", sizes)        \
+    XX(PREDICTED_LENGTH, "completion_predicted_tokens", "Tokens sampled for one prompt", sizes)    \
     XX(STATE_LOAD, "state_load_seconds", "Reading, checking and unpacking a state", seconds)       \
     XX(STATE_SAVE, "state_save_seconds", "Packing, hashing and committing a state", seconds)       \
     XX(STORE, "store_seconds", "Answer time of the store", seconds)
 
 enum metric_counter {
-#define XX(name, metric, help) METRIC_##name,
+#define XX(name, ...) METRIC_##name,
     METRIC_COUNTERS(XX)
+    METRIC_MODEL_COUNTERS(XX)
 #undef XX
         METRIC_COUNTER_END
 };
@@ -56,10 +69,15 @@ enum metric_histogram {
 
 struct metrics;
 
-struct metrics *metrics_new(void); /* NULL: no memory */
+/* NULL: no memory. */
+struct metrics *metrics_new(size_t n_models);
+/* The label of model i; the string lives as long as m. [before others use m] */
+void metrics_name_model(struct metrics *m, size_t i, const char *name);
 void metrics_free(struct metrics *m);
 
 void metrics_add(struct metrics *m, enum metric_counter c, uint64_t n);
+void metrics_add_model(struct metrics *m, enum metric_counter c, size_t model, uint64_t n);
+/* Over all models. */
 uint64_t metrics_get(const struct metrics *m, enum metric_counter c);
 /* A duration, for the histograms in seconds; a size, for the others. */
 void metrics_observe_ns(struct metrics *m, enum metric_histogram h, uint64_t ns);

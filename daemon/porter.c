@@ -99,7 +99,7 @@ static void loaded(struct sequence *q)
     struct metrics *metrics = q->svc->metrics;
     q->n_read = q->n_start;
     metrics_add(metrics, METRIC_STATES_LOADED, 1);
-    metrics_add(metrics, METRIC_CACHED_TOKENS, q->n_start);
+    sequence_count(q, METRIC_CACHED_TOKENS, q->n_start);
     metrics_observe_ns(metrics, METRIC_STATE_LOAD, clock_ns() - q->hop_ns);
     tell_start(q);
 }

@@ -128,6 +128,27 @@ int sequence_set_saved(struct sequence *q, const struct store_state *state, stru
                : err_set(e, ERR_NOMEM, "no memory for the saved state's record");
 }
 
+void sequence_count(const struct sequence *q, enum metric_counter c, uint64_t n)
+{
+    size_t model = (size_t)(q->model - q->svc->options.registry->models);
+    metrics_add_model(q->svc->metrics, c, model, n);
+}
+
+static void count_end(const struct sequence *q, int code)
+{
+    struct metrics *m = q->svc->metrics;
+    enum metric_counter how = code == ERR_CANCELLED        ? METRIC_ENDED_CANCELLED
+                              : code                       ? METRIC_ENDED_ERROR
+                              : q->finish == FINISH_LENGTH ? METRIC_ENDED_LENGTH
+                                                           : METRIC_ENDED_STOP;
+    sequence_count(q, how, 1);
+    metrics_observe_ns(m, METRIC_COMPLETION, clock_ns() - q->call->received_ns);
+    if (code)
+        return;
+    metrics_observe(m, METRIC_PROMPT_LENGTH, q->fed);
+    metrics_observe(m, METRIC_PREDICTED_LENGTH, q->predicted);
+}
+
 static void fill_timings(const struct sequence *q, struct timings *t)
 {
     uint64_t now = clock_ns(), done = q->prompt_done_ns ? q->prompt_done_ns : now;
@@ -150,6 +171,7 @@ void sequence_end(struct sequence *q, const struct err *e)
     if (q->completion) {
         fill_timings(q, &q->completion->timings);
         q->completion->finish = failed ? FINISH_NONE : q->finish;
+        count_end(q, failed ? e->code : 0);
     } else {
         fill_timings(q, q->bake ? &q->bake->timings : &q->embedding->timings);
     }
@@ -233,7 +255,7 @@ static void count_token(struct sequence *q)
         metrics_observe_ns(q->svc->metrics, METRIC_FIRST_TOKEN, now - q->call->received_ns);
     else
         metrics_observe_ns(q->svc->metrics, METRIC_INTER_TOKEN, now - q->token_ns);
-    metrics_add(q->svc->metrics, METRIC_PREDICTED_TOKENS, 1);
+    sequence_count(q, METRIC_PREDICTED_TOKENS, 1);
     atomic_fetch_add_explicit(&q->call->tokens_made, 1, memory_order_relaxed);
     q->token_ns = now;
 }
@@ -360,7 +382,7 @@ static void embed(struct sequence *q, size_t n, const float *hidden)
 {
     embedder_add(&q->embedder, hidden, n);
     q->fed += n;
-    metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    sequence_count(q, METRIC_PROMPT_TOKENS, n);
     atomic_fetch_add_explicit(&q->call->tokens_read, n, memory_order_relaxed);
     if (q->fed < q->n_prompt)
         return;
@@ -393,7 +415,7 @@ int sequence_advance(struct sequence *q, size_t n, const float *all, struct err 
         memcpy(q->logits, all + (n - 1) * n_vocab, n_vocab * sizeof *all);
     q->has_logits = true;
     q->fed += n;
-    metrics_add(q->svc->metrics, METRIC_PROMPT_TOKENS, n);
+    sequence_count(q, METRIC_PROMPT_TOKENS, n);
     tell_progress(q);
     atomic_fetch_add_explicit(&q->call->tokens_read, n, memory_order_relaxed);
     return q->fed == q->n_prompt ? prompt_done(q, e) : 0;

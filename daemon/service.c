@@ -29,7 +29,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
     size_t n = o->registry->n;
     struct service *s = calloc(1, sizeof *s);
     struct worker **workers = calloc(n, sizeof *workers);
-    struct metrics *metrics = metrics_new();
+    struct metrics *metrics = metrics_new(n);
     struct state_cache *cache = o->state_cache ? state_cache_new(o->state_cache) : NULL;
     bool whole = s && workers && metrics && (cache || !o->state_cache);
     if (!whole || pthread_mutex_init(&s->lock, NULL) != 0) {
@@ -45,6 +45,8 @@ int service_new(const struct service_options *o, struct service **out, struct er
     s->options.park_ns = o->park_ns ? o->park_ns : (uint64_t)30 * 1000000000u;
     s->metrics = metrics;
     s->cache = cache;
+    for (size_t i = 0; i < n; i++)
+        metrics_name_model(metrics, i, o->registry->infos[i].name);
     s->workers = workers;
     list_init(&s->drained.link);
     list_init(&s->claims);

@@ -136,8 +136,25 @@ static void write_cache(const struct service *s, struct buf *out)
         metrics_write_one(out, rows[i].type, rows[i].metric, rows[i].help, NULL, rows[i].value);
 }
 
+static void write_build(const struct service *s, struct buf *out)
+{
+    struct buf labels;
+    char backend[32];
+    buf_init(&labels, 1000);
+    metrics_write_label(&labels, "version", service_version());
+    buf_puts(&labels, ",");
+    metrics_write_label(&labels, "store", store_backend(backend, sizeof backend));
+    if (!labels.failed)
+        metrics_write_one(out, "gauge", "build_info", "Always 1; what runs is in the labels",
+                          labels.data, 1);
+    buf_fini(&labels);
+    metrics_write_one(out, "gauge", "ready", "1 while requests are taken, 0 while it shuts down",
+                      NULL, service_ready(s));
+}
+
 int service_metrics(struct service *s, struct buf *out)
 {
+    write_build(s, out);
     metrics_write(s->metrics, out);
     write_worker(s, out, "sequences_waiting", "Sequences waiting for a place in the batch",
                  pick_waiting);

@@ -300,12 +300,19 @@ static void expect(const struct buf *text, const char *line)
 static void test_metrics(void **state)
 {
     (void)state;
-    struct metrics *m = metrics_new();
+    struct metrics *m = metrics_new(2);
     struct buf b;
     buf_init(&b, 1u << 20);
     assert_non_null(m);
-    metrics_add(m, METRIC_PREDICTED_TOKENS, 41);
-    metrics_add(m, METRIC_PREDICTED_TOKENS, 1);
+    metrics_name_model(m, 0, "a\"b");
+    metrics_name_model(m, 1, "c");
+    metrics_add(m, METRIC_STEPS, 41);
+    metrics_add(m, METRIC_STEPS, 1);
+    metrics_add_model(m, METRIC_ENDED_STOP, 0, 2);
+    metrics_add_model(m, METRIC_ENDED_STOP, 1, 3);
+    metrics_add_model(m, METRIC_ENDED_LENGTH, 1, 4);
+    assert_int_equal(metrics_get(m, METRIC_STEPS), 42);
+    assert_int_equal(metrics_get(m, METRIC_ENDED_STOP), 5);
     metrics_observe(m, METRIC_BATCH_ROWS, 1);
     metrics_observe(m, METRIC_BATCH_ROWS, 3);
     metrics_observe(m, METRIC_BATCH_ROWS, 5000);
@@ -318,10 +325,12 @@ static void test_metrics(void **state)
     assert_int_equal(metrics_write(m, &b), 0);
     metrics_write_label(&b, "model", "a\"b");
     assert_true(b.len > 0 && !b.failed);
-    expect(&b, "# HELP dreamstate_predicted_tokens_total ");
-    expect(
-        &b,
-        "# TYPE dreamstate_predicted_tokens_total counter\ndreamstate_predicted_tokens_total 42\n");
+    expect(&b, "# HELP dreamstate_steps_total ");
+    expect(&b, "# TYPE dreamstate_steps_total counter\ndreamstate_steps_total 42\n");
+    expect(&b, "# TYPE dreamstate_completions_ended_total counter\n"
+               "dreamstate_completions_ended_total{model=\"a\\\"b\",reason=\"stop\"} 2\n"
+               "dreamstate_completions_ended_total{model=\"c\",reason=\"stop\"} 3\n"
+               "dreamstate_completions_ended_total{model=\"a\\\"b\",reason=\"length\"} 0\n");
     expect(&b,
            "dreamstate_batch_rows_bucket{le=\"1\"} 1\ndreamstate_batch_rows_bucket{le=\"2\"} 1\n"
            "dreamstate_batch_rows_bucket{le=\"4\"} 2\n");

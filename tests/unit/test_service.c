@@ -408,8 +408,9 @@ static void test_metrics(void **state)
     assert_int_equal(service_metrics(h->svc, &b), 0);
     static const char *const lines[] = {
         "dreamstate_completions_total 1\n",
-        "dreamstate_prompt_tokens_total 10\n",
-        "dreamstate_predicted_tokens_total 6\n",
+        "dreamstate_prompt_tokens_total{model=\"a\"} 10\n",
+        "dreamstate_predicted_tokens_total{model=\"a\"} 6\n",
+        "dreamstate_completions_ended_total{model=\"a\",reason=\"length\"} 1\n",
         "dreamstate_first_token_seconds_count 1\n",
         "dreamstate_inter_token_seconds_count 5\n",
         "# TYPE dreamstate_states gauge\ndreamstate_states 0\n",
