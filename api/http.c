@@ -251,7 +251,8 @@ static enum MHD_Result on_whole(struct req *r)
         log_body(r);
     if (!r->err.code && !r->preflight)
         r->route->handle(r, &r->err);
-    drop_body(r);
+    if (!r->body_taken)
+        drop_body(r);
     if (r->err.code)
         return answer_error(r);
     if (r->preflight)
@@ -343,7 +344,7 @@ static int check_framing(struct req *r, const char *method, const char *version,
                        method);
     if (f.length > r->max_body && r->max_body)
         return err_set(e, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
-    if (body && r->max_body &&
+    if (body && r->max_body && !(r->route->max_body & ROUTE_FILE) &&
         !is_json(MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Content-Type")))
         return err_set(e, ERR_MEDIA_TYPE, "the body must be application/json");
     return 0;
@@ -372,6 +373,13 @@ static const char *origin_form(const char *url)
     return *url ? url : "/";
 }
 
+static size_t max_body(const struct route *route, size_t most)
+{
+    size_t n = route ? route->max_body & ~ROUTE_FILE : 0;
+    bool file = route && route->max_body & ROUTE_FILE;
+    return file ? (n > most ? n : most) : n < most ? n : most;
+}
+
 static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, const char *url,
                                   const char *method, const char *version, void **con_cls)
 {
@@ -393,9 +401,7 @@ static enum MHD_Result on_headers(struct api *a, struct MHD_Connection *conn, co
         r->err = (struct err){0};
     }
     gate_check(r);
-    r->max_body = r->route ? r->route->max_body : 0;
-    if (r->max_body > a->opt.max_body)
-        r->max_body = a->opt.max_body;
+    r->max_body = max_body(r->route, a->opt.max_body);
     buf_init(&r->body, r->max_body);
     if (check_framing(r, method, version, &now) < 0 && now) {
         r->handled = r->close = true;
@@ -419,7 +425,7 @@ static void keep_body(struct req *r, const char *p, size_t n)
 static enum MHD_Result on_body(struct req *r, const char *p, size_t *n)
 {
     r->body_seen += *n;
-    if (r->body_seen > DRAIN_LIMIT)
+    if (r->body_seen > DRAIN_LIMIT && (r->err.code || r->body_seen > r->max_body))
         return MHD_NO;
     if (!r->err.code && r->max_body)
         keep_body(r, p, *n);

@@ -41,23 +41,29 @@ int precondition_if_match(struct req *r, uint64_t *revision, struct err *e)
                                      "If-Match: no state has the entity tag %.40s", v);
 }
 
-/* Over the method, the route and its parameter, and the body: each ends with a NUL. */
-static int request_sha256(struct req *r, char hex[65], struct err *e)
+static enum MHD_Result add_argument(void *cls, enum MHD_ValueKind kind, const char *key,
+                                   const char *value)
+{
+    (void)kind;
+    sha256_add(cls, key, strlen(key) + 1);
+    sha256_add(cls, value ? value : "", value ? strlen(value) + 1 : 1);
+    return MHD_YES;
+}
+
+/* Over the method, the route and its parameter, the query, each with its NUL; and the body. */
+static void request_sha256(struct req *r, char hex[65])
 {
     uint8_t digest[32];
-    struct buf b;
-    buf_init(&b, r->body.len + 1024);
+    struct sha256 h;
     const char *parts[] = {r->route->method, r->route->pattern, r->params[0]};
+    sha256_start(&h);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        buf_append(&b, parts[i], strlen(parts[i]) + 1);
-    buf_append(&b, r->body.data ? r->body.data : "", r->body.len);
-    if (!b.failed) {
-        sha256_of(b.data, b.len, digest);
-        sha256_hex(digest, hex);
-    }
-    int rc = b.failed ? err_set(e, ERR_NOMEM, "no memory for a request") : 0;
-    buf_fini(&b);
-    return rc;
+        sha256_add(&h, parts[i], strlen(parts[i]) + 1);
+    if (r->conn)
+        MHD_get_connection_values(r->conn, MHD_GET_ARGUMENT_KIND, add_argument, &h);
+    sha256_add(&h, r->body.data ? r->body.data : "", r->body.len);
+    sha256_end(&h, digest);
+    sha256_hex(digest, hex);
 }
 
 int precondition_key(struct req *r, struct state_write *w, struct err *e)
@@ -74,5 +80,6 @@ int precondition_key(struct req *r, struct state_write *w, struct err *e)
                              "Idempotency-Key is not 1 to %d printable ASCII characters", KEY_MAX);
     if (!(w->key = strdup(v)))
         return err_set(e, ERR_NOMEM, "no memory for a request");
-    return request_sha256(r, w->request_sha256, e);
+    request_sha256(r, w->request_sha256);
+    return 0;
 }

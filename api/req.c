@@ -108,6 +108,12 @@ const char *req_header(struct req *r, const char *name)
     return r->conn ? MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name) : NULL;
 }
 
+char *req_take_body(struct req *r, size_t *n)
+{
+    r->body_taken = true;
+    return buf_take(&r->body, n);
+}
+
 void req_reply_header(struct req *r, const char *name, const char *fmt, ...)
 {
     va_list ap;

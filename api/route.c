@@ -33,6 +33,7 @@ static const struct route routes[] = {
     {"POST", "/v1/states/{name}/append", handle_state_append, SCOPE_WRITE, 16 * MIB},
     {"POST", "/v1/states/{name}/rollback", handle_state_rollback, SCOPE_WRITE, 256 * KIB},
     {"GET", "/v1/states/{ref}/data", handle_state_data, SCOPE_READ, 0},
+    {"POST", "/v1/states/import", handle_state_import, SCOPE_WRITE, 128 * MIB | ROUTE_FILE},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 
@@ -75,11 +76,22 @@ static void allow(struct req *r, const char *method)
              strcmp(method, "GET") == 0 ? ", HEAD" : "");
 }
 
+/* Is the path one that a pattern without parameters has? */
+static bool is_literal(const char *path)
+{
+    for (size_t i = 0; i < N_ROUTES; i++)
+        if (!strcmp(routes[i].pattern, path) && !strchr(path, '{'))
+            return true;
+    return false;
+}
+
 const struct route *route_find(struct req *r, const char *method, const char *path, struct err *e)
 {
     const char *as = strcmp(method, "HEAD") == 0 ? "GET" : method;
+    bool literal = is_literal(path);
     for (size_t i = 0; i < N_ROUTES; i++) {
-        if (!matches(routes[i].pattern, path, NULL, NULL))
+        if (literal ? strcmp(routes[i].pattern, path) != 0
+                    : !matches(routes[i].pattern, path, NULL, NULL))
             continue;
         if (strcmp(routes[i].method, as) == 0) {
             matches(routes[i].pattern, path, r, e);

@@ -2,7 +2,7 @@
  * operations (a test compares the two).
  *
  * A pattern's segment {name} matches one non-empty path segment, percent-decoded into r->params.
- * HEAD is answered wherever GET is. Handlers run on the connection's HTTP thread, return 0 or
+ * Where a pattern without parameters matches, one with is not looked at. HEAD is answered wherever GET is. Handlers run on the connection's HTTP thread, return 0 or
  * ERR_*, and must not block. */
 #ifndef API_ROUTE_H
 #define API_ROUTE_H
@@ -13,8 +13,11 @@ struct route {
     const char *method, *pattern;
     int (*handle)(struct req *r, struct err *e);
     enum scope scope; /* what a key must allow */
-    size_t max_body;  /* bytes; 0: no body is wanted (what comes is dropped) */
+    size_t max_body;  /* bytes; 0: no body is wanted (what comes is dropped); see also ROUTE_FILE */
 };
+
+/* In max_body: the body is a file of any type, not JSON, and --max-body does not lower the limit. */
+#define ROUTE_FILE ((size_t)1 << 62)
 
 const struct route *route_table(size_t *n);
 /* NULL and e (ERR_ROUTE_NOT_FOUND; ERR_METHOD with r->reply.allow; ERR_INVALID: bad escape). */
@@ -40,6 +43,7 @@ int handle_state_get(struct req *r, struct err *e);
 int handle_state_patch(struct req *r, struct err *e);
 int handle_state_delete(struct req *r, struct err *e);
 int handle_state_data(struct req *r, struct err *e);
+int handle_state_import(struct req *r, struct err *e);
 int handle_state_fork(struct req *r, struct err *e);
 int handle_state_versions(struct req *r, struct err *e);
 int handle_state_append(struct req *r, struct err *e);

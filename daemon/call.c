@@ -105,6 +105,7 @@ static void state_call_free(struct call *call)
         state_info_fini(&c->states[i]);
     free(c->states);
     free(c->data);
+    free(c->orientation);
     free(c->ref);
     free(c->prompt);
     free(c->base_state);

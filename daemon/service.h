@@ -253,18 +253,19 @@ enum state_op {
     STATE_ROLLBACK,
     STATE_LIST,
     STATE_VERSIONS,
-    STATE_DATA
+    STATE_DATA,
+    STATE_IMPORT
 };
 
 struct state_call {
     struct call call;
     enum state_op op;
     /* the request */
-    /* BAKE: the new name; APPEND, VERSIONS: a name; ROLLBACK: "name@version", what to go back to; the
+    /* BAKE, IMPORT: the new name; APPEND, VERSIONS: a name; ROLLBACK: "name@version", what to go back to; the
      * others but LIST: "name" or "name@version" */
     char *ref;
     char *to;                       /* FORK: the name of the copy */
-    const struct model_info *model; /* BAKE, APPEND */
+    const struct model_info *model; /* BAKE, APPEND, IMPORT */
     uint32_t *prompt;               /* BAKE, APPEND: token ids to read, no token is sampled */
     size_t n_prompt;
     bool progress;              /* BAKE, APPEND: tell about it in the stream */
@@ -281,8 +282,11 @@ struct state_call {
     bool has_more;
     bool replayed;          /* the answer to an earlier request with this key: nothing was done */
     struct timings timings; /* BAKE, APPEND */
-    void *data;             /* DATA: the state's file [data_bytes], its SHA-256 checked */
+    /* DATA: the state's file [data_bytes], its SHA-256 checked. IMPORT, of the request: the file to
+     * be read, as state_import.h has it, and what the client says of it; NULL: nothing. */
+    void *data;
     size_t data_bytes;
+    char *orientation;
 };
 
 struct state_call *state_call_new(enum state_op op);

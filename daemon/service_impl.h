@@ -86,6 +86,16 @@ void service_unclaim(struct service *s, struct claim *c);
 
 /* STATE_BAKE and STATE_APPEND of service_state. */
 int service_bake(struct service *s, struct state_call *c, struct err *e);
+/* Where the record of a state that was put goes. */
+struct record_to {
+    store_state_fn *done;
+    void *arg;
+};
+/* Reads the file of a STATE_IMPORT and puts the state; an error is returned, else to.done is called.
+ * [thread: porter] */
+int service_import(struct service *s, const struct state_call *c, struct record_to to,
+                   struct err *e);
+int service_check_orientation(const struct state_call *c, struct err *e);
 /* A store's record as state_info, strings copied. ERR_NOMEM. */
 int state_info_fill(struct state_info *out, const struct store_state *s);
 

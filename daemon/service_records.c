@@ -20,7 +20,7 @@ struct question {
 /* Does the call carry a state's file, which the porter looks at? */
 static bool has_file(const struct state_call *c)
 {
-    return c->op == STATE_DATA;
+    return c->op == STATE_DATA || c->op == STATE_IMPORT;
 }
 
 static int admit(struct service *s, const struct state_call *c, struct err *e)
@@ -150,6 +150,17 @@ static void on_file(void *arg, const struct err *e, const struct store_state *st
     porter_post(&q->svc->porter, &q->mail);
 }
 
+/* [thread: porter] */
+static void on_import(struct mail *m)
+{
+    struct question *q = LIST_OWNER(m, struct question, mail);
+    struct err e = {0};
+    if (atomic_load_explicit(&q->call->call.cancel, memory_order_acquire))
+        err_set(&e, ERR_CANCELLED, "the client has gone");
+    if (e.code || service_import(q->svc, q->call, (struct record_to){on_state, q}, &e) < 0)
+        answer(q, &e);
+}
+
 /* ---- the question ---- */
 
 static struct store_patch patch_of(const struct state_change *c, uint64_t if_revision)
@@ -190,6 +201,15 @@ static int ask_delete(struct question *q, struct err *e)
                               q->call->write.if_revision, on_state, q, e);
 }
 
+static int ask_import(struct question *q, struct err *e)
+{
+    if (service_claim(q->svc, &q->claim, q->name, e) < 0)
+        return e->code;
+    q->mail.run = on_import;
+    porter_post(&q->svc->porter, &q->mail);
+    return 0;
+}
+
 static int ask(struct question *q, struct err *e)
 {
     struct store *store = q->svc->options.store;
@@ -215,6 +235,8 @@ static int ask(struct question *q, struct err *e)
                                                        .model = c->of_model,
                                                        .limit = c->limit},
                                  on_states, q, e);
+    case STATE_IMPORT:
+        return ask_import(q, e);
     case STATE_VERSIONS:
         return store_list_versions(store, q->name, c->before, c->limit, on_states, q, e);
     case STATE_BAKE:
@@ -249,8 +271,12 @@ static int check(const struct state_call *c, char name[129], uint64_t *version, 
         return err_set_param(e, ERR_INVALID, "limit", "limit is from 1 to 1000");
     if (c->op != STATE_LIST && state_ref_parse(c->ref ? c->ref : "", name, version, e) < 0)
         return e->code;
+    if (c->op == STATE_IMPORT && (!c->model || *version))
+        return err_set_param(e, ERR_INVALID, "name", "name has a version, or there is no model");
     if (c->op == STATE_VERSIONS && *version)
         return err_set_param(e, ERR_INVALID, "name", "versions are those of a bare name");
+    if (c->op == STATE_IMPORT && service_check_orientation(c, e) < 0)
+        return e->code;
     if (c->op == STATE_ROLLBACK && !*version)
         return err_set_param(e, ERR_INVALID, "version", "a version to go back to is missing");
     if (c->op == STATE_FORK &&

@@ -15,7 +15,7 @@ const by = Object.fromEntries(operations.map((o) => [o.id, o]));
 const seen = new Set();
 // Not made here: a full queue of the store (256 requests at once).
 const unseen = new Set([
-  ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData'].map((id) => `${id} 429`)]);
+  ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData', 'importState'].map((id) => `${id} 429`)]);
 
 // The path of an operation, its parameters filled with the first example that is no mistake.
 function pathOf(op) {
@@ -54,7 +54,7 @@ function success(op) {
 }
 
 for (const op of operations) {
-  const examples = Object.entries(op.op.requestBody?.content['application/json'].examples ?? {});
+  const examples = Object.entries(op.op.requestBody?.content['application/json']?.examples ?? {});
   for (const [name, e] of examples)
     test(`${op.id}: example ${name}`, { skip }, async () => {
       await exchange(op.id, { path: pathOf(op), body: e.value, status: e['x-status'] ?? (e.value.stream ? 200 : success(op)) });
@@ -99,7 +99,8 @@ test('deleteState: a version, the rest, and then nothing', { skip }, async () =>
   await del('gone', 404);
   await del('gone@1', 404);
   await del('not%20a%20name', 400);
-  await del('import', 400);
+  assert.equal((await d.fetch('DELETE', '/v1/states/import')).status, 405); // a path of its own
+  await del('import@1', 400);
   // Numbers of versions are never used again.
   assert.equal((await bake('gone')).json.version, 4);
   await del('gone', 200);
@@ -415,7 +416,7 @@ const broken = [
   Buffer.from('{"prompt":"\xed\xa0\x80"}', 'latin1'), '{"prompt":"\0"}', '{"\\u0000":1}', '\ufeff{"prompt":"a"}',
 ];
 const messages = [{ role: 'user', content: 'a' }];
-const posts = operations.filter((o) => o.op.requestBody).map((o) => o.id);
+const posts = operations.filter((o) => o.op.requestBody?.content['application/json']).map((o) => o.id);
 const ofModel = posts.filter((id) => !['patchState', 'forkState', 'rollbackState'].includes(id));
 
 for (const id of posts) {
@@ -525,6 +526,11 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     assert.equal(r.json.error.code, 'state_corrupt');
     r = await on('createEmbedding', { input: 'a', state: 's' }, 422);
     await on('createState', { name: 'other', text: 'hello there', model: 'two' }, 201);
+    const file = (await m.get('/v1/states/other/data')).body;
+    r = await exchange('importState', { daemon: m, path: '/v1/states/import?name=o2&model=one', body: file, status: 409 });
+    assert.equal(r.json.error.code, 'state_incompatible');
+    r = await exchange('importState', { daemon: m, path: '/v1/states/import?name=o2&model=two', body: file, status: 201 });
+    assert.equal(r.json.sha256, (await m.get('/v1/states/other')).json.sha256);
     await on('createCompletion', { prompt: 'a', state: 'other', max_tokens: 1, model: 'two' }, 200);
   } finally {
     await m.stop();
@@ -573,8 +579,8 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     for (const [i, id] of ids.entries()) {
       const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a', messages, description: 'd', version: 1 });
       const length = by[id].op.requestBody ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
-      const path = pathOf(by[id]) + (id === 'getSlots' ? '?fail_on_no_slot=1' : '');
-      open[i].send(`${by[id].method} ${path} HTTP/1.1\r\nHost: x\r\n${length}`);
+      const query = { getSlots: '?fail_on_no_slot=1', importState: '?name=n' }[id] ?? '';
+      open[i].send(`${by[id].method} ${pathOf(by[id])}${query} HTTP/1.1\r\nHost: x\r\n${length}`);
       const r = plain(await open[i].answer(), 503);
       seen.add(`${id} ${checkAnswer(by[id], r, id)}`);
       assert.equal(r.json.error.code, 'unavailable', id);
@@ -632,6 +638,8 @@ test('507: the quotas', { skip }, async () => {
       const r = await on(m, id, path, body, 507);
       assert.equal(r.json.error.code, 'storage_full', id);
     }
+    const file = (await m.get('/v1/states/a/data')).body;
+    await on(m, 'importState', '/v1/states/import?name=c', file, 507);
     await on(m, 'deleteState', '/v1/states/b', undefined, 200);
     await on(m, 'appendState', '/v1/states/a/append', { text: 'c' }, 201);
   } finally {
@@ -646,6 +654,57 @@ test('507: the quotas', { skip }, async () => {
   } finally {
     await m.stop();
   }
+});
+
+test('importState: what was exported, and what is no state', { skip }, async () => {
+  const id = 'importState', type = { 'content-type': 'application/octet-stream' };
+  const put = (query, body, status, headers) =>
+    exchange(id, { path: `/v1/states/import?${query}`, body, headers: { ...type, ...headers }, status });
+  const { json: record } = await exchange('getState', { path: '/v1/states/captain@1', status: 200 });
+  const { body: file } = await exchange('getStateData', { path: '/v1/states/captain@1/data', status: 200 });
+  const r = (await put('name=captain-2&tags=old%20one,sea&description=a%20captain', file, 201, { 'idempotency-key': 'import 1' }));
+  assert.equal(r.headers.location, '/v1/states/captain-2@1');
+  for (const key of ['sha256', 'bytes', 'n_tokens', 'has_logits', 'weights_type', 'fingerprint', 'norms'])
+    assert.deepEqual(r.json[key], record[key], key);
+  assert.deepEqual([r.json.tags, r.json.description, r.json.parents], [['old one', 'sea'], 'a captain', []]);
+  assert.deepEqual(r.json.origin, {
+    kind: 'import', format: 'dreamstate-state', container: 'safetensors', dtype: 'F32', orientation: 'value_key',
+    bytes: file.length, sha256: record.sha256,
+  });
+  const same = await put('name=captain-2&tags=old%20one,sea&description=a%20captain', file, 201, { 'idempotency-key': 'import 1' });
+  assert.equal(same.headers['idempotent-replayed'], 'true');
+  await put('name=captain-3', file, 422, { 'idempotency-key': 'import 1' });
+  const [a, b] = await Promise.all(['captain', 'captain-2'].map((state) =>
+    d.complete({ state, max_tokens: 12, temperature: 0 })));
+  assert.equal(a.choices[0].text, b.choices[0].text);
+  assert.equal(b.timings.prompt_n, 0);
+  await put('name=captain-2', file, 409);
+  assert.equal((await put('name=captain-2&if_exists=new_version', file, 201)).json.version, 2);
+  await put('name=captain-4&model=nobody', file, 404);
+  for (const [query, param] of [['', 'name'], ['name=a%40b', 'name'], ['name=import', 'name'], ['name=x@1', 'name'], ['name=%zz', 'name'],
+    ['name=x&orientation=up', 'orientation'], ['name=x&if_exists=maybe', 'if_exists'], ['name=x&tags=a,,b', 'tags'],
+    ['name=x&tags=%ff', 'tags'], [`name=x&description=${'d'.repeat(4097)}`, 'description']])
+    assert.equal((await put(query, file, 400)).json.error.param, param, query);
+  await put('name=x', '', 400);
+  const nan = Buffer.from(file);
+  nan.writeFloatLE(NaN, file.length - 8);
+  const other = Buffer.from(file);
+  other[file.indexOf('blocks.0.att.wkv') + 3] ^= 1;
+  for (const [bytes, code] of [['{}', 'invalid_file'], ['PK\u0003\u0004 no zip', 'invalid_file'], ['GGUF', 'invalid_file'],
+    [file.subarray(0, 1000), 'invalid_file'], [file.subarray(0, file.length - 1), 'invalid_file'], [Buffer.concat([file, file]), 'invalid_file'],
+    [nan, 'state_corrupt'], [other, 'state_corrupt'], [Buffer.alloc(100, 255), 'invalid_file']])
+    assert.equal((await put('name=x', bytes, 422)).json.error.code, code, String(bytes).slice(0, 20));
+  await exchange('getState', { path: '/v1/states/x', status: 404 });
+  const raw = await Raw.open(d.port);
+  raw.send('POST /v1/states/import?name=x HTTP/1.1\r\nHost: x\r\nContent-Length: 200000000\r\n\r\n');
+  seen.add(`${id} ${checkAnswer(by[id], plain(await raw.answer(), 413), id)}`);
+  raw.destroy();
+  const none = await Raw.open(d.port);
+  none.send('POST /v1/states/import?name=x HTTP/1.1\r\nHost: x\r\n\r\n');
+  seen.add(`${id} ${checkAnswer(by[id], plain(await none.answer(), 411), id)}`);
+  none.destroy();
+  // More than the limit of JSON bodies.
+  await put('name=x', Buffer.alloc(17 << 20), 422);
 });
 
 test('every documented error was seen', { skip }, () => {

@@ -3,8 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { randModel, scratch } from './daemon.mjs';
 
-function readSafetensors(path) {
-  const file = readFileSync(path);
+export function readSafetensors(path) {
+  const file = Buffer.isBuffer(path) ? path : readFileSync(path);
   const n = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.subarray(8, 8 + n).toString('utf8'));
   const tensors = {};
