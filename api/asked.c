@@ -141,6 +141,31 @@ static int decode_schema(const json_t *o, struct asked *a, struct err *e)
                     : 0;
 }
 
+/* cache_prompt: false and no_cache: true are two words for one thing. What is left behind is shared
+ * only by requests with the same key and the same `user`. */
+static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct err *e)
+{
+    bool no_cache = false;
+    const char *user = NULL;
+    size_t bytes = 0;
+    if (decode_bool(o, "cache_prompt", &a->reuse, e) < 0 ||
+        decode_bool(o, "no_cache", &no_cache, e) < 0 ||
+        decode_text(o, "user", &user, &bytes, e) < 0)
+        return e->code;
+    a->reuse = a->reuse && !no_cache;
+    if (!a->reuse)
+        return 0;
+    size_t key = strlen(r->grant.name);
+    if (!(a->scope = malloc(key + 1 + bytes + 1)))
+        return err_set(e, ERR_NOMEM, "no memory for a name");
+    memcpy(a->scope, r->grant.name, key);
+    a->scope[key] = '\n';
+    if (bytes)
+        memcpy(a->scope + key + 1, user, bytes);
+    a->scope[key + 1 + bytes] = 0;
+    return 0;
+}
+
 int asked_decode(struct req *r, const json_t *o, struct completions *t, struct asked *a,
                  struct err *e)
 {
@@ -151,8 +176,8 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
         decode_int(o, "n", 1, REQ_SOURCES, &a->n, e) < 0 ||
         decode_int(o, "seed", -1, MAX_SEED, &a->seed, e) < 0 || decode_stop(o, &a->stop, e) < 0 ||
         decode_bias(o, &a->bias, e) < 0 || decode_schema(o, a, e) < 0 ||
-        decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 || decode_stream(o, t, e) < 0 ||
-        prompt_state_ref(o, "state", true, &a->state, e) < 0 ||
+        decode_reuse(r, o, a, e) < 0 || decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 ||
+        decode_stream(o, t, e) < 0 || prompt_state_ref(o, "state", true, &a->state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0)
         return e->code;
@@ -164,6 +189,7 @@ void asked_fini(struct asked *a)
     for (size_t i = 0; i < a->n_prompts; i++)
         free(a->prompt[i].ids);
     schema_unref(a->schema);
+    free(a->scope);
     free(a->state);
     free(a->save_state);
 }
@@ -289,7 +315,8 @@ static int fill(struct completion *c, const struct asked *a, struct err *e)
         schema_ref(a->schema);
     c->schema = a->schema;
     c->save_new_version = a->new_version;
-    return copy_name(&c->state, a->state, e) < 0 ||
+    c->reuse = a->reuse;
+    return copy_name(&c->scope, a->scope, e) < 0 || copy_name(&c->state, a->state, e) < 0 ||
                    copy_name(&c->save_state, a->save_state, e) < 0 || copy_stops(c, a, e) < 0 ||
                    copy_bias(c, a->bias, e) < 0
                ? e->code

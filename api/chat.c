@@ -153,7 +153,7 @@ static const struct form chat_form = {
 
 int handle_chat(struct req *r, struct err *e)
 {
-    struct asked a = {0};
+    struct asked a = {.reuse = true};
     struct turns turns;
     json_t *o = decode_object(r->body.data, r->body.len, e);
     struct completions *t = o ? completions_new(r, &chat_form, e) : NULL;

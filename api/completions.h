@@ -65,6 +65,8 @@ struct asked {
     struct schema *schema; /* one reference; NULL: any text */
     char *state, *save_state;
     bool new_version, echo;
+    bool reuse; /* go on from what earlier requests left behind; a holds the default */
+    char *scope;
     struct {
         uint32_t *ids; /* malloc'd */
         size_t n;

@@ -56,6 +56,7 @@ static void completion_free(struct call *call)
     free(c->stop_lens);
     free(c->bias);
     schema_unref(c->schema);
+    free(c->scope);
     free(c->prompt);
     free(c->state);
     free(c->save_state);

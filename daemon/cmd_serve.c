@@ -133,6 +133,8 @@ static int open_parts(struct server *s, struct err *e)
                                       .registry = s->registry,
                                       .loop = s->loop,
                                       .max_sequences = c->max_sequences,
+                                      .max_sessions = c->sessions,
+                                      .session_bytes = c->session_bytes,
                                       .max_queue = c->max_queue,
                                       .state_cache = c->state_cache,
                                       .request_ns = c->request_seconds * 1000000000u,

@@ -43,6 +43,7 @@ struct config {
     uint64_t http_threads, max_connections, max_connections_per_address, max_headers;
     uint64_t idle_seconds, body_seconds, request_seconds;
     uint64_t rate_requests, rate_tokens; /* a minute; 0: any number */
+    uint64_t sessions, session_bytes;
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
     uint64_t max_states, max_state_bytes; /* 0: any */
 };

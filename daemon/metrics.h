@@ -24,6 +24,9 @@
     XX(PARKED, "parked_total", "Times a sequence was parked because its client read too slowly")   \
     XX(STATES_LOADED, "states_loaded_total", "Named states loaded and checked")                    \
     XX(STATES_SAVED, "states_saved_total", "Named states saved")                                   \
+    XX(SESSION_HITS, "session_hits_total", "Requests that went on from a parked state")            \
+    XX(SESSION_MISSES, "session_misses_total", "Requests that might have, and found none")         \
+    XX(SESSION_TOKENS, "session_tokens_total", "Tokens that parked states had read already")       \
     XX(STEPS, "steps_total", "Batch steps of all models")
 
 /* The same for each model, which is the label `model`. name, metric, more labels, help; rows of one

@@ -39,6 +39,8 @@ static void fill_from_completion(struct sequence *q, struct completion *c)
     q->save = c->save_state;
     q->new_version = c->save_new_version;
     q->max_tokens = c->max_tokens;
+    q->reuse = c->reuse && !c->echo && c->n_prompt;
+    buf_init(&q->said, (size_t)64 << 20);
     q->echo = c->echo;
 }
 
@@ -74,6 +76,7 @@ static void sequence_free(struct sequence *q)
     sampler_free(q->sampler);
     rewind_fini(&q->rewind);
     guide_fini(&q->guide);
+    buf_fini(&q->said);
     embedder_fini(&q->embedder);
     free(q->state);
     free(q->logits);
@@ -314,11 +317,43 @@ static void tell_progress(struct sequence *q)
     stream_push(&q->call->stream, &p, sizeof p); /* one that does not fit is left out */
 }
 
+static struct session_key session_key(const struct sequence *q)
+{
+    const char *scope = q->completion->scope;
+    return (struct session_key){q->model, scope ? scope : "", q->used};
+}
+
+/* Goes on from the parked state that has read the most of the prompt. */
+static void find_session(struct sequence *q)
+{
+    struct session_key key = session_key(q);
+    size_t n = sessions_find(q->svc->sessions, &key, q->prompt, q->n_prompt, q->state, q->logits);
+    metrics_add(q->svc->metrics, n ? METRIC_SESSION_HITS : METRIC_SESSION_MISSES, 1);
+    metrics_add(q->svc->metrics, METRIC_SESSION_TOKENS, n);
+    q->prompt += n;
+    q->n_prompt -= n;
+    q->n_start += n;
+    q->n_read += n;
+    q->has_logits = q->has_logits || n;
+}
+
+void sequence_park(struct sequence *q)
+{
+    /* A state that is saved may have been taken back to before a stop string. */
+    if (!q->reuse || q->save || q->said.failed)
+        return;
+    struct session_key key = session_key(q);
+    sessions_park(q->svc->sessions, &key, q->completion->prompt, q->completion->n_prompt,
+                  (const uint32_t *)(const void *)q->said.data, q->said.len / sizeof(uint32_t),
+                  q->state, q->logits);
+}
+
 /* The whole prompt has been read. */
 static int prompt_done(struct sequence *q, struct err *e)
 {
     q->prompt_done_ns = clock_ns();
     sequence_set_phase(q, SEQ_DECODE);
+    sequence_park(q);
     return sample(q, e);
 }
 
@@ -331,6 +366,8 @@ int sequence_start(struct sequence *q, struct err *e)
     if (make_memory(q, e) < 0 || make_sampler(q, e) < 0)
         return e->code;
     guide_ask(&q->guide, &q->svc->guider);
+    if (q->reuse)
+        find_session(q);
     if (q->n_prompt == 0 && q->has_logits)
         return prompt_done(q, e);
     if (q->n_prompt == 0) {
@@ -405,6 +442,8 @@ int sequence_advance(struct sequence *q, size_t n, const float *all, struct err 
         return 0;
     }
     if (q->phase == SEQ_DECODE) {
+        if (q->reuse)
+            buf_append(&q->said, q->due, n * sizeof *q->due);
         q->due += n;
         q->n_due -= n;
         return q->over ? 0 : sample(q, e);

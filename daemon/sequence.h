@@ -91,6 +91,8 @@ struct sequence {
     struct sampler *sampler;
     struct output output;
     struct rewind rewind;
+    bool reuse;      /* it may use and leave parked states (sessions.h) */
+    struct buf said; /* uint32_t: with reuse, the tokens of the answer that were read */
     struct guide guide;
     bool stalled; /* its logits wait for its mask */
     bool dropped; /* ends with `why` once the guider has given it back */
@@ -98,7 +100,7 @@ struct sequence {
     enum finish finish;
     uint64_t predicted;
     struct embedder embedder;                               /* embeddings only */
-    uint64_t told_ns; /* the last record of progress */
+    uint64_t told_ns;                                       /* the last record of progress */
     uint64_t begun_ns, prompt_done_ns, token_ns, parked_ns; /* 0: not yet, not parked */
 
     /* between the store, the porter and the worker */
@@ -139,6 +141,8 @@ enum sequence_wish sequence_wants(const struct sequence *q);
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e);
 /* Its mask is there (q->stalled): goes on. */
 int sequence_resume(struct sequence *q, struct err *e);
+/* It is over and nothing failed: leaves its state to the turn that follows. */
+void sequence_park(struct sequence *q);
 /* True when it has nothing left to do in the batch. */
 static inline bool sequence_is_over(const struct sequence *q)
 {

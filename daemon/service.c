@@ -31,12 +31,14 @@ int service_new(const struct service_options *o, struct service **out, struct er
     struct worker **workers = calloc(n, sizeof *workers);
     struct metrics *metrics = metrics_new(n);
     struct state_cache *cache = o->state_cache ? state_cache_new(o->state_cache) : NULL;
-    bool whole = s && workers && metrics && (cache || !o->state_cache);
+    struct sessions *sessions = sessions_new(o->max_sessions, o->session_bytes);
+    bool whole = s && workers && metrics && sessions && (cache || !o->state_cache);
     if (!whole || pthread_mutex_init(&s->lock, NULL) != 0) {
         free(s);
         free(workers);
         metrics_free(metrics);
         state_cache_free(cache);
+        sessions_free(sessions);
         return err_set(e, ERR_NOMEM, "no memory for the service");
     }
     pthread_cond_init(&s->idle, NULL);
@@ -48,6 +50,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
     for (size_t i = 0; i < n; i++)
         metrics_name_model(metrics, i, o->registry->infos[i].name);
     s->workers = workers;
+    s->sessions = sessions;
     list_init(&s->drained.link);
     list_init(&s->claims);
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
@@ -59,6 +62,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
         pthread_mutex_destroy(&s->lock);
         metrics_free(metrics);
         state_cache_free(cache);
+        sessions_free(sessions);
         free(workers);
         free(s);
         return e->code;
@@ -91,6 +95,7 @@ void service_free(struct service *s)
     pthread_mutex_destroy(&s->lock);
     metrics_free(s->metrics);
     state_cache_free(s->cache);
+    sessions_free(s->sessions);
     free(s->workers);
     free(s);
 }

@@ -123,7 +123,7 @@ void schema_unref(struct schema *s); /* NULL is fine */
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 
 struct timings {       /* llama-server's words */
-    uint64_t cache_n;  /* tokens that the named state had read already */
+    uint64_t cache_n;  /* tokens that the named or parked state had read already */
     uint64_t prompt_n; /* tokens evaluated before the first sampled one */
     double prompt_ms;
     uint64_t predicted_n;
@@ -149,6 +149,8 @@ struct completion {
     size_t *stop_lens;
     size_t n_stops;
     struct schema *schema; /* one reference; NULL: any text */
+    bool reuse;            /* may go on from, and leave behind, parked states: daemon/sessions.h */
+    char *scope;           /* with reuse: who may share them; NULL = "" */
     bool echo;
     int n_logprobs; /* -1: none; else 0..20 alternatives a token */
     /* the result */

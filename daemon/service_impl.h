@@ -15,6 +15,7 @@
 #include "daemon/porter.h"
 #include "daemon/registry.h"
 #include "daemon/service.h"
+#include "daemon/sessions.h"
 #include "daemon/state_cache.h"
 #include "store/store.h"
 
@@ -27,11 +28,13 @@ struct service_options {
     struct store *store;
     struct registry *registry;
     struct loop *loop;
-    size_t max_sequences; /* stepped together, per model; 0 = 32 */
-    size_t max_queue;     /* waiting, per model */
-    size_t state_cache;   /* bytes of states kept in memory; 0 = none */
-    uint64_t request_ns;  /* a call that takes longer ends with ERR_TIMEOUT; 0: none does */
-    uint64_t park_ns;     /* a stream that stays full so long ends its request; 0 = 30 s */
+    size_t max_sequences;   /* stepped together, per model; 0 = 32 */
+    size_t max_queue;       /* waiting, per model */
+    size_t max_sessions;    /* states parked for chats that go on, and ... */
+    uint64_t session_bytes; /* ... their bytes, of all models */
+    size_t state_cache;     /* bytes of states kept in memory; 0 = none */
+    uint64_t request_ns;    /* a call that takes longer ends with ERR_TIMEOUT; 0: none does */
+    uint64_t park_ns;       /* a stream that stays full so long ends its request; 0 = 30 s */
 };
 
 struct service {
@@ -40,6 +43,7 @@ struct service {
     struct state_cache *cache; /* NULL: off */
     struct porter porter;
     struct guider guider;
+    struct sessions *sessions;
     struct worker **workers; /* [registry->n] */
     atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;

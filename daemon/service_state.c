@@ -152,6 +152,19 @@ static void write_build(const struct service *s, struct buf *out)
                       NULL, service_ready(s));
 }
 
+static void write_sessions(const struct service *s, struct buf *out)
+{
+    struct sessions_counts c;
+    sessions_get_counts(s->sessions, &c);
+    metrics_write_one(out, "gauge", "sessions", "States parked for chats that go on", NULL,
+                      (double)c.n);
+    metrics_write_one(out, "gauge", "session_bytes", "Bytes of these", NULL, (double)c.bytes);
+    metrics_write_one(out, "counter", "sessions_parked_total", "States parked", NULL,
+                      (double)c.parked);
+    metrics_write_one(out, "counter", "sessions_evicted_total", "Of these taken out for room", NULL,
+                      (double)c.evicted);
+}
+
 int service_metrics(struct service *s, struct buf *out)
 {
     write_build(s, out);
@@ -162,5 +175,6 @@ int service_metrics(struct service *s, struct buf *out)
     write_worker(s, out, "sequences_parked", "Of these waiting for their clients", pick_parked);
     write_store(s, out);
     write_cache(s, out);
+    write_sessions(s, out);
     return out->failed ? ERR_NOMEM : 0;
 }

@@ -340,10 +340,12 @@ static void sweep(struct worker *w)
         if (q->parked_ns || !sequence_is_over(q))
             continue;
         leave(w, q);
-        if (q->save)
+        if (q->save) {
             porter_save_post(&w->svc->porter, q);
-        else
+        } else {
+            sequence_park(q);
             sequence_end(q, NULL);
+        }
     }
 }
 

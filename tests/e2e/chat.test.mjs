@@ -49,7 +49,7 @@ test('a chat is the completion of its text', async () => {
 });
 
 test('a stream: role first, finish_reason null until the end, an empty last delta, usage, [DONE]', async () => {
-  const body = { messages: [user('hello')], n: 2, seed: 9, max_tokens: 12, logprobs: true, top_logprobs: 2, return_tokens: true };
+  const body = { messages: [user('hello')], no_cache: true, n: 2, seed: 9, max_tokens: 12, logprobs: true, top_logprobs: 2, return_tokens: true };
   const whole = await chat(body);
   const all = await chat({ ...body, stream: true, stream_options: { include_usage: true } });
   assert.equal(all.pop(), '[DONE]');
