@@ -25,6 +25,8 @@ static const struct route routes[] = {
     {"POST", "/detokenize", handle_detokenize, SCOPE_READ, 8 * MIB},
     {"POST", "/v1/states", handle_state_create, SCOPE_WRITE, 16 * MIB},
     {"GET", "/v1/states", handle_state_list, SCOPE_READ, 0},
+    {"POST", "/v1/states/edits", handle_state_edits, SCOPE_WRITE, 1 * MIB},
+    {"POST", "/v1/states/compare", handle_state_compare, SCOPE_READ, 256 * KIB},
     {"GET", "/v1/states/{ref}", handle_state_get, SCOPE_READ, 0},
     {"PATCH", "/v1/states/{ref}", handle_state_patch, SCOPE_WRITE, 256 * KIB},
     {"DELETE", "/v1/states/{ref}", handle_state_delete, SCOPE_WRITE, 0},

@@ -47,6 +47,8 @@ int handle_state_import(struct req *r, struct err *e);
 int handle_state_fork(struct req *r, struct err *e);
 int handle_state_versions(struct req *r, struct err *e);
 int handle_state_append(struct req *r, struct err *e);
+int handle_state_edits(struct req *r, struct err *e);
+int handle_state_compare(struct req *r, struct err *e);
 int handle_state_rollback(struct req *r, struct err *e);
 
 #endif

@@ -150,19 +150,24 @@ int states_no_end(struct req *r, size_t source, struct err *e)
     return 0;
 }
 
+void states_reply_info(struct req *r, int status, const struct state_info *s, bool replayed)
+{
+    if (status == 201)
+        snprintf(r->reply.location, sizeof r->reply.location, "/v1/states/%s@%llu", s->name,
+                 (unsigned long long)s->version);
+    req_reply_json(r, status);
+    if (replayed)
+        req_reply_header(r, "Idempotent-Replayed", "true");
+    precondition_set_etag(r, s);
+}
+
 int states_reply_record(struct req *r, int status, struct jw *w, struct err *e)
 {
     const struct state_call *c = states_call_of(r);
     if (c->n_states != 1)
         return err_set(e, ERR_INTERNAL, "the store gave no record");
     *w = (struct jw){&r->reply.body, false};
-    if (status == 201)
-        snprintf(r->reply.location, sizeof r->reply.location, "/v1/states/%s@%llu",
-                 c->states[0].name, (unsigned long long)c->states[0].version);
-    req_reply_json(r, status);
-    if (c->replayed)
-        req_reply_header(r, "Idempotent-Replayed", "true");
-    precondition_set_etag(r, &c->states[0]);
+    states_reply_info(r, status, &c->states[0], c->replayed);
     return 0;
 }
 

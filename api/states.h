@@ -25,5 +25,7 @@ void states_no_record(struct req *r, size_t source, const void *record, size_t b
 int states_no_end(struct req *r, size_t source, struct err *e);
 /* The answer that holds the one record: status, its ETag, Location for what is new. ERR_INTERNAL. */
 int states_reply_record(struct req *r, int status, struct jw *w, struct err *e);
+/* Its status line and headers alone. replayed: it answered an earlier request. */
+void states_reply_info(struct req *r, int status, const struct state_info *s, bool replayed);
 
 #endif

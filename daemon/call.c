@@ -1,6 +1,6 @@
 /* Calls: reference counts, making and freeing of the typed requests, state references. */
 #include "daemon/base/clock.h"
-#include "daemon/service.h"
+#include "daemon/service_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +39,7 @@ void call_cancel(struct call *c)
     atomic_store_explicit(&c->cancel, true, memory_order_release);
 }
 
-static void state_info_fini(struct state_info *i)
+void state_info_fini(struct state_info *i)
 {
     char *strings[] = {i->name,    i->model,  i->fingerprint, i->weights_type, i->sha256,
                        i->parents, i->origin, i->tags,        i->norms,        i->description};

@@ -138,6 +138,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .max_queue = c->max_queue,
                                       .state_cache = c->state_cache,
                                       .request_ns = c->request_seconds * 1000000000u,
+                                      .lane_threads = (int)c->threads,
                                       .park_ns = c->park_seconds * 1000000000u};
     if (service_new(&service, &s->service, e) < 0)
         return e->code;

@@ -23,15 +23,15 @@ static void answered(struct sequence *q, void *blob)
 
 /* ---- the state it starts from ---- */
 
-static int check_model(const struct sequence *q, struct err *e)
+int state_check_model(const char *fingerprint, const char *model, const char *ref,
+                      const struct model *m, struct err *e)
 {
-    const struct store_state *r = &q->record;
-    const struct rwkv_info *info = q->model->rwkv_info;
-    if (!strcmp(r->fingerprint, info->fingerprint))
+    const struct rwkv_info *info = m->rwkv_info;
+    if (!strcmp(fingerprint, info->fingerprint))
         return 0;
     return err_set(e, ERR_STATE_INCOMPATIBLE,
-                   "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)",
-                   q->used, r->model, r->fingerprint, q->model->name, info->fingerprint);
+                   "the state %s is of the model %s (fingerprint %.12s), not of %s (%.12s)", ref,
+                   model, fingerprint, m->name, info->fingerprint);
 }
 
 static int check_revision(const struct sequence *q, struct err *e)
@@ -65,7 +65,8 @@ static int take_source(struct sequence *q, const struct store_state *state, stru
     q->record.parents = q->record.origin = q->record.tags = q->record.norms =
         q->record.description = NULL;
     snprintf(q->used, sizeof q->used, "%s@%llu", state->name, (unsigned long long)state->version);
-    if (check_model(q, e) < 0 || check_revision(q, e) < 0)
+    if (state_check_model(state->fingerprint, state->model, q->used, q->model, e) < 0 ||
+        check_revision(q, e) < 0)
         return e->code;
     return inherit(q, state, e);
 }

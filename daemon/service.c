@@ -8,6 +8,8 @@
  *                      -> worker: its batch; tokens go to the stream     (sequence.c)
  *                      -> porter, store: the state it leaves             (porter.c)
  *                      -> service_end_call, on whatever thread it got to
+ *   edits, comparisons HTTP thread -> lane: loads, computes, saves
+ *                      -> service_end_call                              (errand.c)
  *   other requests     HTTP thread -> store -> service_end_call          (service_records.c)
  *     about states
  *
@@ -23,6 +25,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define LANE_NICE  10
+#define LANE_QUEUE 64 /* tasks that may wait */
+
+static int start_lane(struct service *s, struct err *e)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = s->options.lane_threads ? s->options.lane_threads : cpus > 0 ? (int)cpus : 1;
+    struct lane_options o = {.threads = threads < 64 ? threads : 64,
+                             .nice = LANE_NICE,
+                             .limit = LANE_QUEUE};
+    return lane_start(&s->lane, &o, e);
+}
 
 int service_new(const struct service_options *o, struct service **out, struct err *e)
 {
@@ -55,7 +71,10 @@ int service_new(const struct service_options *o, struct service **out, struct er
     list_init(&s->claims);
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
     bool porter = porter_start(&s->porter, calls, e) == 0;
-    if (!porter || guider_start(&s->guider, calls, e) < 0) {
+    bool guider = porter && guider_start(&s->guider, calls, e) == 0;
+    if (!guider || start_lane(s, e) < 0) {
+        if (guider)
+            guider_stop(&s->guider);
         if (porter)
             porter_stop(&s->porter);
         pthread_cond_destroy(&s->idle);
@@ -89,6 +108,7 @@ void service_free(struct service *s)
     pthread_mutex_unlock(&s->lock);
     for (size_t i = 0; i < s->options.registry->n; i++)
         worker_free(s->workers[i]);
+    lane_stop(&s->lane);
     guider_stop(&s->guider);
     porter_stop(&s->porter);
     pthread_cond_destroy(&s->idle);

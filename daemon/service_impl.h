@@ -9,6 +9,7 @@
 #define DAEMON_SERVICE_IMPL_H
 
 #include "daemon/guide.h"
+#include "daemon/lane.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/metrics.h"
@@ -34,6 +35,7 @@ struct service_options {
     uint64_t session_bytes; /* ... their bytes, of all models */
     size_t state_cache;     /* bytes of states kept in memory; 0 = none */
     uint64_t request_ns;    /* a call that takes longer ends with ERR_TIMEOUT; 0: none does */
+    int lane_threads;       /* of the background lane; 0 = one a processor */
     uint64_t park_ns;       /* a stream that stays full so long ends its request; 0 = 30 s */
 };
 
@@ -44,6 +46,7 @@ struct service {
     struct porter porter;
     struct guider guider;
     struct sessions *sessions;
+    struct lane lane;
     struct worker **workers; /* [registry->n] */
     atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;
@@ -102,5 +105,9 @@ int service_import(struct service *s, const struct state_call *c, struct record_
 int service_check_orientation(const struct state_call *c, struct err *e);
 /* A store's record as state_info, strings copied. ERR_NOMEM. */
 int state_info_fill(struct state_info *out, const struct store_state *s);
+void state_info_fini(struct state_info *i);
+/* Is the state `ref`, whose record names this fingerprint and model, of m? ERR_STATE_INCOMPATIBLE. */
+int state_check_model(const char *fingerprint, const char *model, const char *ref,
+                      const struct model *m, struct err *e);
 
 #endif

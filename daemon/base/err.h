@@ -25,6 +25,7 @@
     XX(STATE_EXISTS, 409, "state_exists", "conflict_error")                                        \
     XX(STATE_BUSY, 409, "state_busy", "conflict_error")                                            \
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
+    XX(NO_DIFFUSER, 409, "no_diffuser", "conflict_error")                                          \
     XX(LENGTH_REQUIRED, 411, "length_required", "invalid_request_error")                           \
     XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \
     XX(TOO_LARGE, 413, "request_too_large", "invalid_request_error")                               \
@@ -32,6 +33,7 @@
     XX(RANGE, 416, "range_not_satisfiable", "invalid_request_error")                               \
     XX(FORMAT, 422, "invalid_file", "invalid_request_error")                                       \
     XX(STATE_CORRUPT, 422, "state_corrupt", "invalid_request_error")                               \
+    XX(NOT_FINITE, 422, "not_finite", "invalid_request_error")                                     \
     XX(KEY_REUSED, 422, "idempotency_key_reused", "invalid_request_error")                         \
     XX(BUSY, 429, "too_many_requests", "rate_limit_error")                                         \
     XX(RATE_LIMIT, 429, "rate_limit_exceeded", "rate_limit_error")                                 \

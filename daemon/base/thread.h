@@ -6,6 +6,7 @@
  *   LOOP     signals, timers, the drain (the main thread, in libuv)
  *   WORKER   one RWKV model's sequences, session and pool
  *   PORTER   a state on its way between a worker and the store: hashing, packing, checking
+ *   LANE     background work (lane.h); the one of ours that may wait for the store
  *   OTHER    HTTP threads (made by libmicrohttpd), the store's thread, pool threads, tests
  *
  * Lock order: stream.lock, then libmicrohttpd's own. service.lock, then mailbox.lock. mailbox.lock
@@ -19,7 +20,7 @@
 
 #include <pthread.h>
 
-enum thread_kind { THREAD_OTHER, THREAD_LOOP, THREAD_WORKER, THREAD_PORTER };
+enum thread_kind { THREAD_OTHER, THREAD_LOOP, THREAD_WORKER, THREAD_PORTER, THREAD_LANE };
 
 /* The role of the calling thread. */
 enum thread_kind thread_kind(void);

@@ -10,6 +10,7 @@
 #ifndef FAKE_SERVICE_H
 #define FAKE_SERVICE_H
 
+#include "daemon/errand.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
 
@@ -178,6 +179,13 @@ int service_complete(struct service *s, struct completion *c, struct err *e)
         abort();
     pthread_detach(t);
     return 0;
+}
+
+int service_errand(struct service *s, struct errand *c, struct err *e)
+{
+    (void)s;
+    (void)c;
+    return err_set(e, ERR_UNAVAILABLE, "the fake has no lane");
 }
 
 int service_state(struct service *s, struct state_call *c, struct err *e)

@@ -1,0 +1,361 @@
+/* POST /v1/states/edits and /v1/states/compare: arithmetic on states, and how far two are apart. */
+#include "api/states.h"
+#include "daemon/errand.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_OPS_BYTES ((size_t)64 << 10) /* as the record keeps them */
+#define MAX_SEED      (INT64_C(1) << 53)
+
+/* ---- operations ---- */
+
+enum wanted { NONE, ONE, SOME };
+
+/* A word of the interface, and what it is in the engine: amount = sign * the field. */
+struct word {
+    const char *word;
+    enum rwkv_edit_kind kind;
+    enum wanted with;
+    const char *with_field, *minus_field; /* state references; NULL: none */
+    bool minus_wanted;
+    const char *amount_field; /* NULL: none, the amount is sign */
+    double amount_default;    /* NAN: must be given */
+    double sign;
+    double min;
+};
+
+static const struct word words[] = {
+    {"lerp", RWKV_EDIT_LERP, ONE, "with", NULL, false, "t", NAN, 1, -INFINITY},
+    {"slerp", RWKV_EDIT_SLERP, ONE, "with", NULL, false, "t", NAN, 1, -INFINITY},
+    {"add", RWKV_EDIT_ADD, SOME, "with", "minus", false, "scale", 1, 1, -INFINITY},
+    {"subtract", RWKV_EDIT_ADD, SOME, "with", NULL, false, "scale", 1, -1, -INFINITY},
+    {"contrast", RWKV_EDIT_ADD, SOME, "positive", "negative", true, "scale", 1, 1, -INFINITY},
+    {"scale", RWKV_EDIT_SCALE, NONE, NULL, NULL, false, "factor", NAN, 1, -INFINITY},
+    {"negate", RWKV_EDIT_SCALE, NONE, NULL, NULL, false, NULL, 0, -1, 0},
+    {"mean", RWKV_EDIT_MEAN, SOME, "with", NULL, false, NULL, 0, 1, 0},
+    {"clamp_norm", RWKV_EDIT_CLAMP_NORM, NONE, NULL, NULL, false, "max", NAN, 1, 0},
+    {"noise", RWKV_EDIT_NOISE, NONE, NULL, NULL, false, "scale", NAN, 1, 0},
+    {"zero", RWKV_EDIT_ZERO, NONE, NULL, NULL, false, NULL, 0, 1, 0},
+    {"copy", RWKV_EDIT_COPY, ONE, "with", NULL, false, NULL, 0, 1, 0},
+};
+
+/* An operation's place in the request, for error.param. */
+struct place {
+    size_t index;
+    char text[64];
+};
+
+static const char *at(struct place *p, const char *field)
+{
+    snprintf(p->text, sizeof p->text, "ops[%zu].%s", p->index, field);
+    return p->text;
+}
+
+static int find_word(const json_t *o, struct place *p, const struct word **out, struct err *e)
+{
+    static const char *const diffusion[] = {"diffuse", "invert", "inpaint"};
+    const char *op = json_string_value(decode_field(o, "op"));
+    for (size_t i = 0; op && i < sizeof words / sizeof words[0]; i++)
+        if (!strcmp(op, words[i].word)) {
+            *out = &words[i];
+            return 0;
+        }
+    for (size_t i = 0; op && i < sizeof diffusion / sizeof diffusion[0]; i++)
+        if (!strcmp(op, diffusion[i]))
+            return err_set_param(e, ERR_NO_DIFFUSER, at(p, "op"),
+                                 "%s needs a diffuser for this model and there is none: train one "
+                                 "from a data set of states (dreamstated train dit)",
+                                 op);
+    return err_set_param(e, ERR_INVALID, at(p, "op"),
+                         "op is none of lerp, slerp, add, subtract, contrast, scale, negate, mean, "
+                         "clamp_norm, noise, zero and copy");
+}
+
+/* A string or an array of strings. */
+static int decode_refs(const json_t *v, struct place *p, const char *field, char ***out, size_t *n,
+                       struct err *e)
+{
+    size_t count = json_is_array(v) ? json_array_size(v) : 1;
+    if (count < 1 || count > EDIT_MAX_STATES)
+        return err_set_param(e, ERR_INVALID, at(p, field), "%s names %zu states, 1 to %d are taken",
+                             field, count, EDIT_MAX_STATES);
+    if (!(*out = calloc(count, sizeof **out)))
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    for (size_t i = 0; i < count; i++) {
+        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
+        const char *ref = json_string_value(s);
+        char name[129];
+        uint64_t version;
+        if (!ref || strlen(ref) != json_string_length(s))
+            return err_set_param(e, ERR_INVALID, at(p, field),
+                                 "%s is neither a state's name nor an array of them", field);
+        if (state_ref_parse(ref, name, &version, e) < 0) {
+            snprintf(e->param, sizeof e->param, "ops[%zu].%.20s", p->index, field);
+            return e->code;
+        }
+        if (!((*out)[i] = strdup(ref)))
+            return err_set(e, ERR_NOMEM, "no memory for an edit");
+        *n = i + 1;
+    }
+    return 0;
+}
+
+static int decode_states(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
+                         struct err *e)
+{
+    const json_t *with = w->with_field ? decode_field(o, w->with_field) : NULL;
+    const json_t *minus = w->minus_field ? decode_field(o, w->minus_field) : NULL;
+    if (w->with != NONE && !with)
+        return err_set_param(e, ERR_INVALID, at(p, w->with_field), "%s is missing", w->with_field);
+    if (w->minus_wanted && !minus)
+        return err_set_param(e, ERR_INVALID, at(p, w->minus_field), "%s is missing",
+                             w->minus_field);
+    if (with && decode_refs(with, p, w->with_field, &op->with, &op->n_with, e) < 0)
+        return e->code;
+    if (w->with == ONE && op->n_with != 1)
+        return err_set_param(e, ERR_INVALID, at(p, w->with_field), "%s takes one state", w->word);
+    return minus ? decode_refs(minus, p, w->minus_field, &op->minus, &op->n_minus, e) : 0;
+}
+
+static int decode_amount(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
+                         struct err *e)
+{
+    const json_t *v = w->amount_field ? decode_field(o, w->amount_field) : NULL;
+    double amount = v ? json_number_value(v) : w->amount_field ? w->amount_default : 1;
+    if (v && !json_is_number(v))
+        return err_set_param(e, ERR_INVALID, at(p, w->amount_field), "%s is not a number",
+                             w->amount_field);
+    if (isnan(amount))
+        return err_set_param(e, ERR_INVALID, at(p, w->amount_field), "%s is missing",
+                             w->amount_field);
+    if (w->amount_field && amount < w->min)
+        return err_set_param(e, ERR_INVALID, at(p, w->amount_field), "%s is less than %g",
+                             w->amount_field, w->min);
+    op->amount = w->sign * amount;
+    return 0;
+}
+
+static int decode_numbers(const json_t *o, struct place *p, const char *field, uint32_t **out,
+                          size_t *n, struct err *e)
+{
+    const json_t *v = decode_field(o, field);
+    size_t count = json_array_size(v);
+    if (!v)
+        return 0;
+    if (!json_is_array(v) || count < 1 || count > 1024)
+        return err_set_param(e, ERR_INVALID, at(p, field),
+                             "%s is not an array of 1 to 1024 numbers", field);
+    if (!(*out = calloc(count, sizeof **out)))
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    for (size_t i = 0; i < count; i++) {
+        int64_t x;
+        if (!decode_whole(json_array_get(v, i), 0, UINT32_MAX, &x))
+            return err_set_param(e, ERR_INVALID, at(p, field), "%s[%zu] is not a number from 0 on",
+                                 field, i);
+        (*out)[i] = (uint32_t)x;
+    }
+    *n = count;
+    return 0;
+}
+
+static int decode_parts(const json_t *o, struct place *p, struct edit_op *op, struct err *e)
+{
+    const json_t *v = decode_field(o, "parts");
+    for (size_t k = 0; k < RWKV_N_PARTS; k++)
+        op->parts[k] = !v && (!op->n_heads || k == RWKV_WKV);
+    if (v && (!json_is_array(v) || !json_array_size(v)))
+        return err_set_param(e, ERR_INVALID, at(p, "parts"), "parts is not an array of words");
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        static const char *const names[RWKV_N_PARTS] = {"att_shift", "wkv", "ffn_shift"};
+        const char *s = json_string_value(json_array_get(v, i));
+        size_t k = 0;
+        while (s && k < RWKV_N_PARTS && strcmp(s, names[k]) != 0)
+            k++;
+        if (!s || k == RWKV_N_PARTS)
+            return err_set_param(e, ERR_INVALID, at(p, "parts"),
+                                 "parts[%zu] is none of att_shift, wkv and ffn_shift", i);
+        op->parts[k] = true;
+    }
+    if (op->n_heads && (op->parts[RWKV_ATT_SHIFT] || op->parts[RWKV_FFN_SHIFT]))
+        return err_set_param(e, ERR_INVALID, at(p, "heads"),
+                             "heads choose among the matrices: a shift vector has none");
+    return 0;
+}
+
+static int decode_op(json_t *o, size_t index, struct edit_op *op, struct err *e)
+{
+    struct place p = {.index = index};
+    const struct word *w = NULL;
+    int64_t seed = -1;
+    if (!json_is_object(o))
+        return err_set_param(e, ERR_INVALID, at(&p, "op"), "ops[%zu] is not an object", index);
+    if (find_word(o, &p, &w, e) < 0)
+        return e->code;
+    op->kind = w->kind;
+    if (decode_states(o, w, &p, op, e) < 0 || decode_amount(o, w, &p, op, e) < 0 ||
+        decode_numbers(o, &p, "layers", &op->layers, &op->n_layers, e) < 0 ||
+        decode_numbers(o, &p, "heads", &op->heads, &op->n_heads, e) < 0 ||
+        decode_parts(o, &p, op, e) < 0)
+        return e->code;
+    if (decode_bool(o, "normalize", &op->normalize, e) < 0 ||
+        decode_int(o, "seed", -1, MAX_SEED, &seed, e) < 0) {
+        snprintf(e->param, sizeof e->param, "ops[%zu]", index);
+        return e->code;
+    }
+    if (w->kind != RWKV_EDIT_NOISE)
+        return 0;
+    op->seed = seed < 0 ? service_random_seed() : (uint64_t)seed;
+    if (json_object_set_new(o, "seed", json_integer((json_int_t)op->seed)) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    return 0;
+}
+
+/* ---- POST /v1/states/edits ---- */
+
+static int decode_ops(const json_t *o, struct state_edit *c, struct err *e)
+{
+    json_t *ops = decode_field(o, "ops");
+    size_t n = json_array_size(ops);
+    if (!json_is_array(ops) || n < 1 || n > EDIT_MAX_OPS)
+        return err_set_param(e, ERR_INVALID, "ops", "ops is not an array of 1 to %d operations",
+                             EDIT_MAX_OPS);
+    if (!(c->ops = calloc(n, sizeof *c->ops)))
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    c->n_ops = n;
+    for (size_t i = 0; i < n; i++)
+        if (decode_op(json_array_get(ops, i), i, &c->ops[i], e) < 0)
+            return e->code;
+    c->ops_json = json_dumps(ops, JSON_COMPACT);
+    if (!c->ops_json)
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    if (strlen(c->ops_json) > MAX_OPS_BYTES)
+        return err_set_param(e, ERR_INVALID, "ops", "ops is longer than %zu bytes", MAX_OPS_BYTES);
+    return 0;
+}
+
+static int decode_edit(struct req *r, const json_t *o, struct state_edit *c, struct err *e)
+{
+    if (!(c->errand.model = prompt_model(r, o, e)) ||
+        prompt_state_ref(o, "state", true, &c->state, e) < 0 ||
+        prompt_state_ref(o, "name", false, &c->name, e) < 0 ||
+        prompt_if_exists(o, &c->write.new_version, e) < 0 ||
+        states_decode_change(o, false, &c->change, e) < 0)
+        return e->code;
+    if (!c->state || !c->name)
+        return err_set_param(e, ERR_INVALID, c->state ? "name" : "state", "%s is missing",
+                             c->state ? "name" : "state");
+    return decode_ops(o, c, e);
+}
+
+static int finish_edit(struct req *r, struct err *e)
+{
+    const struct state_edit *c = (const struct state_edit *)(void *)r->sources[0].call;
+    struct jw w = {&r->reply.body, false};
+    (void)e;
+    states_reply_info(r, 201, c->saved, c->replayed);
+    write_state(&w, NULL, c->saved);
+    return 0;
+}
+
+/* Submits an errand and waits for it; takes over the reference. rc < 0: drops it, and gives rc. */
+static int submit(struct req *r, struct errand *c, const struct task *t, int rc, struct err *e)
+{
+    if (rc == 0)
+        rc = service_errand(r->svc, c, e);
+    if (rc < 0) {
+        call_unref(&c->call);
+        return rc;
+    }
+    req_add_source(r, &c->call);
+    req_await(r, t, NULL);
+    return 0;
+}
+
+int handle_state_edits(struct req *r, struct err *e)
+{
+    static const struct task task = {states_no_record, states_no_end, finish_edit, NULL, false};
+    struct state_edit *c = state_edit_new();
+    if (!c)
+        return err_set(e, ERR_NOMEM, "no memory for a request");
+    json_t *o = decode_object(r->body.data, r->body.len, e);
+    int rc = o ? decode_edit(r, o, c, e) : e->code;
+    json_decref(o);
+    if (rc == 0)
+        rc = precondition_key(r, &c->write, e);
+    return submit(r, &c->errand, &task, rc, e);
+}
+
+/* ---- POST /v1/states/compare ---- */
+
+static void write_difference(struct jw *w, const struct rwkv_difference *d)
+{
+    jw_number(w, "cosine", d->cosine);
+    jw_number(w, "relative_l2", d->relative_l2);
+    jw_number(w, "norm", d->norm_a);
+    jw_number(w, "norm_with", d->norm_b);
+}
+
+static void write_block(struct jw *w, const struct block_difference *b)
+{
+    static const char *const names[RWKV_N_PARTS] = {"att_shift", "wkv", "ffn_shift"};
+    jw_object(w, NULL);
+    jw_uint(w, "layer", b->block.layer);
+    jw_string(w, "part", names[b->block.part]);
+    if (b->block.part == RWKV_WKV)
+        jw_uint(w, "head", b->block.head);
+    write_difference(w, &b->is);
+    jw_end_object(w);
+}
+
+static int finish_compare(struct req *r, struct err *e)
+{
+    const struct state_comparison *c = (const struct state_comparison *)(void *)r->sources[0].call;
+    struct jw w = {&r->reply.body, false};
+    req_reply_json(r, 200);
+    jw_object(&w, NULL);
+    jw_string(&w, "object", "state.comparison");
+    jw_string(&w, "state", c->used_a);
+    jw_string(&w, "with", c->used_b);
+    write_difference(&w, &c->whole);
+    jw_array(&w, "layers");
+    for (size_t i = 0; i < c->n_layers; i++) {
+        jw_object(&w, NULL);
+        jw_uint(&w, "layer", i);
+        write_difference(&w, &c->layers[i]);
+        jw_end_object(&w);
+    }
+    jw_end_array(&w);
+    jw_array(&w, "blocks");
+    for (size_t i = 0; i < c->n_blocks; i++)
+        write_block(&w, &c->blocks[i]);
+    jw_end_array(&w);
+    jw_end_object(&w);
+    return r->reply.body.failed ? err_set(e, ERR_NOMEM, "the answer is too large to be held") : 0;
+}
+
+static int decode_compare(struct req *r, const json_t *o, struct state_comparison *c, struct err *e)
+{
+    if (!(c->errand.model = prompt_model(r, o, e)) ||
+        prompt_state_ref(o, "state", true, &c->a, e) < 0 ||
+        prompt_state_ref(o, "with", true, &c->b, e) < 0)
+        return e->code;
+    if (!c->a || !c->b)
+        return err_set_param(e, ERR_INVALID, c->a ? "with" : "state", "%s is missing",
+                             c->a ? "with" : "state");
+    return 0;
+}
+
+int handle_state_compare(struct req *r, struct err *e)
+{
+    static const struct task task = {states_no_record, states_no_end, finish_compare, NULL, false};
+    struct state_comparison *c = state_comparison_new();
+    if (!c)
+        return err_set(e, ERR_NOMEM, "no memory for a request");
+    json_t *o = decode_object(r->body.data, r->body.len, e);
+    int rc = o ? decode_compare(r, o, c, e) : e->code;
+    json_decref(o);
+    return submit(r, &c->errand, &task, rc, e);
+}

@@ -1,0 +1,196 @@
+#include "daemon/fetch.h"
+
+#include "daemon/base/clock.h"
+#include "daemon/base/thread.h"
+#include "daemon/state_record.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One question and its answer, on the stack of who waits. */
+struct wait {
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    bool done; /* guard: lock; what follows too, until then the store's */
+    struct err err;
+    struct state_info *records; /* [n] */
+    size_t n;
+    bool has_more;
+    void *blob;
+    size_t blob_bytes;
+};
+
+static void wait_init(struct wait *w)
+{
+    *w = (struct wait){.lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER};
+}
+
+static void drop_records(struct state_info *records, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        state_info_fini(&records[i]);
+    free(records);
+}
+
+/* [thread: the store's] */
+static void on_list(void *arg, const struct err *e, const struct store_state *states, size_t n,
+                    bool has_more)
+{
+    struct wait *w = arg;
+    w->err = *e;
+    w->has_more = has_more;
+    if (!e->code && n && !(w->records = calloc(n, sizeof *w->records)))
+        err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
+    for (; w->n < n && !w->err.code; w->n++)
+        if (state_info_fill(&w->records[w->n], &states[w->n]) < 0)
+            err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    pthread_cond_signal(&w->answered);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* [thread: the store's] */
+static void on_state(void *arg, const struct err *e, const struct store_state *state, void *blob,
+                     size_t blob_bytes)
+{
+    struct wait *w = arg;
+    w->blob = blob;
+    w->blob_bytes = blob_bytes;
+    on_list(arg, e, state, e->code || !state ? 0 : 1, false);
+}
+
+/* rc: of the question's posting. Afterwards records and blob are the caller's unless it fails. */
+static int wait_for(struct service *s, struct wait *w, int rc, uint64_t asked_ns, struct err *e)
+{
+    if (rc == 0) {
+        pthread_mutex_lock(&w->lock);
+        while (!w->done)
+            pthread_cond_wait(&w->answered, &w->lock);
+        pthread_mutex_unlock(&w->lock);
+        metrics_observe_ns(s->metrics, METRIC_STORE, clock_ns() - asked_ns);
+        rc = w->err.code;
+        if (rc < 0)
+            *e = w->err;
+    }
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->answered);
+    if (rc < 0) {
+        drop_records(w->records, w->n);
+        free(w->blob);
+    }
+    return rc;
+}
+
+static int ask_state(struct service *s, const char *ref, struct wait *w, struct err *e)
+{
+    char name[129];
+    uint64_t version, at = clock_ns();
+    ASSERT_THREAD(THREAD_LANE);
+    wait_init(w);
+    int rc = state_ref_parse(ref, name, &version, e);
+    if (rc == 0)
+        rc = store_get_state(s->options.store, name, version, true, on_state, w, e);
+    return wait_for(s, w, rc, at, e);
+}
+
+static int unpack(const struct model *m, const struct wait *w, struct fetched *out, struct err *e)
+{
+    const struct rwkv_info *info = m->rwkv_info;
+    const struct state_info *r = &out->info;
+    bool has_logits;
+    uint64_t n_tokens;
+    if (state_check_model(r->fingerprint, r->model, out->ref, m, e) < 0)
+        return e->code;
+    float *logits = calloc(info->n_vocab, sizeof *logits);
+    int rc = 0;
+    if (!logits || !(out->state = rwkv_state_new(info)))
+        rc = err_set(e, ERR_NOMEM, "no memory for the state %s", out->ref);
+    else if ((rc = state_record_unpack(w->blob, w->blob_bytes, r->sha256, info, out->state, logits,
+                                       &has_logits, &n_tokens, e)) < 0)
+        err_prefix(e, "state %s", out->ref);
+    free(logits);
+    return rc;
+}
+
+int fetch_state(struct service *s, const struct model *m, const char *ref, const char *param,
+                struct fetched *out, struct err *e)
+{
+    struct wait w;
+    *out = (struct fetched){0};
+    int rc = ask_state(s, ref, &w, e);
+    if (rc == 0) {
+        out->info = w.records[0];
+        free(w.records);
+        snprintf(out->ref, sizeof out->ref, "%s@%llu", out->info.name,
+                 (unsigned long long)out->info.version);
+        rc = unpack(m, &w, out, e);
+        free(w.blob);
+        if (rc < 0)
+            fetched_fini(out);
+    }
+    if (rc < 0 && param)
+        snprintf(e->param, sizeof e->param, "%s", param);
+    return rc;
+}
+
+void fetched_fini(struct fetched *f)
+{
+    state_info_fini(&f->info);
+    free(f->state);
+    *f = (struct fetched){0};
+}
+
+int fetch_put(struct service *s, const struct state_put *p, const struct store_write *how,
+              struct state_info *saved, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    wait_init(&w);
+    int rc = wait_for(s, &w, state_put(s, p, how, on_state, &w, e), at, e);
+    if (rc < 0)
+        return rc;
+    *saved = w.records[0];
+    free(w.records);
+    free(w.blob);
+    metrics_add(s->metrics, METRIC_STATES_SAVED, 1);
+    return 0;
+}
+
+int fetch_key(struct service *s, const struct state_write *write, struct state_info *record,
+              bool *found, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    *found = false;
+    if (!write->key)
+        return 0;
+    wait_init(&w);
+    int rc = wait_for(
+        s, &w, store_find_key(s->options.store, write->key, write->request_sha256, on_state, &w, e),
+        at, e);
+    if (rc < 0)
+        return rc;
+    *found = w.n == 1;
+    if (*found)
+        *record = w.records[0];
+    free(w.records);
+    free(w.blob);
+    return 0;
+}
+
+int fetch_list(struct service *s, const struct store_query *query, struct state_info **out,
+               size_t *n, bool *has_more, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    wait_init(&w);
+    int rc = wait_for(s, &w, store_list_states(s->options.store, query, on_list, &w, e), at, e);
+    if (rc < 0)
+        return rc;
+    *out = w.records;
+    *n = w.n;
+    *has_more = w.has_more;
+    return 0;
+}

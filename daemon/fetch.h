@@ -1,0 +1,34 @@
+/* The store, asked and waited for, by a thread that may block: the lane's.
+ *
+ * Threads: THREAD_LANE. */
+#ifndef DAEMON_FETCH_H
+#define DAEMON_FETCH_H
+
+#include "daemon/service_impl.h"
+#include "daemon/state_put.h"
+
+/* A state of a model in memory. */
+struct fetched {
+    struct state_info info; /* its record */
+    char ref[160];          /* "name@version" */
+    float *state;           /* [rwkv_state_floats] */
+};
+
+/* ref: "name" or "name@version". param (NULL: none) is the request's field, for errors.
+ * ERR_STATE_NOT_FOUND, ERR_STATE_INCOMPATIBLE (of another model), ERR_STATE_CORRUPT, ERR_NOMEM, ... On
+ * failure *out is empty. */
+int fetch_state(struct service *s, const struct model *m, const char *ref, const char *param,
+                struct fetched *out, struct err *e);
+void fetched_fini(struct fetched *f);
+
+/* Packs and commits a state; *saved is its record. */
+int fetch_put(struct service *s, const struct state_put *p, const struct store_write *how,
+              struct state_info *saved, struct err *e);
+/* The record that an earlier write with this key made; *found says whether there is one. */
+int fetch_key(struct service *s, const struct state_write *w, struct state_info *record,
+              bool *found, struct err *e);
+/* A page of records: state_info_fini each, then free. */
+int fetch_list(struct service *s, const struct store_query *query, struct state_info **out,
+               size_t *n, bool *has_more, struct err *e);
+
+#endif
