@@ -1,13 +1,15 @@
-/* `dreamstated train base|state RECIPE`: training without the daemon. SIGINT and SIGTERM stop after
+/* `dreamstated train base|state|dit RECIPE`: training without the daemon. SIGINT and SIGTERM stop after
  * the present step, with a checkpoint; the same command then goes on. */
 #include "daemon/base/err.h"
 #include "daemon/cmd.h"
 #include "engine/train/base.h"
+#include "engine/train/dit.h"
 #include "engine/train/state.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +24,7 @@ static void on_signal(int sig)
 }
 
 struct report {
-    bool tty;
+    bool tty, dit;
     uint64_t every; /* off a terminal: a line every so many steps */
 };
 
@@ -32,19 +34,21 @@ static void on_step(void *ctx, const struct train_step *s)
     if (!r->tty && s->step % r->every && s->step != s->steps)
         return;
     unsigned eta = (unsigned)s->eta_s;
+    char bits[32] = "";
+    if (!r->dit)
+        snprintf(bits, sizeof bits, "  %.4f bits/byte", s->loss * 1.4426950408889634);
     fprintf(stderr,
-            "%sstep %llu/%llu  loss %.4f  %.4f bits/byte  lr %.2e  norm %.2f  %.0f tok/s  ETA "
-            "%u:%02u:%02u%s",
+            "%sstep %llu/%llu  loss %.4f%s  lr %.2e  norm %.2f  %.0f %s/s  ETA %u:%02u:%02u%s",
             r->tty ? "\r" : "", (unsigned long long)s->step, (unsigned long long)s->steps, s->loss,
-            s->loss * 1.4426950408889634, s->lr, s->norm, s->tokens_per_s, eta / 3600,
+            bits, s->lr, s->norm, s->tokens_per_s, r->dit ? "samples" : "tok", eta / 3600,
             eta / 60 % 60, eta % 60, r->tty ? "\033[K" : "\n");
 }
 
 static void on_eval(void *ctx, const struct train_eval *v)
 {
     const struct report *r = ctx;
-    fprintf(stderr, "%sheld out at step %llu: %.4f bits/byte (", r->tty ? "\n" : "",
-            (unsigned long long)v->step, v->mean);
+    fprintf(stderr, "%sheld out at step %llu: %.4f %s (", r->tty ? "\n" : "",
+            (unsigned long long)v->step, v->mean, v->what ? v->what : "bits/byte");
     for (size_t i = 0; i < v->n; i++)
         fprintf(stderr, "%s%s %.4f", i ? ", " : "", v->names[i], v->bits[i]);
     fputs(")\n", stderr);
@@ -58,12 +62,13 @@ static void on_note(void *ctx, const char *text)
 
 static int usage(void)
 {
-    fputs("usage: dreamstated train base|state RECIPE [--threads N] [--max-minutes M] [--stop-at "
-          "STEP]\n"
-          "  --threads N      instead of the recipe's\n"
-          "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
-          "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
-          stderr);
+    fputs(
+        "usage: dreamstated train base|state|dit RECIPE [--threads N] [--max-minutes M] [--stop-at "
+        "STEP]\n"
+        "  --threads N      instead of the recipe's\n"
+        "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
+        "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
+        stderr);
     return 2;
 }
 
@@ -75,14 +80,70 @@ static bool number(const char *s, double *out)
     return *s && !*end && !errno && *out >= 0 && *out < 1e15;
 }
 
-static bool parse(int argc, char **argv, struct recipe *r, struct train_control *c)
+/* ---- what can be trained ---- */
+
+static int read_recipe(void *r, const char *path, struct err *e)
+{
+    return recipe_read(r, path, e);
+}
+
+static int read_dit(void *r, const char *path, struct err *e)
+{
+    return dit_recipe_read(r, path, e);
+}
+
+static int run_base(const void *r, const struct train_control *c, struct pool *pool, bool *done,
+                    struct err *e)
+{
+    return train_base(r, c, pool, done, e);
+}
+
+static int run_state(const void *r, const struct train_control *c, struct pool *pool, bool *done,
+                     struct err *e)
+{
+    return train_state(r, c, pool, done, e);
+}
+
+static int run_dit(const void *r, const struct train_control *c, struct pool *pool, bool *done,
+                   struct err *e)
+{
+    return train_dit(r, c, pool, done, e);
+}
+
+static const struct kind {
+    const char *name, *result; /* out/RESULT.safetensors */
+    size_t size, threads, out; /* of the recipe; offsets of uint64_t threads and char out[] in it */
+    int (*read)(void *r, const char *path, struct err *e);
+    int (*run)(const void *r, const struct train_control *c, struct pool *pool, bool *done,
+               struct err *e);
+} kinds[] = {
+#define K(name, result, type, read, run)                                                           \
+    {                                                                                              \
+        name, result, sizeof(struct type), offsetof(struct type, threads),                         \
+            offsetof(struct type, out), read, run                                                  \
+    }
+    K("base", "model", recipe, read_recipe, run_base),
+    K("state", "state", recipe, read_recipe, run_state),
+    K("dit", "diffuser", dit_recipe, read_dit, run_dit),
+#undef K
+};
+
+static const struct kind *find_kind(const char *name)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(kinds[i].name, name))
+            return &kinds[i];
+    return NULL;
+}
+
+static bool parse(int argc, char **argv, uint64_t *threads, struct train_control *c)
 {
     for (int i = 3; i < argc; i += 2) {
         double x;
         if (i + 1 >= argc || !number(argv[i + 1], &x))
             return false;
         if (!strcmp(argv[i], "--threads") && x >= 1 && x <= 256)
-            r->threads = (uint64_t)x;
+            *threads = (uint64_t)x;
         else if (!strcmp(argv[i], "--max-minutes"))
             c->max_minutes = x;
         else if (!strcmp(argv[i], "--stop-at"))
@@ -93,45 +154,50 @@ static bool parse(int argc, char **argv, struct recipe *r, struct train_control 
     return true;
 }
 
-int cmd_train(int argc, char **argv)
+static int train(const struct kind *k, const void *r, uint64_t threads, struct train_control *c,
+                 struct err *e)
 {
-    struct report report = {.tty = isatty(STDERR_FILENO), .every = 10};
-    struct train_control c = {.stop = &stop_asked,
-                              .on_step = on_step,
-                              .on_eval = on_eval,
-                              .on_note = on_note,
-                              .ctx = &report};
-    struct err e = {0};
     bool done = false;
-    bool base = argc > 1 && !strcmp(argv[1], "base");
-    if (argc < 3 || (!base && strcmp(argv[1], "state")))
-        return usage();
-    struct recipe *r = calloc(1, sizeof *r);
-    struct pool *pool = NULL;
-    int rc = r ? recipe_read(r, argv[2], &e) : err_set(&e, ERR_NOMEM, "out of memory");
-    if (rc == 0 && !parse(argc, argv, r, &c)) {
-        free(r);
-        return usage();
-    }
     struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
     if (getenv("OPENBLAS_CORETYPE"))
         fputs("train: OPENBLAS_CORETYPE is set: BLAS does not choose its kernels by this CPU\n",
               stderr);
-    if (rc == 0) {
-        pool = pool_new((int)r->threads, "train", 0, &e);
-        rc = !pool  ? e.code
-             : base ? train_base(r, &c, pool, &done, &e)
-                    : train_state(r, &c, pool, &done, &e);
-    }
+    struct pool *pool = pool_new((int)threads, "train", 0, e);
+    int rc = pool ? k->run(r, c, pool, &done, e) : e->code;
     pool_free(pool);
+    if (rc == 0)
+        fprintf(stderr, "%s: %s/%s.safetensors\n",
+                done ? "finished" : "stopped, to go on run it again", (const char *)r + k->out,
+                k->result);
+    return rc;
+}
+
+int cmd_train(int argc, char **argv)
+{
+    const struct kind *k = argc >= 3 ? find_kind(argv[1]) : NULL;
+    if (!k)
+        return usage();
+    struct report report = {
+        .tty = isatty(STDERR_FILENO), .dit = !strcmp(k->name, "dit"), .every = 10};
+    struct train_control c = {.stop = &stop_asked,
+                              .on_step = on_step,
+                              .on_eval = on_eval,
+                              .on_note = on_note,
+                              .ctx = &report};
+    struct err e = {0};
+    void *r = calloc(1, k->size);
+    int rc = r ? k->read(r, argv[2], &e) : err_set(&e, ERR_NOMEM, "out of memory");
+    uint64_t *threads = r ? (uint64_t *)(void *)((char *)r + k->threads) : NULL;
+    if (rc == 0 && !parse(argc, argv, threads, &c)) {
+        free(r);
+        return usage();
+    }
+    if (rc == 0)
+        rc = train(k, r, *threads, &c, &e);
     if (rc < 0)
         fprintf(stderr, "train: %s\n", e.msg);
-    else
-        fprintf(stderr, "%s: %s/%s.safetensors\n",
-                done ? "finished" : "stopped, to go on run it again", r->out,
-                base ? "model" : "state");
     free(r);
     return rc < 0 ? 1 : 0;
 }

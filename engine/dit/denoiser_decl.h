@@ -13,7 +13,8 @@ struct G(dit_input) {
     const NN_REAL *x;      /* [S, n, D] */
     const double *t;       /* [S]: timesteps of the full schedule */
     /* The condition of each sample: y [S, C], its embedding itself; or, with y NULL, its label [S]:
-     * DIT_LABEL_TEXT (the vector of cond [S, cond_dim], normalised), below n_label, or n_label: none. */
+     * DIT_LABEL_TEXT (the vector of cond [S, cond_dim], normalised), below n_label, or n_label:
+     * none. */
     const NN_REAL *y;
     const uint32_t *label;
     const NN_REAL *cond;
@@ -22,8 +23,8 @@ struct G(dit_input) {
 /* out [S, n, D]; keeps what backward needs, so the arrays of `in` must live until then. */
 void G(dit_forward)(struct G(dit_work) *w, const NN_REAL *params, const struct G(dit_input) *in,
                     NN_REAL *out);
-/* Adds the gradients of the last forward to dparams, with the same params; dx [S, n, D] and dy [S, C]
- * (of the condition's embedding) are written where not NULL. */
+/* Adds the gradients of the last forward to dparams, with the same params; dx [S, n, D] and dy [S,
+ * C] (of the condition's embedding) are written where not NULL. */
 void G(dit_backward)(struct G(dit_work) *w, const NN_REAL *params, NN_REAL *dparams,
                      const NN_REAL *dout, NN_REAL *dx, NN_REAL *dy);
 /* clang-format on */

@@ -1,4 +1,5 @@
-/* See denoiser.h. Each backward function quotes what it inverts. Included with NN_REAL and G(name). */
+/* See denoiser.h. Each backward function quotes what it inverts. Included with NN_REAL and
+ * G(name). */
 #include "daemon/base/assert.h"
 #include "daemon/base/mem.h"
 
@@ -22,7 +23,7 @@ typedef struct G(dit_input) input;
     XX(fh, R * C) XX(cond, S * s->cond_dim) XX(wide, R * F)                                        \
     XX(dwide, R * F) XX(dx, R * C) XX(dh, R * C) XX(dy, R * C) XX(dqkv, R * 3 * C)                 \
     XX(dmod, S * 6 * C) XX(dcs, S * C) XX(dc, S * C) XX(dt, S * C)                                 \
-    XX(square, s->n_token * s->n_token)
+    XX(square, 2 * s->n_token * s->n_token) XX(turned, R * (C > s->token_dim ? C : s->token_dim))
 /* clang-format on */
 
 struct block {
@@ -249,7 +250,7 @@ void G(dit_forward)(work *w, const real *params, const input *in, real *out)
     struct view view = view_of(w, params, NULL), *v = &view;
     const size_t S = v->S, n = v->n, C = v->C, G_ = v->R / v->P;
     embed(v);
-    op->token_linear_forward(w->block[0].x, in->x, GP(X_W), G_, v->P, v->D, C);
+    op->token_project_forward(w->block[0].x, in->x, GP(X_W), G_, v->P, v->D, C);
     op->bias_forward(w->block[0].x, GP(X_B), S, n * C);
     for (size_t i = 0; i < L; i++) {
         at_block(v, i);
@@ -258,7 +259,7 @@ void G(dit_forward)(work *w, const real *params, const input *in, real *out)
     affine(v, w->fmod, w->cs, GP(FMOD_W), GP(FMOD_B), TIO(S, C, 2 * C));
     op->adaln_forward(w->fh, w->fmean, w->frstd, w->xout, w->fmod, w->fmod + C, S, n, C, 2 * C,
                       LN_EPS);
-    op->token_linear_forward(out, w->fh, GP(OUT_W), G_, v->P, C, v->D);
+    op->token_project_forward(out, w->fh, GP(OUT_W), G_, v->P, C, v->D);
     op->bias_forward(out, GP(OUT_B), S, n * v->D);
 }
 
@@ -327,8 +328,8 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
     const nn_ops *op = w->op;
     struct view view = view_of(w, params, dparams), *v = &view;
     const size_t S = v->S, n = v->n, R = v->R, C = v->C, D = v->D, G_ = R / v->P;
-    op->token_linear_backward(zero(w->dh, R * C), DGP(OUT_W), dout, w->fh, GP(OUT_W), G_, v->P, C,
-                              D);
+    op->token_project_backward(zero(w->dh, R * C), DGP(OUT_W), dout, w->fh, GP(OUT_W), G_, v->P, C,
+                               D, w->turned);
     op->bias_backward(DGP(OUT_B), dout, S, n * D);
     zero(w->dmod, S * 2 * C);
     op->adaln_backward(zero(w->dx, R * C), w->dmod, w->dmod + C, w->dh, w->xout, w->fmean, w->frstd,
@@ -341,7 +342,7 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
     }
     if (dx)
         zero(dx, R * D);
-    op->token_linear_backward(dx, DGP(X_W), w->dx, w->in.x, GP(X_W), G_, v->P, D, C);
+    op->token_project_backward(dx, DGP(X_W), w->dx, w->in.x, GP(X_W), G_, v->P, D, C, w->turned);
     op->bias_backward(DGP(X_B), w->dx, S, n * C);
     op->silu_backward(zero(w->dc, S * C), w->dcs, w->c, S * C);
     if (dy)

@@ -1,9 +1,10 @@
 /* The parameters of a Diffusion Transformer as one flat array: names, shapes and places, as
  * engine/rwkv/params.h does it.
  *
- * Tokens are what a codec makes of a state: n_token vectors of token_dim numbers. With per_token each
- * has input and output matrices of its own, else all share one pair (then it is the plain DiT of
- * Peebles and Xie 2023); biases are always a token's own, and so are its position embedding.
+ * Tokens are what a codec makes of a state: n_token vectors of token_dim numbers. With per_token
+ * each has input and output matrices of its own, else all share one pair (then it is the plain DiT
+ * of Peebles and Xie 2023), stored [in, out]; biases are always a token's own, and so are its
+ * position embedding.
  *
  * Threads: read-only once made. */
 #ifndef ENGINE_DIT_PARAMS_H
@@ -40,14 +41,14 @@ struct dit_param {
  * matrix of their own; K: DIT_FREQ; Q: n_label + 1) */
 /* clang-format off */
 #define DIT_GLOBAL_PARAMS(XX)                                                                      \
-    XX(X_W, "x_proj.weight", "PCD") XX(X_B, "x_proj.bias", "nC")                                   \
+    XX(X_W, "x_proj.weight", "PDC") XX(X_B, "x_proj.bias", "nC")                                   \
     XX(T0_W, "t_embed.0.weight", "CK") XX(T0_B, "t_embed.0.bias", "C")                             \
     XX(T2_W, "t_embed.2.weight", "CC") XX(T2_B, "t_embed.2.bias", "C")                             \
     XX(Y0_W, "cond_embed.0.weight", "CY") XX(Y0_B, "cond_embed.0.bias", "C")                       \
     XX(Y2_W, "cond_embed.2.weight", "CC") XX(Y2_B, "cond_embed.2.bias", "C")                       \
     XX(LABEL, "label_embed.weight", "QC")                                                          \
     XX(FMOD_W, "final.adaln.weight", "2C") XX(FMOD_B, "final.adaln.bias", "2")                     \
-    XX(OUT_W, "final.out.weight", "PDC") XX(OUT_B, "final.out.bias", "nD")
+    XX(OUT_W, "final.out.weight", "PCD") XX(OUT_B, "final.out.bias", "nD")
 #define DIT_BLOCK_PARAMS(XX)                                                                       \
     XX(MOD_W, "adaln.weight", "6C") XX(MOD_B, "adaln.bias", "6")                                   \
     XX(QKV_W, "qkv.weight", "3C") XX(QKV_B, "qkv.bias", "3")                                       \

@@ -9,7 +9,8 @@
  *
  *     ddim          Song et al. 2021; eta 0 deterministic, 1 as noisy as ddpm
  *     ddpm          Ho et al. 2020, the ancestral step with the posterior's variance (or beta's)
- *     dpmsolver++   Lu et al. 2022, second-order multistep (2M) in data prediction; the first and the
+ *     dpmsolver++   Lu et al. 2022, second-order multistep (2M) in data prediction; the first and
+ *     the
  *                   last step are first-order
  *
  * Doubles, since at the noisy end an error of the prediction of eps is multiplied by
@@ -22,8 +23,8 @@
 
 #include <stdint.h>
 
-/* What the network's output stands for: the noise, the sample, or v = sqrt(ab) eps - sqrt(1 - ab) x0
- * (Salimans and Ho 2022). */
+/* What the network's output stands for: the noise, the sample, or v = sqrt(ab) eps - sqrt(1 - ab)
+ * x0 (Salimans and Ho 2022). */
 enum dit_prediction { DIT_PREDICT_EPS, DIT_PREDICT_X0, DIT_PREDICT_V };
 enum dit_scheduler { DIT_DDIM, DIT_DDPM, DIT_DPMSOLVERPP };
 
@@ -56,9 +57,9 @@ int dit_solver_init(struct dit_solver *z, const struct dit_schedule *s,
 void dit_solver_fini(struct dit_solver *z); /* a zeroed one is fine */
 /* Whether step i multiplies its noise by anything: then noise must be given. */
 bool dit_solver_wants_noise(const struct dit_solver *z, size_t i);
-/* From x at step i of the schedule, where the network said `out`, to the next lower noise level (step
- * i - 1; after step 0: the sample). Steps are taken downwards without gaps; z->x0 is then the sample
- * predicted on the way. noise [n]: standard normal, or NULL where not wanted. */
+/* From x at step i of the schedule, where the network said `out`, to the next lower noise level
+ * (step i - 1; after step 0: the sample). Steps are taken downwards without gaps; z->x0 is then the
+ * sample predicted on the way. noise [n]: standard normal, or NULL where not wanted. */
 void dit_solver_step(struct dit_solver *z, size_t i, double *x, const double *out,
                      const double *noise);
 /* DDIM backwards: from x at step i, where the network said `out`, to step i + 1. A sample itself

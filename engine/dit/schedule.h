@@ -4,10 +4,10 @@
  *     dit_schedule_init(&all, DIT_SCHEDULE_COSINE, DIT_TIMESTEPS, &e);
  *     dit_schedule_respace(&ten, &all, 10, &e);        10 of its steps: t = 0, 111, ..., 999
  *
- * Definitions and names are those of Ho et al. 2020 and Nichol and Dhariwal 2021 (linear: betas from
- * 1e-4 to 0.02 at 1000 steps, scaled for others; cosine: squared cosine, betas at most 0.999). A
- * respaced schedule has betas of its own, 1 - alpha_bar_i / alpha_bar_(i-1) over the steps kept; the
- * network goes on seeing the original timestep.
+ * Definitions and names are those of Ho et al. 2020 and Nichol and Dhariwal 2021 (linear: betas
+ * from 1e-4 to 0.02 at 1000 steps, scaled for others; cosine: squared cosine, betas at most 0.999).
+ * A respaced schedule has betas of its own, 1 - alpha_bar_i / alpha_bar_(i-1) over the steps kept;
+ * the network goes on seeing the original timestep.
  *
  * Threads: read-only once made. */
 #ifndef ENGINE_DIT_SCHEDULE_H

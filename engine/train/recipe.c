@@ -1,124 +1,54 @@
 #include "engine/train/recipe.h"
 
+#include "engine/train/recipe_json.h"
+
 #include <float.h>
-#include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-enum kind { UINT, REAL, TEXT };
-
-/* One key of an object: where its value goes and what it may be. */
-struct key {
-    const char *name;
-    enum kind kind;
-    size_t at;        /* offset in the struct that is filled */
-    double low, high; /* numbers; texts: size of the array in high */
-    bool required;
+static const struct recipe_key model_keys[] = {
+    RECIPE_KEY(struct rwkv_shape, "n_layer", n_layer, RECIPE_UINT, 1, 512, true),
+    RECIPE_KEY(struct rwkv_shape, "n_embd", n_embd, RECIPE_UINT, 16, 65536, true),
+    RECIPE_KEY(struct rwkv_shape, "head_size", head_size, RECIPE_UINT, 16, 128, true),
+    RECIPE_KEY(struct rwkv_shape, "n_ffn", n_ffn, RECIPE_UINT, 1, 1048576, false),
+    RECIPE_KEY(struct rwkv_shape, "n_vocab", n_vocab, RECIPE_UINT, 2, 256, false),
+    RECIPE_KEY(struct rwkv_shape, "rank_w", rank_w, RECIPE_UINT, 1, 65536, false),
+    RECIPE_KEY(struct rwkv_shape, "rank_a", rank_a, RECIPE_UINT, 1, 65536, false),
+    RECIPE_KEY(struct rwkv_shape, "rank_v", rank_v, RECIPE_UINT, 1, 65536, false),
+    RECIPE_KEY(struct rwkv_shape, "rank_g", rank_g, RECIPE_UINT, 1, 65536, false),
 };
 
-#define K(type, name, member, kind, low, high, required)                                           \
-    {                                                                                              \
-        name, kind, offsetof(type, member), low, high, required                                    \
-    }
-
-static const struct key model_keys[] = {
-    K(struct rwkv_shape, "n_layer", n_layer, UINT, 1, 512, true),
-    K(struct rwkv_shape, "n_embd", n_embd, UINT, 16, 65536, true),
-    K(struct rwkv_shape, "head_size", head_size, UINT, 16, 128, true),
-    K(struct rwkv_shape, "n_ffn", n_ffn, UINT, 1, 1048576, false),
-    K(struct rwkv_shape, "n_vocab", n_vocab, UINT, 2, 256, false),
-    K(struct rwkv_shape, "rank_w", rank_w, UINT, 1, 65536, false),
-    K(struct rwkv_shape, "rank_a", rank_a, UINT, 1, 65536, false),
-    K(struct rwkv_shape, "rank_v", rank_v, UINT, 1, 65536, false),
-    K(struct rwkv_shape, "rank_g", rank_g, UINT, 1, 65536, false),
+static const struct recipe_key corpus_keys[] = {
+    RECIPE_KEY(struct recipe_corpus, "name", name, RECIPE_TEXT, 0, 32, true),
+    RECIPE_KEY(struct recipe_corpus, "path", path, RECIPE_TEXT, 0, RECIPE_PATH, true),
+    RECIPE_KEY(struct recipe_corpus, "weight", weight, RECIPE_REAL, 0, 1e9, false),
 };
 
-static const struct key corpus_keys[] = {
-    K(struct recipe_corpus, "name", name, TEXT, 0, 32, true),
-    K(struct recipe_corpus, "path", path, TEXT, 0, RECIPE_PATH, true),
-    K(struct recipe_corpus, "weight", weight, REAL, 0, 1e9, false),
+static const struct recipe_key keys[] = {
+    RECIPE_KEY(struct recipe, "init_from", init_from, RECIPE_TEXT, 0, RECIPE_PATH, false),
+    RECIPE_KEY(struct recipe, "out", out, RECIPE_TEXT, 0, RECIPE_PATH, true),
+    RECIPE_KEY(struct recipe, "products", products, RECIPE_TEXT, 0, 8, false),
+    RECIPE_KEY(struct recipe, "seed", seed, RECIPE_UINT, 0, 9e15, false),
+    RECIPE_KEY(struct recipe, "threads", threads, RECIPE_UINT, 1, 256, false),
+    RECIPE_KEY(struct recipe, "sequence", sequence, RECIPE_UINT, 1, 65536, true),
+    RECIPE_KEY(struct recipe, "batch", batch, RECIPE_UINT, 1, 65536, true),
+    RECIPE_KEY(struct recipe, "steps", schedule.steps, RECIPE_UINT, 1, 1e12, true),
+    RECIPE_KEY(struct recipe, "warmup", schedule.warmup, RECIPE_UINT, 0, 1e12, false),
+    RECIPE_KEY(struct recipe, "lr", schedule.lr, RECIPE_REAL, 1e-12, 1e3, true),
+    RECIPE_KEY(struct recipe, "lr_final", schedule.lr_final, RECIPE_REAL, 0, 1e3, false),
+    RECIPE_KEY(struct recipe, "beta1", adamw.beta1, RECIPE_REAL, 0, 0.99999, false),
+    RECIPE_KEY(struct recipe, "beta2", adamw.beta2, RECIPE_REAL, 0, 0.9999999, false),
+    RECIPE_KEY(struct recipe, "eps", adamw.eps, RECIPE_REAL, 1e-30, 1, false),
+    RECIPE_KEY(struct recipe, "weight_decay", adamw.weight_decay, RECIPE_REAL, 0, 1e3, false),
+    RECIPE_KEY(struct recipe, "clip", adamw.clip, RECIPE_REAL, 0, 1e9, false),
+    RECIPE_KEY(struct recipe, "carry", carry, RECIPE_REAL, 0, 1, false),
+    RECIPE_KEY(struct recipe, "document_start", document_start, RECIPE_REAL, 0, 1, false),
+    RECIPE_KEY(struct recipe, "eval_every", eval_every, RECIPE_UINT, 1, 1e12, false),
+    RECIPE_KEY(struct recipe, "eval_bytes", eval_bytes, RECIPE_UINT, 1, 1e12, false),
+    RECIPE_KEY(struct recipe, "checkpoint_every", checkpoint_every, RECIPE_UINT, 1, 1e12, false),
+    RECIPE_KEY(struct recipe, "max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
 };
-
-static const struct key keys[] = {
-    K(struct recipe, "init_from", init_from, TEXT, 0, RECIPE_PATH, false),
-    K(struct recipe, "out", out, TEXT, 0, RECIPE_PATH, true),
-    K(struct recipe, "products", products, TEXT, 0, 8, false),
-    K(struct recipe, "seed", seed, UINT, 0, 9e15, false),
-    K(struct recipe, "threads", threads, UINT, 1, 256, false),
-    K(struct recipe, "sequence", sequence, UINT, 1, 65536, true),
-    K(struct recipe, "batch", batch, UINT, 1, 65536, true),
-    K(struct recipe, "steps", schedule.steps, UINT, 1, 1e12, true),
-    K(struct recipe, "warmup", schedule.warmup, UINT, 0, 1e12, false),
-    K(struct recipe, "lr", schedule.lr, REAL, 1e-12, 1e3, true),
-    K(struct recipe, "lr_final", schedule.lr_final, REAL, 0, 1e3, false),
-    K(struct recipe, "beta1", adamw.beta1, REAL, 0, 0.99999, false),
-    K(struct recipe, "beta2", adamw.beta2, REAL, 0, 0.9999999, false),
-    K(struct recipe, "eps", adamw.eps, REAL, 1e-30, 1, false),
-    K(struct recipe, "weight_decay", adamw.weight_decay, REAL, 0, 1e3, false),
-    K(struct recipe, "clip", adamw.clip, REAL, 0, 1e9, false),
-    K(struct recipe, "carry", carry, REAL, 0, 1, false),
-    K(struct recipe, "document_start", document_start, REAL, 0, 1, false),
-    K(struct recipe, "eval_every", eval_every, UINT, 1, 1e12, false),
-    K(struct recipe, "eval_bytes", eval_bytes, UINT, 1, 1e12, false),
-    K(struct recipe, "checkpoint_every", checkpoint_every, UINT, 1, 1e12, false),
-    K(struct recipe, "max_minutes", max_minutes, REAL, 0, 1e6, false),
-};
-#define N_KEYS(a) (sizeof(a) / sizeof *(a))
-
-static int read_value(void *to, const struct key *k, const json_t *v, const char *where,
-                      struct err *e)
-{
-    char *at = (char *)to + k->at;
-    if (k->kind == TEXT) {
-        const char *s = json_string_value(v);
-        if (!s || !*s || strlen(s) >= (size_t)k->high || strlen(s) != json_string_length(v))
-            return err_set(e, ERR_INVALID, "recipe: %s%s must be a text of 1 to %d bytes", where,
-                           k->name, (int)k->high - 1);
-        memcpy(at, s, strlen(s) + 1);
-        return 0;
-    }
-    double x = json_number_value(v);
-    if ((k->kind == UINT ? !json_is_integer(v) : !json_is_number(v)) || x < k->low || x > k->high)
-        return err_set(e, ERR_INVALID, "recipe: %s%s must be %s from %g to %g", where, k->name,
-                       k->kind == UINT ? "a whole number" : "a number", k->low, k->high);
-    uint64_t u = (uint64_t)json_integer_value(v);
-    if (k->kind == UINT)
-        memcpy(at, &u, sizeof u);
-    else
-        memcpy(at, &x, sizeof x);
-    return 0;
-}
-
-/* Fills `to` from an object by its table; keys in `others` (space-separated) are left to the
- * caller. */
-static int read_object(void *to, const json_t *o, const struct key *table, size_t n,
-                       const char *others, const char *where, struct err *e)
-{
-    const char *name;
-    json_t *v;
-    if (!json_is_object(o))
-        return err_set(e, ERR_INVALID, "recipe: %s must be an object", *where ? where : "the file");
-    json_object_foreach((json_t *)o, name, v)
-    {
-        size_t i = 0;
-        char padded[64];
-        while (i < n && strcmp(table[i].name, name))
-            i++;
-        snprintf(padded, sizeof padded, " %s ", name);
-        if (i < n) {
-            int rc = read_value(to, &table[i], v, where, e);
-            if (rc < 0)
-                return rc;
-        } else if (!strstr(others, padded)) {
-            return err_set(e, ERR_INVALID, "recipe: unknown key %s%s", where, name);
-        }
-    }
-    for (size_t i = 0; i < n; i++)
-        if (table[i].required && !json_object_get(o, table[i].name))
-            return err_set(e, ERR_INVALID, "recipe: %s%s is missing", where, table[i].name);
-    return 0;
-}
 
 static int read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list, const char *where,
                         struct err *e)
@@ -133,8 +63,8 @@ static int read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list,
     for (; *n < json_array_size(list); (*n)++) {
         snprintf(entry, sizeof entry, "%s[%zu].", where, *n);
         to[*n].weight = 1;
-        int rc = read_object(&to[*n], json_array_get(list, *n), corpus_keys, N_KEYS(corpus_keys),
-                             "", entry, e);
+        int rc = recipe_read_object(&to[*n], json_array_get(list, *n), corpus_keys,
+                                    RECIPE_KEYS(corpus_keys), "", entry, e);
         if (rc < 0)
             return rc;
     }
@@ -151,7 +81,7 @@ static int read_model(struct recipe *r, const json_t *v, struct err *e)
         memcpy(r->model, path, strlen(path) + 1);
         return 0;
     }
-    int rc = read_object(&given, v, model_keys, N_KEYS(model_keys), "", "model.", e);
+    int rc = recipe_read_object(&given, v, model_keys, RECIPE_KEYS(model_keys), "", "model.", e);
     if (rc < 0)
         return rc;
     *s = given;
@@ -196,12 +126,10 @@ int recipe_read(struct recipe *r, const char *path, struct err *e)
                          .eval_every = 500,
                          .eval_bytes = 16384,
                          .checkpoint_every = 500};
-    json_error_t je;
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
+    json_t *root = recipe_load(path, e);
     if (!root)
-        return err_set(e, je.line < 0 ? ERR_IO : ERR_INVALID, "recipe %s: line %d: %s", path,
-                       je.line, je.text);
-    int rc = read_object(r, root, keys, N_KEYS(keys), " model data eval ", "", e);
+        return e->code;
+    int rc = recipe_read_object(r, root, keys, RECIPE_KEYS(keys), " model data eval ", "", e);
     if (rc == 0)
         rc = read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
     if (rc == 0)

@@ -35,15 +35,20 @@ int train_run_open(struct train_run *r, const struct train_control *c, const cha
     memset(r, 0, sizeof *r);
     r->control = c;
     r->max_minutes = c->max_minutes > 0 ? c->max_minutes : max_minutes;
-    r->began_ns = clock_ns();
-    r->first_step = step;
-    r->first_tokens = tokens;
+    train_run_begin(r, step, tokens);
     int rc = make_folder(out, e);
     if (rc < 0)
         return rc;
     snprintf(path, sizeof path, "%s/log.jsonl", out);
     r->log = fopen(path, "a");
     return r->log ? 0 : err_set(e, ERR_IO, "open %s: %s", path, strerror(errno));
+}
+
+void train_run_begin(struct train_run *r, uint64_t step, uint64_t tokens)
+{
+    r->began_ns = clock_ns();
+    r->first_step = step;
+    r->first_tokens = tokens;
 }
 
 void train_run_close(struct train_run *r)
@@ -87,8 +92,8 @@ void train_run_eval(struct train_run *r, const struct train_eval *v)
     json_t *bits = json_object();
     for (size_t i = 0; i < v->n; i++)
         json_object_set_new(bits, v->names[i], json_real(v->bits[i]));
-    log_line(r, json_pack("{s:I, s:f, s:o}", "step", (json_int_t)v->step, "eval_bits", v->mean,
-                          "eval", bits));
+    log_line(r, json_pack("{s:I, s:f, s:o}", "step", (json_int_t)v->step,
+                          v->what ? v->what : "eval_bits", v->mean, "eval", bits));
     if (r->control->on_eval)
         r->control->on_eval(r->control->ctx, v);
 }

@@ -14,8 +14,8 @@
 
 struct train_step {
     uint64_t step, steps; /* steps done, of */
-    uint64_t tokens;      /* seen since the beginning */
-    double loss;          /* nats a token, of this batch */
+    uint64_t tokens;      /* seen since the beginning (a diffuser's: samples) */
+    double loss;          /* nats a token, of this batch (a diffuser's: mean squared error) */
     double lr, norm;      /* of this step; norm before clipping */
     double tokens_per_s;  /* since this run began */
     double eta_s;         /* seconds left at that rate */
@@ -25,8 +25,9 @@ struct train_eval {
     uint64_t step;
     size_t n;
     const char *const *names;
-    const double *bits; /* bits a byte, each corpus */
-    double mean;        /* over the corpora */
+    const double *bits; /* bits a byte, each corpus; or what `what` says */
+    double mean;        /* over the names */
+    const char *what;   /* NULL: bits a byte */
 };
 
 /* What the caller wants of a run; all zero is fine. */
@@ -52,6 +53,8 @@ int train_run_open(struct train_run *r, const struct train_control *c, const cha
                    double max_minutes, uint64_t step, uint64_t tokens, struct err *e)
     __attribute__((warn_unused_result));
 void train_run_close(struct train_run *r);
+/* Counts time and rates from now on, `step` steps and `tokens` being done. */
+void train_run_begin(struct train_run *r, uint64_t step, uint64_t tokens);
 /* Fill in the rates, log, report. */
 void train_run_step(struct train_run *r, struct train_step *s);
 void train_run_eval(struct train_run *r, const struct train_eval *v);

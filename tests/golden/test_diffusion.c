@@ -1,5 +1,6 @@
-/* Schedules and samplers against OpenAI's gaussian_diffusion as DiT carries it (golden dit), and what
- * has a closed form against that: for a Gaussian the probability-flow ODE is solved exactly. */
+/* Schedules and samplers against OpenAI's gaussian_diffusion as DiT carries it (golden dit), and
+ * what has a closed form against that: for a Gaussian the probability-flow ODE is solved
+ * exactly. */
 #include "tests/lib/check.h"
 
 #include "engine/dit/sampler.h"
@@ -234,7 +235,8 @@ static double ode_error(enum dit_scheduler which, size_t steps)
     struct dit_solver z;
     struct err e = {0};
     double x[3], out[3], worst = 0;
-    /* From t = 900 to 100 in log-SNR-like even steps of t: away from the schedule's singular ends. */
+    /* From t = 900 to 100 in log-SNR-like even steps of t: away from the schedule's singular
+     * ends. */
     size_t t[DIT_TIMESTEPS];
     for (size_t i = 0; i <= steps; i++)
         t[i] = 100 + 800 * i / steps;

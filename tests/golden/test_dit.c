@@ -1,5 +1,6 @@
 /* The Diffusion Transformer against DiT's own blocks under torch autograd in float64 (golden dit):
- * every stage forward, every gradient; the double form and the float form of each instruction set. */
+ * every stage forward, every gradient; the double form and the float form of each instruction
+ * set. */
 #include "tests/lib/check.h"
 
 #include "engine/dit/denoiser.h"
@@ -41,6 +42,16 @@ static void golden_name(char *to, size_t size, const char *prefix, const char *n
     fail_msg("no golden name for %s", name);
 }
 
+/* Element k of our parameter p in the golden tensor: theirs are [out, in], these two ours [in,
+ * out]. */
+static size_t golden_index(const struct dit_param *p, size_t k)
+{
+    if (strcmp(p->name, "x_proj.weight") && strcmp(p->name, "final.out.weight"))
+        return k;
+    size_t in = p->shape[1], out = p->shape[2];
+    return k % out * in + k / out;
+}
+
 /* The biases of input and output are a token's own here: all start alike, the position embedding
  * being part of the first. */
 static void fixture_open(struct fixture *x)
@@ -66,8 +77,8 @@ static void fixture_open(struct fixture *x)
         assert_non_null(t);
         float *v = golden_f32(x->f, name, t->count);
         for (size_t k = 0; k < p->count; k++)
-            x->params[p->offset + k] =
-                (double)v[k % t->count] + (strcmp(p->name, "x_proj.bias") ? 0 : (double)pos[k]);
+            x->params[p->offset + k] = (double)v[golden_index(p, k) % t->count] +
+                                       (strcmp(p->name, "x_proj.bias") ? 0 : (double)pos[k]);
         free(v);
     }
     free(pos);
@@ -191,7 +202,7 @@ static void check_gradients(struct fixture *x)
         size_t n = tensor_file_find(x->f, name)->count;
         double *sum = calloc(n, sizeof *sum); /* a shared bias gathers what each token's gets */
         for (size_t k = 0; k < p->count; k++)
-            sum[k % n] += x->dparams[p->offset + k];
+            sum[golden_index(p, k) % n] += x->dparams[p->offset + k];
         /* what reads the sinusoid has the reference's float32 rounding of it */
         check(x, name, sum, n, strcmp(p->name, "t_embed.0.weight") ? 1e-5 : 1e-4);
         free(sum);

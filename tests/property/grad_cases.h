@@ -230,17 +230,17 @@ BACKWARD(bias)
     op->bias_backward(din[1], dout[0], d->T, d->C);
 }
 
-FORWARD(token_linear)
+FORWARD(token_project)
 {
     UNUSED;
-    op->token_linear_forward(out[0], in[0], in[1], d->S, d->T / d->S, d->C, d->O);
+    op->token_project_forward(out[0], in[0], in[1], d->S, d->T / d->S, d->C, d->O);
 }
-BACKWARD(token_linear)
+BACKWARD(token_project)
 {
     UNUSED;
     size_t G = d->T / d->S;
-    op->token_linear_backward(din[0], NULL, dout[0], in[0], in[1], d->S, G, d->C, d->O);
-    op->token_linear_backward(NULL, din[1], dout[0], in[0], in[1], d->S, G, d->C, d->O);
+    op->token_project_backward(din[0], NULL, dout[0], in[0], in[1], d->S, G, d->C, d->O, aux[0]);
+    op->token_project_backward(NULL, din[1], dout[0], in[0], in[1], d->S, G, d->C, d->O, aux[0]);
 }
 
 /* in: x, a modulation [S, 3 C] whose first thirds are shift and scale. */

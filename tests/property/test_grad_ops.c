@@ -19,9 +19,11 @@ static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
 #define CASES(XX)                                                                                  \
     XX(embed)                                                                                      \
     XX(norm)                                                                                       \
-    XX(shift) XX(linear) XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod)       \
-        XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_linear)  \
-            XX(adaln) XX(gate) XX(attention)
+    XX(shift)                                                                                      \
+    XX(linear)                                                                                     \
+    XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) \
+        XX(relu2) XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_project) XX(adaln) XX(gate)         \
+            XX(attention)
 
 #define REAL    double
 #define OPS     struct nn_f64
@@ -42,7 +44,7 @@ static const struct shapes {
     const char *name, *in, *out, *draw;
 } shapes[] = {
     /* T: [T, C]   C: [C]   W: [C, O]   O: [T, O]   E: [C, C]   S: [H, N, N]   t: [T]
-     * M: [S, 3 C]   G: [T / S, O, C]   Q: [T, 3 C]
+     * M: [S, 3 C]   G: [T / S, C, O]   Q: [T, 3 C]
      * n: normal   u: (0.05, 0.95)   d: a decay   k: unit per head   r: normal, away from 0 */
     {"embed", "E", "T", "n"},         {"norm", "TCC", "T", "nnn"},
     {"shift", "TCC", "T", "nnu"},     {"linear", "TW", "O", "nn"},
@@ -53,7 +55,7 @@ static const struct shapes {
     {"bonus", "TTTTC", "T", "nnnnn"}, {"mul", "TT", "T", "nn"},
     {"relu2", "T", "T", "r"},         {"xent", "T", "t", "n"},
     {"silu", "T", "T", "n"},          {"gelu", "T", "T", "n"},
-    {"bias", "TC", "T", "nn"},        {"token_linear", "TG", "O", "nn"},
+    {"bias", "TC", "T", "nn"},        {"token_project", "TG", "O", "nn"},
     {"adaln", "TM", "T", "nn"},       {"gate", "TTM", "T", "nnn"},
     {"attention", "Q", "T", "n"},
 };

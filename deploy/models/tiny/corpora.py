@@ -5,7 +5,8 @@
 
 Each corpus becomes two files, NAME.train and NAME.heldout: UTF-8 text with LF line ends, documents
 separated by one NUL byte, which never occurs inside a document; NAME.train.names and
-NAME.heldout.names list the documents in order. A document goes to one side whole, and so does
+NAME.heldout.names list the documents in order, NAME.train.styles and NAME.heldout.styles the fine
+style of each (a Bible book, a president, a module, ...; empty: none). A document goes to one side whole, and so does
 everything that could repeat it (the groups below). The same packages give the same bytes;
 corpora.json holds the sums they gave when the model was trained, and a difference is reported as a
 warning. --record rewrites corpora.json and the compressed held-out text beside this script.
@@ -199,6 +200,21 @@ def iso(_args):
     return out
 
 
+# ---- Fine styles: what a document is a piece of ----------------------------------------------
+
+
+def style(name, document):
+    if name == 'kjv':
+        return document
+    if name == 'sotu':  # 1794_george_washington_n
+        return document.partition('_')[2].rpartition('_')[0]
+    if name == 'python':
+        return document.partition('/')[0].removesuffix('.py')
+    if name in ('wordnet', 'iso'):  # noun-017, iso_639-3-04
+        return document.rpartition('-')[0]
+    return ''
+
+
 # ---- All of them -----------------------------------------------------------------------------
 
 def extract(name, args):
@@ -254,6 +270,8 @@ def main():
                 f.write(b'\0'.join(d for _, d in documents))
             with open(os.path.join(args.out, '%s.%s.names' % (name, side)), 'w') as f:
                 f.writelines(document + '\n' for document, _ in documents)
+            with open(os.path.join(args.out, '%s.%s.styles' % (name, side)), 'w') as f:
+                f.writelines(style(name, document) + '\n' for document, _ in documents)
         c = record['corpora'][name] = describe(name, sides)
         for side in ('train', 'heldout'):
             print('%s  %s.%s  %d bytes, %d documents' %

@@ -1,0 +1,193 @@
+#include "engine/train/bake.h"
+
+#include "daemon/base/mem.h"
+
+#include <string.h>
+
+#define SLOTS 16  /* texts read together */
+#define ROWS  256 /* tokens of one call, all slots */
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* Whether a line or sentence ends before byte i (i > 0). */
+static bool ends_at(const char *text, size_t n, size_t i)
+{
+    char before = text[i - 1];
+    if (before == '\n')
+        return true;
+    if (i > 1 && (before == '"' || before == '\'' || before == ')'))
+        before = text[i - 2];
+    return (before == '.' || before == '?' || before == '!') && (i == n || is_space(text[i]));
+}
+
+static size_t next_end(const char *text, size_t n, size_t i)
+{
+    while (i < n && !ends_at(text, n, i))
+        i++;
+    return i;
+}
+
+size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *begin)
+{
+    while (*at < n) {
+        size_t a = *at, end = 0;
+        while (a < n && is_space(text[a]))
+            a++;
+        for (size_t i = a + 1; i <= n && i - a <= most; i++)
+            if (ends_at(text, n, i) || i == n)
+                end = i;
+        size_t stop = end;
+        while (stop > a && is_space(text[stop - 1]))
+            stop--;
+        if (stop - a >= most / 2 && end > a) {
+            *begin = a;
+            *at = end;
+            return stop - a;
+        }
+        *at = end > a ? end : a < n ? next_end(text, n, a + 1) : n;
+    }
+    return 0;
+}
+
+struct slot {
+    size_t row; /* n: free */
+    uint32_t *tokens;
+    size_t n_tokens, fed, chunk;
+    double *sum; /* [C] of the hidden states */
+    float *state;
+};
+
+struct baker {
+    const struct bake *b;
+    const struct rwkv_info *info;
+    struct rwkv_session *session;
+    struct dataset_writer out;
+    struct slot slot[SLOTS];
+    float *hidden, *cond; /* [ROWS, C], [C] */
+    size_t next, done;
+};
+
+static int start(struct baker *k, struct slot *s, struct err *e)
+{
+    const struct bake *b = k->b;
+    const struct dataset_row *r = &b->rows[k->next];
+    free(s->tokens);
+    s->tokens = malloc((r->n_text + 2) * sizeof *s->tokens);
+    if (!s->tokens)
+        return err_set(e, ERR_NOMEM, "baking: out of memory");
+    s->row = k->next++;
+    s->n_tokens = tokenizer_encode(b->tokenizer, r->text, r->n_text, s->tokens + 1) + 2;
+    s->tokens[0] = s->tokens[s->n_tokens - 1] = tokenizer_separator(b->tokenizer);
+    s->fed = 0;
+    memset(s->sum, 0, k->info->n_embd * sizeof *s->sum);
+    memset(s->state, 0, rwkv_state_floats(k->info) * sizeof *s->state);
+    return 0;
+}
+
+static int finish(struct baker *k, struct slot *s, struct err *e)
+{
+    for (size_t c = 0; c < k->info->n_embd; c++)
+        k->cond[c] = (float)(s->sum[c] / (double)s->n_tokens);
+    int rc = dataset_writer_put(&k->out, s->row, &k->b->rows[s->row], s->state, k->cond, e);
+    s->row = k->b->n;
+    k->done++;
+    return rc;
+}
+
+/* One call of the model: a chunk of every slot in use. Returns their number, or an error. */
+static int advance(struct baker *k, struct err *e)
+{
+    struct rwkv_seq seq[SLOTS];
+    struct slot *of[SLOTS];
+    const size_t C = k->info->n_embd;
+    size_t used = 0;
+    int rc = 0;
+    for (size_t i = 0; i < SLOTS && rc == 0; i++) {
+        struct slot *s = &k->slot[i];
+        if (s->row == k->b->n && k->next < k->b->n)
+            rc = start(k, s, e);
+        if (rc < 0 || s->row == k->b->n)
+            continue;
+        size_t left = s->n_tokens - s->fed;
+        s->chunk = left < ROWS / SLOTS ? left : ROWS / SLOTS;
+        seq[used] = (struct rwkv_seq){.tokens = s->tokens + s->fed,
+                                      .n_tokens = s->chunk,
+                                      .state = s->state,
+                                      .hidden = k->hidden + used * (ROWS / SLOTS) * C};
+        of[used++] = s;
+    }
+    if (rc == 0 && used)
+        rc = rwkv_eval(k->session, seq, used, e);
+    for (size_t i = 0; i < used && rc == 0; i++) {
+        struct slot *s = of[i];
+        for (size_t t = 0; t < s->chunk; t++)
+            for (size_t c = 0; c < C; c++)
+                s->sum[c] += (double)seq[i].hidden[t * C + c];
+        s->fed += s->chunk;
+        if (s->fed == s->n_tokens)
+            rc = finish(k, s, e);
+    }
+    return rc < 0 ? rc : (int)used;
+}
+
+static int baker_init(struct baker *k, const struct bake *b, struct err *e)
+{
+    k->b = b;
+    k->info = rwkv_get_info(b->model);
+    if (!b->n || tokenizer_used(b->tokenizer) > k->info->n_vocab)
+        return err_set(e, ERR_INVALID,
+                       b->n ? "baking: the vocabulary is not the model's"
+                            : "baking: there is no text to read");
+    k->session = rwkv_session_new(b->model, b->pool, ROWS, e);
+    if (!k->session)
+        return e->code;
+    k->hidden = calloc(ROWS * k->info->n_embd, sizeof *k->hidden);
+    k->cond = calloc(k->info->n_embd, sizeof *k->cond);
+    bool ok = k->hidden && k->cond;
+    for (size_t i = 0; i < SLOTS; i++) {
+        k->slot[i].row = b->n;
+        k->slot[i].sum = calloc(k->info->n_embd, sizeof(double));
+        k->slot[i].state = rwkv_state_new(k->info);
+        ok = ok && k->slot[i].sum && k->slot[i].state;
+    }
+    return ok ? 0 : err_set(e, ERR_NOMEM, "baking: out of memory");
+}
+
+static void baker_fini(struct baker *k)
+{
+    for (size_t i = 0; i < SLOTS; i++) {
+        free(k->slot[i].tokens);
+        free(k->slot[i].sum);
+        free(k->slot[i].state);
+    }
+    free(k->hidden);
+    free(k->cond);
+    rwkv_session_free(k->session);
+}
+
+int bake(const struct bake *b, struct err *e)
+{
+    struct baker k = {0};
+    int rc = baker_init(&k, b, e);
+    if (rc == 0) {
+        const struct state_shape shape = {k.info->n_layer, k.info->n_embd, k.info->head_size};
+        rc = dataset_writer_open(&k.out, b->path, &shape, k.info->n_embd, b->n, e);
+        size_t told = 0;
+        while (rc == 0 && k.done < b->n) {
+            rc = advance(&k, e);
+            rc = rc < 0 ? rc : 0;
+            if (rc == 0 && b->proceed && (k.done >= told + SLOTS || k.done == b->n)) {
+                told = k.done;
+                if (!b->proceed(b->ctx, k.done, b->n))
+                    rc = err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", k.done,
+                                 b->n);
+            }
+        }
+        rc = dataset_writer_close(&k.out, rc, k.info->fingerprint, b->label, b->n_label, e);
+    }
+    baker_fini(&k);
+    return rc;
+}

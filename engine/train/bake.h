@@ -1,0 +1,41 @@
+/* Baking datasets of states: texts are read by a model, and the states they leave are kept.
+ *
+ * Every row's text is read from the zero state as separator, text, separator (the vocabulary's
+ * separator: newline for bytes, id 0 for World), so that a state stands at the start of a line:
+ * taken in mid-sentence it would predict its own continuation instead of carrying a manner. The
+ * vector of a text, its condition, is the mean of the final hidden states over the same tokens;
+ * whoever asks for states by a text must read it so.
+ *
+ * Threads: the model's pool works inside the call; one caller at a time. */
+#ifndef ENGINE_TRAIN_BAKE_H
+#define ENGINE_TRAIN_BAKE_H
+
+#include "engine/dit/dataset.h"
+#include "engine/rwkv/rwkv.h"
+#include "engine/tokenizer/tokenizer.h"
+
+/* The next piece of a text [n] at or behind *at: whole lines or sentences of together at most
+ * `most` bytes and at least half of that, without the white space around them. Returns its length,
+ * *begin its first byte, *at where to go on; 0: no more. A stretch without an end of line or
+ * sentence is passed over. */
+size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *begin);
+
+struct bake {
+    const struct rwkv_model *model;
+    struct pool *pool;
+    const struct tokenizer *tokenizer;
+    const struct dataset_row *rows; /* [n] what to read, with their labels */
+    size_t n;
+    const char *const *label;
+    size_t n_label;
+    const char *path; /* of the dataset */
+    /* Called after every few rows; false stops. NULL: never stopped. */
+    bool (*proceed)(void *ctx, size_t done, size_t n);
+    void *ctx;
+};
+
+/* Writes the dataset, whole or not at all. ERR_CANCELLED, ERR_IO, ERR_STORAGE_FULL, ERR_NUMERIC,
+ * ERR_INVALID (nothing to read, a token that the model does not have), ERR_NOMEM. */
+int bake(const struct bake *b, struct err *e) __attribute__((warn_unused_result));
+
+#endif
