@@ -73,7 +73,7 @@ endif
 $(B)/engine/tensor/dtype.o: CFLAGS += -fno-trapping-math
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
 $(B)/engine/nn/%.o $(B)/engine/manifold/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
-ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 endif

@@ -11,7 +11,9 @@ dir=build/demo
 quiet=${DEMO_QUIET:-}
 pid=
 
-say() { [ -n "$quiet" ] || printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+[ ! -t 1 ] || bold=$'\033[1m' plain=$'\033[0m'
+say() { [ -n "$quiet" ] || printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { [ -n "$quiet" ] || printf '%s\n' "$*"; }
 die() { echo "demo: $*" >&2; exit 1; }
 stop() { [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; }

@@ -10,7 +10,7 @@ build="gcc make pkg-config libmicrohttpd-dev libjansson-dev libuv1-dev libsqlite
 demo="curl jq"
 check="libcmocka-dev nodejs npm git ca-certificates"
 full="clang libclang-rt-14-dev valgrind gcc-aarch64-linux-gnu qemu-user \
-      mmdebstrap podman buildah runc netavark aardvark-dns iptables"
+      mmdebstrap podman runc netavark aardvark-dns iptables"
 
 case "${1:-}" in
 run) want=$run ;;

@@ -38,7 +38,8 @@ section() {
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     printf '%-4s %-14s %5d passed %3d failed %3d skipped %5d s\n' \
         "$([ $rc -eq 0 ] && echo ok || echo FAIL)" "$name" "$p" "$f" "$s" $((SECONDS - t))
-    grep -hE '^ *skip: ' "$logs/$name.log" | sort -u | sed 's/^ */       /'
+    sed -nE -e 's/^ *(skip: )/\1/p' -e 's/^ *ok [0-9]+ - (.*) # SKIP (.*)/skip: \1: \2/p' "$logs/$name.log" |
+        sort -u | sed 's/^/       /'
     [ $rc -eq 0 ] || tail -60 "$logs/$name.log" | sed 's/^/       | /'
     return 0
 }
