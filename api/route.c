@@ -36,6 +36,7 @@ static const struct route routes[] = {
     {"POST", "/v1/states/{name}/rollback", handle_state_rollback, SCOPE_WRITE, 256 * KIB},
     {"GET", "/v1/states/{ref}/data", handle_state_data, SCOPE_READ, 0},
     {"POST", "/v1/states/import", handle_state_import, SCOPE_WRITE, 128 * MIB | ROUTE_FILE},
+    {"POST", "/admin/backup", handle_backup, SCOPE_ADMIN, 1 * MIB},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 

@@ -23,6 +23,7 @@ const struct route *route_table(size_t *n);
 /* NULL and e (ERR_ROUTE_NOT_FOUND; ERR_METHOD with r->reply.allow; ERR_INVALID: bad escape). */
 const struct route *route_find(struct req *r, const char *method, const char *path, struct err *e);
 
+int handle_backup(struct req *r, struct err *e);
 int handle_health(struct req *r, struct err *e);
 int handle_live(struct req *r, struct err *e);
 int handle_props(struct req *r, struct err *e);

@@ -132,6 +132,22 @@ struct state_call *state_call_new(enum state_op op)
     return c;
 }
 
+static void backup_call_free(struct call *c)
+{
+    free(((struct backup_call *)c)->name);
+    free(c);
+}
+
+struct backup_call *backup_call_new(void)
+{
+    struct backup_call *c = calloc(1, sizeof *c);
+    if (!c || call_init(&c->call, backup_call_free) < 0) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
 static bool name_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||

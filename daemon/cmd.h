@@ -5,6 +5,7 @@
 #ifndef DAEMON_CMD_H
 #define DAEMON_CMD_H
 
+int cmd_backup(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);

@@ -50,17 +50,7 @@ static int make_folders(char *path, struct err *e)
 /* The folder of the store: --data, or the user's place for data. */
 static int choose_data(struct config *c, struct err *e)
 {
-    const char *base = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    char path[4096] = "";
-    if (!c->data && base && *base)
-        snprintf(path, sizeof path, "%s/dreamstate", base);
-    else if (!c->data && home && *home)
-        snprintf(path, sizeof path, "%s/.local/share/dreamstate", home);
-    else if (!c->data)
-        return err_set(e, ERR_INVALID, "no --data, and neither XDG_DATA_HOME nor HOME is set");
-    if (!c->data && !(c->data = strdup(path)))
-        return err_set(e, ERR_NOMEM, "no memory for the options");
-    return make_folders(c->data, e);
+    return config_places(c, getenv, e) < 0 ? e->code : make_folders(c->data, e);
 }
 
 /* Without --model the bundled one. */
@@ -112,9 +102,8 @@ static void on_reload(void *arg)
 static int open_parts(struct server *s, struct err *e)
 {
     const struct config *c = &s->config;
-    struct store_options store = {.dir = c->data,
-                                  .max_states = c->max_states,
-                                  .max_bytes = c->max_state_bytes};
+    struct store_options store = {
+        .dir = c->data, .max_states = c->max_states, .max_bytes = c->max_state_bytes};
     struct registry_options models = {.models = c->models,
                                       .n_models = c->n_models,
                                       .name = c->name,
@@ -132,6 +121,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .store = s->store,
                                       .registry = s->registry,
                                       .loop = s->loop,
+                                      .backup_dir = c->backup_dir,
                                       .max_sequences = c->max_sequences,
                                       .max_sessions = c->sessions,
                                       .session_bytes = c->session_bytes,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,8 @@ static const struct option options[] = {
      "states kept, all versions; more are refused with 507; 0 = any number"},
     {"max-state-bytes", "BYTES", OPTION_BYTES, AT(max_state_bytes), "0", 0, (uint64_t)1 << 60, NULL,
      "bytes of distinct states kept; more are refused with 507; 0 = any"},
+    {"backup-dir", "DIR", OPTION_TEXT, AT(backup_dir), NULL, 0, 0, NULL,
+     "where POST /admin/backup puts its folders (default: `backups` in the folder of --data)"},
     {"drain-seconds", "N", OPTION_NUMBER, AT(drain_seconds), "30", 0, 86400, NULL,
      "time for running requests after SIGTERM"},
     {"log-level", "LEVEL", OPTION_CHOICE, AT(log_level), "info", 0, 0, "debug|info|warn|error",
@@ -186,6 +189,28 @@ static int split_listen(struct config *c, struct err *e)
     memcpy(c->host, host, n);
     c->host[n] = 0;
     return 0;
+}
+
+/* path, or a text made of parts of it. */
+static int set_path(char **field, const char *path, const char *below, struct err *e)
+{
+    char text[4096];
+    if (snprintf(text, sizeof text, "%s%s", path, below) >= (int)sizeof text)
+        return err_set(e, ERR_INVALID, "%.100s...: too long a path", path);
+    return set_text(field, text, e);
+}
+
+int config_places(struct config *c, char *(*env)(const char *name), struct err *e)
+{
+    const char *base = env("XDG_DATA_HOME"), *home = env("HOME");
+    int rc = 0;
+    if (!c->data && base && *base)
+        rc = set_path(&c->data, base, "/dreamstate", e);
+    else if (!c->data && home && *home)
+        rc = set_path(&c->data, home, "/.local/share/dreamstate", e);
+    else if (!c->data)
+        rc = err_set(e, ERR_INVALID, "no --data, and neither XDG_DATA_HOME nor HOME is set");
+    return rc < 0 || c->backup_dir ? rc : set_path(&c->backup_dir, c->data, "/backups", e);
 }
 
 int config_check(struct config *c, struct err *e)

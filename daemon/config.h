@@ -32,13 +32,14 @@ struct config {
     char *listen;        /* "HOST:PORT" as given */
     char host[64];       /* out of listen */
     char *data;          /* directory of the store */
+    char *backup_dir;    /* directory of its copies */
     char *weights_type;  /* "f32", ...; NULL: as the file has it */
     char *chat_template; /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
     char *api_keys, *api_key; /* NULL: none */
     char *log_bodies, *metrics, *cors_origins, *allowed_hosts;
-    uint64_t port;    /* out of listen; 0: any free one */
-    uint64_t threads; /* for the models' arithmetic; 0: one a processor */
+    uint64_t port;        /* out of listen; 0: any free one */
+    uint64_t threads;     /* for the models' arithmetic; 0: one a processor */
     uint64_t state_cache; /* bytes */
     uint64_t http_threads, max_connections, max_connections_per_address, max_headers;
     uint64_t idle_seconds, body_seconds, request_seconds;
@@ -53,6 +54,8 @@ struct config {
  * config_fini in every case. */
 int config_parse(struct config *c, int argc, char **argv, char *(*env)(const char *name),
                  struct err *e);
+/* Fills in where things are kept, if it was not said: data, backup_dir. ERR_INVALID, ERR_NOMEM. */
+int config_places(struct config *c, char *(*env)(const char *name), struct err *e);
 void config_fini(struct config *c);
 void config_print(FILE *to, enum config_help how);
 

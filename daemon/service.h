@@ -299,6 +299,17 @@ int state_ref_parse(const char *ref, char name[129], uint64_t *version, struct e
 
 /* ---- the daemon itself ---- */
 
+/* A copy of the store, as it was when asked or later, in a folder of its own. */
+struct backup_call {
+    struct call call;
+    char *name;     /* of the folder, no path; malloc'd; NULL: one made of the time (UTC) */
+    uint64_t bytes; /* the result */
+};
+struct backup_call *backup_call_new(void);
+/* ERR_INVALID (the name, or there is such a backup), ERR_UNSUPPORTED (no folder for backups),
+ * ERR_BUSY (one at a time), ERR_STORAGE_FULL, ERR_IO. */
+int service_backup(struct service *s, struct backup_call *c, struct err *e);
+
 /* A seed for a request that brought none: 53 random bits (exact in a JSON number). */
 uint64_t service_random_seed(void);
 /* Where the daemon logs (daemon/log.h). */
@@ -308,10 +319,10 @@ const char *service_version(void);
 
 /* What bounds it, as configured. */
 struct service_limits {
-    size_t max_sequences;             /* stepped together, per model */
-    size_t max_queue;                 /* waiting for a place, per model */
-    size_t max_prompt;                /* tokens of a prompt */
-    uint64_t max_states, max_bytes;   /* quotas of the store; 0: none */
+    size_t max_sequences;           /* stepped together, per model */
+    size_t max_queue;               /* waiting for a place, per model */
+    size_t max_prompt;              /* tokens of a prompt */
+    uint64_t max_states, max_bytes; /* quotas of the store; 0: none */
 };
 void service_get_limits(const struct service *s, struct service_limits *out);
 

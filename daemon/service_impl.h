@@ -29,6 +29,7 @@ struct service_options {
     struct store *store;
     struct registry *registry;
     struct loop *loop;
+    const char *backup_dir; /* NULL: no backups */
     size_t max_sequences;   /* stepped together, per model; 0 = 32 */
     size_t max_queue;       /* waiting, per model */
     size_t max_sessions;    /* states parked for chats that go on, and ... */

@@ -1,5 +1,7 @@
 #include "store/backup.h"
 
+#include "store/store.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -48,6 +50,16 @@ static int check_empty(int dir, struct err *e)
             return err_set_param(e, ERR_INVALID, "dir",
                                  "backup: the folder holds a database already");
     return 0;
+}
+
+bool store_exists(const char *dir)
+{
+    struct stat st;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool found = fd >= 0 && fstatat(fd, DB_FILE, &st, 0) == 0;
+    if (fd >= 0)
+        close(fd);
+    return found;
 }
 
 static int make_file(struct backup *b, const char *dir, struct err *e)

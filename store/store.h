@@ -44,6 +44,8 @@ struct store_options {
  * ERR_IO (in use by another process, not a database, newer than this program), ERR_NOMEM. */
 int store_open(const struct store_options *o, struct store **out, struct err *e)
     __attribute__((warn_unused_result));
+/* Is there a database in dir? (store_open makes one where there is none.) */
+bool store_exists(const char *dir);
 /* Answers what is queued, closes the database cleanly, joins the thread. */
 void store_close(struct store *s);
 

@@ -227,6 +227,13 @@ size_t service_slots(const struct service *s, const struct model_info *m, struct
     return 32;
 }
 
+int service_backup(struct service *s, struct backup_call *c, struct err *e)
+{
+    (void)s;
+    (void)c;
+    return err_set(e, ERR_UNSUPPORTED, "there is nothing to copy");
+}
+
 static inline int fake_running(struct service *s)
 {
     return atomic_load(&s->running);
