@@ -1,4 +1,5 @@
 /* What adds versions of states: POST /v1/states, .../append, .../fork, .../rollback. */
+#include "api/messages.h"
 #include "api/sse.h"
 #include "api/states.h"
 
@@ -91,24 +92,42 @@ static int submit_body(struct req *r, struct state_call *c, const struct task *t
     return states_submit(r, c, c->progress ? &stream_task : t, rc, e);
 }
 
+/* The text of chat messages, without the beginning of an answer; behind a state it begins with the
+ * template's separator. */
+static int messages_ids(struct req *r, const json_t *v, struct state_call *c, struct err *e)
+{
+    struct buf text;
+    bool continued;
+    const struct messages_how how = {.follows = c->op == STATE_APPEND || c->base_state};
+    buf_init(&text, MESSAGES_LIMIT);
+    int rc = messages_render(v, &c->model->chat, how, &text, &continued, e);
+    if (rc == 0)
+        rc = service_tokenize(r->svc, c->model, text.data, text.len, &c->prompt, &c->n_prompt, e);
+    buf_fini(&text);
+    return rc;
+}
+
+/* What is to be read: one of text, tokens, messages. */
 static int decode_source(struct req *r, const json_t *o, struct state_call *c, struct err *e)
 {
     const json_t *text = decode_field(o, "text"), *tokens = decode_field(o, "tokens");
-    if (text && tokens)
-        return err_set_param(e, ERR_INVALID, "tokens",
-                             "both text and tokens are given: one is wanted");
-    if (!text && !tokens)
-        return err_set_param(e, ERR_INVALID, "text", "neither text nor tokens is given");
+    const json_t *messages = decode_field(o, "messages"), *ids = text ? text : tokens;
+    const char *param = text ? "text" : tokens ? "tokens" : "messages";
+    if ((text != NULL) + (tokens != NULL) + (messages != NULL) > 1)
+        return err_set_param(e, ERR_INVALID, messages ? "messages" : "tokens",
+                             "of text, tokens and messages one is wanted");
+    if (!ids && !messages)
+        return err_set_param(e, ERR_INVALID, "text", "none of text, tokens and messages is given");
     if (text && !json_is_string(text))
         return err_set_param(e, ERR_INVALID, "text", "text is not a string");
     if (tokens && !json_is_array(tokens))
         return err_set_param(e, ERR_INVALID, "tokens", "tokens is not an array of token ids");
     if (decode_bool(o, "stream", &c->progress, e) < 0)
         return e->code;
-    int rc = prompt_ids(r, c->model, text ? text : tokens, text ? "text" : "tokens", &c->prompt,
-                        &c->n_prompt, e);
+    int rc = ids ? prompt_ids(r, c->model, ids, param, &c->prompt, &c->n_prompt, e)
+                 : messages_ids(r, messages, c, e);
     if (rc == 0 && !c->n_prompt)
-        rc = err_set_param(e, ERR_INVALID, text ? "text" : "tokens", "there is nothing to read");
+        rc = err_set_param(e, ERR_INVALID, param, "there is nothing to read");
     return rc;
 }
 

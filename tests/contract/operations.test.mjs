@@ -326,7 +326,8 @@ test('one writer a name: another gets 409 state_busy, readers go on', { skip }, 
 
 const bad = {
   createState: [
-    [{}, 'name'], [{ name: 'n' }, 'text'], [{ name: 'n', text: 'a', tokens: [1] }, 'tokens'], [{ name: 'n', text: '' }, 'text'],
+    [{}, 'name'], [{ name: 'n' }, 'text'], [{ name: 'n', text: 'a', tokens: [1] }, 'tokens'], [{ name: 'n', text: 'a', messages: [] }, 'messages'],
+    [{ name: 'n', messages: [] }, 'messages'], [{ name: 'n', messages: [{ role: 'x', content: '' }] }, 'messages[0].role'], [{ name: 'n', text: '' }, 'text'],
     [{ name: 'n', tokens: [] }, 'tokens'], [{ name: 'n', text: 1 }, 'text'], [{ name: 'n', tokens: 'a' }, 'tokens'],
     [{ name: '', text: 'a' }, 'name'], [{ name: 'a/b', text: 'a' }, 'name'], [{ name: 'é', text: 'a' }, 'name'],
     [{ name: 'a@1', text: 'a' }, 'name'], [{ name: 'x'.repeat(129), text: 'a' }, 'name'], [{ name: 'a\0b', text: 'a' }, 'name'],
@@ -342,7 +343,7 @@ const bad = {
     [{ expires_in: 0 }, 'expires_in'], [{ expires_in: 1.5 }, 'expires_in'], [{ expires_at: 5, expires_in: 5 }, 'expires_in'], [{}, null],
   ],
   forkState: [[{}, 'name'], [{ name: 1 }, 'name'], [{ name: 'a@1' }, 'name'], [{ name: 'a', tags: 1 }, 'tags'], [{ name: 'a', if_exists: 'x' }, 'if_exists']],
-  appendState: [[{}, 'text'], [{ text: 1 }, 'text'], [{ text: 'a', tokens: [1] }, 'tokens'], [{ tokens: [] }, 'tokens'], [{ text: 'a', pinned: 'x' }, 'pinned']],
+  appendState: [[{}, 'text'], [{ messages: 3 }, 'messages'], [{ text: 1 }, 'text'], [{ text: 'a', tokens: [1] }, 'tokens'], [{ tokens: [] }, 'tokens'], [{ text: 'a', pinned: 'x' }, 'pinned']],
   rollbackState: [[{}, 'version'], [{ version: 0 }, 'version'], [{ version: '1' }, 'version'], [{ version: 1.5 }, 'version'], [{ version: 1, description: [] }, 'description']],
   editState: [
     [{ state: undefined }, 'state'], [{ state: 'a b' }, 'state'], [{ name: undefined }, 'name'], [{ name: 'a@1' }, 'name'], [{ ops: undefined }, 'ops'], [{ ops: [] }, 'ops'],
@@ -595,7 +596,8 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.child.kill('SIGTERM');
     await m.logged('"draining"');
     for (const [i, id] of ids.entries()) {
-      const body = JSON.stringify({ prompt: 'a', name: 'n', text: 'a', input: 'a', messages, description: 'd', version: 1, state: 'n', with: 'n', ops: [{ op: 'zero' }] });
+      const own = id === 'createChatCompletion' ? { messages } : { text: 'a' }; // a bake takes one of them
+      const body = JSON.stringify({ prompt: 'a', name: 'n', ...own, input: 'a', description: 'd', version: 1, state: 'n', with: 'n', ops: [{ op: 'zero' }] });
       const length = by[id].op.requestBody ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
       const query = { getSlots: '?fail_on_no_slot=1', importState: '?name=n' }[id] ?? '';
       open[i].send(`${by[id].method} ${pathOf(by[id])}${query} HTTP/1.1\r\nHost: x\r\n${length}`);

@@ -121,6 +121,19 @@ test('behind a state only the new messages are read, and a state goes on exactly
   assert.equal((await d.get('/v1/states/talked')).json.version, 1);
 });
 
+test('a state of messages goes on as the chat that it is', async () => {
+  const told = [say('system', 'Be brief.'), user('hi'), say('assistant', 'hello')];
+  const more = { max_tokens: 20, seed: 2, no_cache: true };
+  const base = await d.post('/v1/states', { name: 'brief', messages: told });
+  assert.equal(base.json.n_tokens, (await prompt(told, { add_generation_prompt: false })).length);
+  const fresh = await chat({ messages: [...told, user('now')], ...more });
+  const behind = await chat({ messages: [user('now')], state: 'brief', ...more });
+  assert.equal(behind.choices[0].message.content, fresh.choices[0].message.content);
+  assert.equal(behind.timings.cache_n, base.json.n_tokens);
+  const on = await d.post('/v1/states/brief/append', { messages: [user('now')] });
+  assert.equal(on.json.n_tokens, (await prompt([...told, user('now')], { add_generation_prompt: false })).length);
+});
+
 test('a template that cannot be read stops the start', async () => {
   for (const spec of ['user', 'user=', 'king=x', 'user=x,,', 'tiny:', `user=${'x'.repeat(70)}`])
     await assert.rejects(Daemon.start({ model: byteModel(), args: ['--chat-template', spec] }), /--chat-template/, spec);

@@ -53,6 +53,52 @@ test('a named state as an extra field', { skip }, async () => {
   assert.equal(r.timings.prompt_n, 1);
 });
 
+test('chat, whole and streamed, by its stream helper too', { skip }, async () => {
+  const ask = { model: 'tiny', messages: [{ role: 'developer', content: 'x' }, { role: 'user', content: 'Hello' }],
+    max_completion_tokens: 10, seed: 4, temperature: 0.5, logprobs: true, top_logprobs: 2, user: 'u' };
+  const whole = await client.chat.completions.create(ask);
+  const [choice] = whole.choices;
+  assert.deepEqual([whole.object, choice.message.role, choice.finish_reason], ['chat.completion', 'assistant', 'length']);
+  assert.equal(choice.logprobs.content.length, 10);
+  const helper = client.chat.completions.stream({ ...ask, stream_options: { include_usage: true } });
+  const final = await helper.finalChatCompletion();
+  assert.equal(final.choices[0].message.content, choice.message.content);
+  assert.deepEqual(final.choices[0].logprobs.content, choice.logprobs.content);
+  const usage = await helper.totalUsage();
+  assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [whole.usage.prompt_tokens, 10]);
+  // The same question again: its prompt was read already.
+  assert.equal(final.usage.prompt_tokens_details.cached_tokens, whole.usage.prompt_tokens);
+});
+
+test('structured outputs parse', { skip }, async () => {
+  const schema = { type: 'object', properties: { n: { type: 'integer', minimum: 1, maximum: 5 } }, required: ['n'], additionalProperties: false };
+  const r = await client.chat.completions.parse({
+    model: 'tiny', messages: [{ role: 'user', content: 'a number' }], seed: 1,
+    response_format: { type: 'json_schema', json_schema: { name: 'number', strict: true, schema } },
+  });
+  assert.equal(r.choices[0].finish_reason, 'stop');
+  const { n } = JSON.parse(r.choices[0].message.content);
+  assert.ok(n >= 1 && n <= 5);
+});
+
+test('a full queue is tried again until there is room', { skip }, async () => {
+  const m = await Daemon.start({ model: byteModel('tiny.safetensors'), args: ['--max-sequences', '1', '--max-queue', '0'] });
+  try {
+    const own = (maxRetries) => new OpenAI({ baseURL: `${m.url}/v1`, apiKey: 'none', maxRetries });
+    const ask = { model: 'tiny', messages: [{ role: 'user', content: 'a' }] };
+    const busy = await own(0).chat.completions.create({ ...ask, max_tokens: 1000000, stream: true });
+    await m.until('dreamstate_sequences_active', (v) => v === 1);
+    await assert.rejects(own(0).chat.completions.create({ ...ask, max_tokens: 2 }), (e) => e instanceof OpenAI.RateLimitError);
+    const refused = await m.metric('dreamstate_refused_total');
+    const later = own(20).chat.completions.create({ ...ask, max_tokens: 2 });
+    await m.until('dreamstate_refused_total', (v) => v > refused);
+    busy.controller.abort();
+    assert.equal((await later).usage.completion_tokens, 2);
+  } finally {
+    await m.stop();
+  }
+});
+
 test('errors are the client\'s own classes', { skip }, async () => {
   const create = (body) => client.completions.create({ model: 'tiny', prompt: 'a', ...body });
   await assert.rejects(create({ temperature: 'x' }), (e) => e instanceof OpenAI.BadRequestError && e.param === 'temperature');
