@@ -168,7 +168,8 @@ static void on_guided(struct mail *m)
     struct err e = {0};
     q->guide.asked = false;
     if (q->dropped) {
-        sequence_end(q, &q->why);
+        e = q->why; /* q is freed before it is told */
+        sequence_end(q, &e);
     } else if (q->stalled && sequence_resume(q, &e) < 0) {
         leave(w, q);
         end(q, &e);
