@@ -145,14 +145,13 @@ static int decode_schema(const json_t *o, struct asked *a, struct err *e)
  * only by requests with the same key and the same `user`. */
 static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct err *e)
 {
-    bool no_cache = false;
     const char *user = NULL;
     size_t bytes = 0;
     if (decode_bool(o, "cache_prompt", &a->reuse, e) < 0 ||
-        decode_bool(o, "no_cache", &no_cache, e) < 0 ||
+        decode_bool(o, "no_cache", &a->no_cache, e) < 0 ||
         decode_text(o, "user", &user, &bytes, e) < 0)
         return e->code;
-    a->reuse = a->reuse && !no_cache;
+    a->reuse = a->reuse && !a->no_cache;
     if (!a->reuse)
         return 0;
     size_t key = strlen(r->grant.name);
@@ -166,6 +165,41 @@ static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct 
     return 0;
 }
 
+/* A name, or {"data": base64 of a state's file}. */
+static int decode_state(const json_t *o, struct asked *a, struct err *e)
+{
+    const json_t *v = decode_field(o, "state");
+    const char *orientation = NULL;
+    void *data = NULL;
+    size_t n = 0;
+    if (!json_is_object(v))
+        return prompt_state_ref(o, "state", true, &a->state, e);
+    if (decode_base64(v, "data", &data, &n, e) < 0 ||
+        decode_word(v, "orientation", &orientation, e) < 0) {
+        free(data);
+        snprintf(e->param, sizeof e->param, "state");
+        return e->code;
+    }
+    if (!n)
+        return err_set_param(e, ERR_INVALID, "state",
+                             "state is an object without data: a state's file in base64");
+    if (!(a->state_file = state_file_new_take(data, n)) ||
+        (orientation && !(a->state_file->orientation = strdup(orientation))))
+        return err_set(e, ERR_NOMEM, "no memory for a state");
+    return 0;
+}
+
+/* false, true, or "base64", which is what true means. */
+static int decode_return_state(const json_t *o, bool *out, struct err *e)
+{
+    const json_t *v = decode_field(o, "return_state");
+    *out = json_is_true(v) || (json_is_string(v) && !strcmp(json_string_value(v), "base64"));
+    if (!v || json_is_boolean(v) || *out)
+        return 0;
+    return err_set_param(e, ERR_INVALID, "return_state",
+                         "return_state is not true, false or \"base64\"");
+}
+
 int asked_decode(struct req *r, const json_t *o, struct completions *t, struct asked *a,
                  struct err *e)
 {
@@ -177,7 +211,8 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
         decode_int(o, "seed", -1, MAX_SEED, &a->seed, e) < 0 || decode_stop(o, &a->stop, e) < 0 ||
         decode_bias(o, &a->bias, e) < 0 || decode_schema(o, a, e) < 0 ||
         decode_reuse(r, o, a, e) < 0 || decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 ||
-        decode_stream(o, t, e) < 0 || prompt_state_ref(o, "state", true, &a->state, e) < 0 ||
+        decode_stream(o, t, e) < 0 || decode_state(o, a, e) < 0 ||
+        decode_return_state(o, &a->return_state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0)
         return e->code;
@@ -192,6 +227,7 @@ void asked_fini(struct asked *a)
     free(a->scope);
     free(a->state);
     free(a->save_state);
+    state_file_unref(a->state_file);
 }
 
 /* ---- building ---- */
@@ -316,6 +352,11 @@ static int fill(struct completion *c, const struct asked *a, struct err *e)
     c->schema = a->schema;
     c->save_new_version = a->new_version;
     c->reuse = a->reuse;
+    c->return_state = a->return_state;
+    c->no_cache = a->no_cache;
+    if (a->state_file)
+        state_file_ref(a->state_file);
+    c->state_file = a->state_file;
     return copy_name(&c->scope, a->scope, e) < 0 || copy_name(&c->state, a->state, e) < 0 ||
                    copy_name(&c->save_state, a->save_state, e) < 0 || copy_stops(c, a, e) < 0 ||
                    copy_bias(c, a->bias, e) < 0
@@ -330,6 +371,9 @@ static int check_count(const struct asked *a, struct err *e)
         return err_set_param(e, ERR_INVALID, a->n_prompts > 1 ? "prompt" : "n",
                              "%zu prompts with n %lld: at most %d completions in one request",
                              a->n_prompts, (long long)a->n, REQ_SOURCES);
+    if (a->return_state && all > 1)
+        return err_set_param(e, ERR_INVALID, "return_state",
+                             "return_state with several completions: one state can be given back");
     if (a->save_state && all > 1)
         return err_set_param(e, ERR_INVALID, "save_state",
                              "save_state with several completions: one state can be kept");

@@ -42,7 +42,7 @@ static int decode_messages(struct req *r, const json_t *o, struct completions *t
 {
     struct buf text;
     bool continued;
-    const struct messages_how how = {.follows = a->state != NULL, .answer = true};
+    const struct messages_how how = {.follows = a->state || a->state_file, .answer = true};
     buf_init(&text, MESSAGES_LIMIT);
     int rc =
         messages_render(decode_field(o, "messages"), &a->model->chat, how, &text, &continued, e);

@@ -61,7 +61,7 @@ static int decode_prompts(struct req *r, const json_t *o, struct asked *a, struc
 {
     const json_t *v = decode_field(o, "prompt");
     size_t n = v && is_many(v) ? json_array_size(v) : 1;
-    if (!v && !a->state)
+    if (!v && !a->state && !a->state_file)
         return err_set_param(e, ERR_INVALID, "prompt",
                              "prompt is missing (it may be left out where a state is named)");
     if (v && !json_is_string(v) && !json_is_array(v))

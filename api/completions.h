@@ -64,7 +64,8 @@ struct asked {
     size_t n_stops;
     struct schema *schema; /* one reference; NULL: any text */
     char *state, *save_state;
-    bool new_version, echo;
+    struct state_file *state_file; /* one reference; in the place of `state` */
+    bool new_version, echo, return_state, no_cache;
     bool reuse; /* go on from what earlier requests left behind; a holds the default */
     char *scope;
     struct {

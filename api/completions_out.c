@@ -135,6 +135,20 @@ static void write_usage(struct jw *w, const struct completions *t)
     jw_end_object(w);
 }
 
+/* A state for the client to keep, in the form in which a request may start from it. */
+static void write_returned(struct jw *w, const struct returned_state *s)
+{
+    if (!s->data)
+        return;
+    jw_object(w, "returned_state");
+    jw_base64(w, "data", s->data, s->bytes);
+    jw_uint(w, "bytes", s->bytes);
+    jw_string(w, "sha256", s->sha256);
+    jw_uint(w, "n_tokens", s->n_tokens);
+    jw_bool(w, "has_logits", s->has_logits);
+    jw_end_object(w);
+}
+
 /* What only the end tells: the seed, the times (summed over several choices), the kept state. */
 static void write_result(struct jw *w, const struct completions *t, size_t first, size_t n)
 {
@@ -155,6 +169,7 @@ static void write_result(struct jw *w, const struct completions *t, size_t first
     write_started_from(w, used->state_used, used->other_weights_type);
     if (saved)
         write_state(w, "state", saved);
+    write_returned(w, &used->returned);
 }
 
 /* ---- a whole answer ---- */

@@ -172,6 +172,28 @@ int decode_word(const json_t *o, const char *key, const char **v, struct err *e)
     return 0;
 }
 
+int decode_base64(const json_t *o, const char *key, void **out, size_t *n, struct err *e)
+{
+    const char *text = NULL;
+    size_t bytes = 0;
+    struct base64_decode_ctx c;
+    int rc = decode_text(o, key, &text, &bytes, e);
+    if (rc < 0 || !text)
+        return rc;
+    uint8_t *p = malloc(BASE64_DECODE_LENGTH(bytes) + 1);
+    if (!p)
+        return err_set(e, ERR_NOMEM, "no memory for %zu bytes", bytes);
+    base64_decode_init(&c);
+    *n = BASE64_DECODE_LENGTH(bytes);
+    if (!base64_decode_update(&c, n, p, bytes, text) || !base64_decode_final(&c)) {
+        free(p);
+        *n = 0;
+        return err_set_param(e, ERR_INVALID, key, "%s is not base64", key);
+    }
+    *out = p;
+    return 0;
+}
+
 int decode_token_ids(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids,
                      size_t *n, struct err *e)
 {

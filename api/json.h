@@ -39,6 +39,9 @@ int decode_number(const json_t *o, const char *key, double min, double max, floa
 int decode_text(const json_t *o, const char *key, const char **v, size_t *bytes, struct err *e);
 /* A word with no NUL, as names are. */
 int decode_word(const json_t *o, const char *key, const char **v, struct err *e);
+/* Base64 (RFC 4648, padded; line breaks are looked past) as bytes [*n], malloc'd; NULL and 0 where the
+ * field is absent. ERR_NOMEM too. */
+int decode_base64(const json_t *o, const char *key, void **out, size_t *n, struct err *e);
 /* Token ids below n_vocab into ids [*n], malloc'd (never NULL after success). */
 int decode_token_ids(const json_t *array, const char *param, uint32_t n_vocab, uint32_t **ids,
                      size_t *n, struct err *e);

@@ -47,6 +47,33 @@ void state_info_fini(struct state_info *i)
         free(strings[n]);
 }
 
+struct state_file *state_file_new_take(void *data, size_t bytes)
+{
+    struct state_file *f = calloc(1, sizeof *f);
+    if (!f) {
+        free(data);
+        return NULL;
+    }
+    atomic_init(&f->refs, 1);
+    f->data = data;
+    f->bytes = bytes;
+    return f;
+}
+
+void state_file_ref(struct state_file *f)
+{
+    atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+}
+
+void state_file_unref(struct state_file *f)
+{
+    if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    free(f->data);
+    free(f->orientation);
+    free(f);
+}
+
 static void completion_free(struct call *call)
 {
     struct completion *c = (struct completion *)call;
@@ -60,6 +87,8 @@ static void completion_free(struct call *call)
     free(c->prompt);
     free(c->state);
     free(c->save_state);
+    state_file_unref(c->state_file);
+    free(c->returned.data);
     if (c->saved)
         state_info_fini(c->saved);
     free(c->saved);

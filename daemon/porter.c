@@ -3,6 +3,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
+#include "daemon/state_import.h"
 #include "daemon/state_put.h"
 #include "daemon/state_record.h"
 #include "daemon/worker.h"
@@ -60,6 +61,11 @@ static int make_room(struct sequence *q, struct err *e)
     return q->state && q->logits ? 0 : err_set(e, ERR_NOMEM, "no memory for a state");
 }
 
+static bool uses_cache(const struct sequence *q)
+{
+    return q->svc->cache && !(q->completion && q->completion->no_cache);
+}
+
 static int unpack(struct sequence *q, struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
@@ -70,7 +76,7 @@ static int unpack(struct sequence *q, struct err *e)
         snprintf(e->param, sizeof e->param, "%s", sequence_from_param(q));
         return err_prefix(e, "state %s", q->used);
     }
-    if (q->svc->cache)
+    if (uses_cache(q))
         state_cache_put(q->svc->cache, q->record.sha256, info,
                         &(struct cached_state){.state = q->state,
                                                .logits = q->has_logits ? q->logits : NULL,
@@ -84,6 +90,8 @@ static void tell_start(const struct sequence *q)
     bool other = strcmp(q->record.weights_type, q->model->weights_type) != 0;
     struct completion *c = q->completion;
     struct embedding *b = q->embedding;
+    if (q->file)
+        return;
     if (c) {
         snprintf(c->state_used, sizeof c->state_used, "%s", q->used);
         c->other_weights_type = other;
@@ -165,11 +173,40 @@ static void on_look(struct mail *m)
     worker_loaded_post(q->worker, q);
 }
 
+static int import(struct sequence *q, struct err *e)
+{
+    const struct state_file *f = q->file;
+    if (make_room(q, e) < 0)
+        return e->code;
+    struct state_import i = {.info = q->model->rwkv_info, .state = q->state, .logits = q->logits};
+    if (f->orientation)
+        state_orientation_parse(f->orientation, &i.declared);
+    if (state_import_bytes(f->data, f->bytes, &i, e) < 0) {
+        snprintf(e->param, sizeof e->param, "%s", sequence_from_param(q));
+        return e->code;
+    }
+    q->has_logits = i.has_logits;
+    q->n_start = i.n_tokens;
+    return 0;
+}
+
+/* [thread: porter] */
+static void on_import(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    struct err *e = &q->load_error;
+    if (!sequence_must_end(q, clock_ns(), e) && import(q, e) == 0)
+        loaded(q);
+    worker_loaded_post(q->worker, q);
+}
+
 void porter_load_post(struct sequence *q)
 {
     sequence_set_phase(q, SEQ_LOAD);
     q->hop_ns = clock_ns();
-    if (q->svc->cache)
+    if (q->file)
+        hand_over(&q->svc->porter, q, on_import);
+    else if (uses_cache(q))
         hand_over(&q->svc->porter, q, on_look);
     else
         read_post(q);
@@ -212,11 +249,11 @@ static void write_origin(const struct sequence *q, struct buf *out)
 
 static int put(struct sequence *q, struct buf *parents, struct buf *origin, struct err *e)
 {
-    const struct store_write how = {
-        .if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION : STORE_EXISTS_ERROR,
-        .if_revision = q->if_revision,
-        .key = q->key,
-        .request_sha256 = q->request_sha256};
+    const struct store_write how = {.if_exists = q->new_version ? STORE_EXISTS_NEW_VERSION
+                                                                : STORE_EXISTS_ERROR,
+                                    .if_revision = q->if_revision,
+                                    .key = q->key,
+                                    .request_sha256 = q->request_sha256};
     buf_puts(parents, "[");
     if (q->used[0])
         buf_printf(parents, "\"%s\"", q->used);
@@ -232,8 +269,19 @@ static int put(struct sequence *q, struct buf *parents, struct buf *origin, stru
                                     .state = q->state,
                                     .logits = q->has_logits ? q->logits : NULL,
                                     .n_tokens = q->n_read,
-                                    .change = q->bake ? &q->bake->change : NULL};
+                                    .change = q->bake ? &q->bake->change : NULL,
+                                    .no_cache = !uses_cache(q)};
     return state_put(q->svc, &state, &how, on_saved, q, e);
+}
+
+/* The state as a file in the request's result. */
+static int give_back(struct sequence *q, struct err *e)
+{
+    struct returned_state *r = &q->completion->returned;
+    r->n_tokens = q->n_read;
+    r->has_logits = q->has_logits;
+    return state_record_pack(q->model->rwkv_info, q->model->weights_type, q->n_read, q->state,
+                             q->has_logits ? q->logits : NULL, &r->data, &r->bytes, r->sha256, e);
 }
 
 /* [thread: porter] */
@@ -245,10 +293,15 @@ static void on_pack(struct mail *m)
     buf_init(&parents, 256);
     buf_init(&origin, 4096);
     /* What nobody waits for any more is not kept. Done well, q is the store's. */
-    bool failed = sequence_must_end(q, clock_ns(), &e) || put(q, &parents, &origin, &e) < 0;
+    bool failed = sequence_must_end(q, clock_ns(), &e);
+    if (!failed && q->completion && q->completion->return_state)
+        failed = give_back(q, &e) < 0;
+    bool over = failed || !q->save;
+    if (!over)
+        over = put(q, &parents, &origin, &e) < 0;
     buf_fini(&parents);
     buf_fini(&origin);
-    if (failed)
+    if (over)
         sequence_end(q, &e);
 }
 

@@ -37,9 +37,11 @@ static void fill_from_completion(struct sequence *q, struct completion *c)
     q->n_prompt = c->n_prompt;
     q->from = c->state;
     q->save = c->save_state;
+    q->file = c->state_file;
+    q->keep = c->save_state || c->return_state;
     q->new_version = c->save_new_version;
     q->max_tokens = c->max_tokens;
-    q->reuse = c->reuse && !c->echo && c->n_prompt;
+    q->reuse = c->reuse && !c->echo && c->n_prompt && !c->state_file;
     buf_init(&q->said, (size_t)64 << 20);
     q->echo = c->echo;
 }
@@ -51,6 +53,7 @@ static void fill_from_bake(struct sequence *q, struct state_call *b)
     q->n_prompt = b->n_prompt;
     q->from = b->base_state;
     q->save = b->ref;
+    q->keep = true;
     q->new_version = b->write.new_version;
     q->if_revision = b->write.if_revision;
     q->key = b->write.key;
@@ -223,7 +226,7 @@ static int make_memory(struct sequence *q, struct err *e)
         q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
     if (!q->state || !q->logits)
         return err_set(e, ERR_NOMEM, "no memory for a state");
-    if (q->save && q->completion && q->completion->n_stops)
+    if (q->keep && q->completion && q->completion->n_stops)
         return rewind_init(&q->rewind, rwkv_state_floats(info), info->n_vocab, e);
     return 0;
 }
@@ -240,7 +243,7 @@ static int finish(struct sequence *q, enum finish why, enum rest rest, struct er
     q->n_due = 0;
     if (q->completion && output_end(&q->output, stopped, e) < 0)
         return e->code;
-    if (!q->save)
+    if (!q->keep)
         return 0;
     if (stopped) {
         q->n_due = rewind_back(&q->rewind, &q->state, &q->logits, &q->n_read, &q->due);
@@ -339,8 +342,8 @@ static void find_session(struct sequence *q)
 
 void sequence_park(struct sequence *q)
 {
-    /* A state that is saved may have been taken back to before a stop string. */
-    if (!q->reuse || q->save || q->said.failed)
+    /* A state that is wanted at the end may have been taken back to before a stop string. */
+    if (!q->reuse || q->keep || q->said.failed)
         return;
     struct session_key key = session_key(q);
     sessions_park(q->svc->sessions, &key, q->completion->prompt, q->completion->n_prompt,

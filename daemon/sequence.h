@@ -70,6 +70,8 @@ struct sequence {
     uint32_t separator; /* the prompt, where there was none and one is needed */
     const char *from;   /* "name[@version]" or NULL */
     const char *save;   /* name or NULL */
+    const struct state_file *file; /* a state that came with the request, or NULL */
+    bool keep;                     /* its state is wanted at the end: saved, given back */
     uint32_t max_tokens;
     bool new_version, echo;
     uint64_t if_revision;             /* APPEND: what the state must have; 0: any */

@@ -20,6 +20,7 @@
 #include "daemon/base/thread.h"
 #include "daemon/lookup.h"
 #include "daemon/service_impl.h"
+#include "daemon/state_import.h"
 #include "daemon/worker.h"
 
 #include <stdio.h>
@@ -294,6 +295,11 @@ static int check_completion(const struct completion *c, struct err *e)
         sampling_check(&c->sampling, e) < 0 || check_name(c->state, true, "state", e) < 0 ||
         check_name(c->save_state, false, "save_state", e) < 0)
         return e->code;
+    enum state_orientation o;
+    if (c->state_file && c->state_file->orientation &&
+        !state_orientation_parse(c->state_file->orientation, &o))
+        return err_set_param(e, ERR_INVALID, "state",
+                             "state.orientation is neither \"value_key\" nor \"key_value\"");
     if (c->schema && !strcmp(c->model->tokenizer, "none"))
         return err_set_param(e, ERR_INVALID, "response_format",
                              "the model %s has no vocabulary: JSON needs one (--vocab)",

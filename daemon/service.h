@@ -132,13 +132,37 @@ struct timings {       /* llama-server's words */
 
 struct state_info; /* below */
 
+/* A state's file as a client sends it, shared by the completions that start from it. */
+struct state_file {
+    atomic_int refs;
+    void *data; /* [bytes]; malloc'd, the file's */
+    size_t bytes;
+    char *orientation; /* as in an import (below); NULL: not declared */
+};
+/* Takes data over, also when there is no memory (NULL). */
+struct state_file *state_file_new_take(void *data, size_t bytes);
+void state_file_ref(struct state_file *f);
+void state_file_unref(struct state_file *f); /* NULL is fine */
+
+/* A state's file as a client gets it. */
+struct returned_state {
+    void *data; /* [bytes]; NULL: none */
+    size_t bytes;
+    char sha256[65];
+    uint64_t n_tokens;
+    bool has_logits;
+};
+
 struct completion {
     struct call call;
     /* the request; malloc'd parts are the completion's */
     const struct model_info *model;
     uint32_t *prompt; /* token ids */
     size_t n_prompt;
-    char *state;           /* "name" or "name@version"; NULL: from the zero state */
+    char *state;           /* "name" or "name@version"; NULL: from the zero state, or from ... */
+    struct state_file *state_file; /* ... this one; one reference */
+    bool return_state;             /* give the state after the last token back, as a file */
+    bool no_cache;                 /* neither look for `state` in the cache of states nor add to it */
     char *save_state;      /* name for the state after the last token; NULL: keep none */
     bool save_new_version; /* if it exists: add a version (else 409) */
     uint32_t max_tokens;   /* 0: only read the prompt */
@@ -159,6 +183,7 @@ struct completion {
     char state_used[160];     /* "name@version" that was started from; "" */
     bool other_weights_type;  /* that state was made with another weights type of this model */
     struct state_info *saved; /* the record, with save_state */
+    struct returned_state returned; /* with return_state */
 };
 
 /* What a saved state has read: the state it started from, the prompt, and the tokens whose text was

@@ -198,7 +198,7 @@ static void fill(struct worker *w)
             continue;
         }
         take_place(w, q);
-        if (q->used[0]) {
+        if (q->used[0] || q->file) {
             w->n_loading++;
             porter_load_post(q);
         } else {
@@ -341,7 +341,7 @@ static void sweep(struct worker *w)
         if (q->parked_ns || !sequence_is_over(q))
             continue;
         leave(w, q);
-        if (q->save) {
+        if (q->keep) {
             porter_save_post(&w->svc->porter, q);
         } else {
             sequence_park(q);
