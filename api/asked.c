@@ -166,7 +166,7 @@ static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct 
 }
 
 /* A name, or {"data": base64 of a state's file}. */
-static int decode_state(const json_t *o, struct asked *a, struct err *e)
+static int decode_state(struct req *r, const json_t *o, struct asked *a, struct err *e)
 {
     const json_t *v = decode_field(o, "state");
     const char *orientation = NULL;
@@ -174,6 +174,7 @@ static int decode_state(const json_t *o, struct asked *a, struct err *e)
     size_t n = 0;
     if (!json_is_object(v))
         return prompt_state_ref(o, "state", true, &a->state, e);
+    req_keep_count(r);
     if (decode_base64(v, "data", &data, &n, e) < 0 ||
         decode_word(v, "orientation", &orientation, e) < 0) {
         free(data);
@@ -211,7 +212,7 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
         decode_int(o, "seed", -1, MAX_SEED, &a->seed, e) < 0 || decode_stop(o, &a->stop, e) < 0 ||
         decode_bias(o, &a->bias, e) < 0 || decode_schema(o, a, e) < 0 ||
         decode_reuse(r, o, a, e) < 0 || decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 ||
-        decode_stream(o, t, e) < 0 || decode_state(o, a, e) < 0 ||
+        decode_stream(o, t, e) < 0 || decode_state(r, o, a, e) < 0 ||
         decode_return_state(o, &a->return_state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0)

@@ -251,7 +251,9 @@ static enum MHD_Result on_whole(struct req *r)
         log_body(r);
     if (!r->err.code && !r->preflight)
         r->route->handle(r, &r->err);
-    if (!r->body_taken)
+    if (r->body_lives_on)
+        buf_fini(&r->body);
+    else
         drop_body(r);
     if (r->err.code)
         return answer_error(r);

@@ -108,9 +108,14 @@ const char *req_header(struct req *r, const char *name)
     return r->conn ? MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name) : NULL;
 }
 
+void req_keep_count(struct req *r)
+{
+    r->body_lives_on = true;
+}
+
 char *req_take_body(struct req *r, size_t *n)
 {
-    r->body_taken = true;
+    req_keep_count(r);
     return buf_take(&r->body, n);
 }
 

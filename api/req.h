@@ -94,7 +94,7 @@ struct req {
     uint64_t sent_bytes;        /* of the answer's body */
     size_t max_body, body_seen; /* bytes kept at most; bytes that came */
     size_t body_counted;        /* in the server's count of body bytes */
-    bool body_taken;            /* the handler has taken the body: see req_take_body */
+    bool body_lives_on;         /* see req_keep_count */
     bool handled, close;        /* its handler has run; the connection ends behind its answer */
     bool preflight;             /* OPTIONS: no handler */
     struct err err;
@@ -133,7 +133,10 @@ void req_reply_json(struct req *r, int status); /* then write r->reply.body */
 /* One more header of the answer: at most REPLY_HEADERS, values are cut to fit. */
 void req_reply_header(struct req *r, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Gives the body's bytes away (free); they count as the request's until it has ended. */
+/* What the handler made of the body lives on in its calls: the body's bytes count among those of all
+ * requests until this one has ended. */
+void req_keep_count(struct req *r);
+/* Gives the body's bytes away (free), which are counted so. */
 char *req_take_body(struct req *r, size_t *n);
 /* Counts bytes that the request keeps until it has ended among those of all bodies, which have a
  * limit. ERR_NOMEM. */
