@@ -56,9 +56,9 @@ static int split_tags(json_t *o, struct err *e)
 /* The query says what a JSON body would say elsewhere, and is read as such. */
 static int decode_query(struct req *r, json_t *o, struct state_call *c, struct err *e)
 {
-    static const char *const names[] = {"name", "model",       "if_exists",
-                                        "tags", "description", "orientation"};
-    const char *orientation = NULL;
+    static const char *const names[] = {"name",        "model",       "if_exists", "tags",
+                                        "description", "orientation", "from"};
+    const char *orientation = NULL, *from = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (query_text(r, names[i], o, e) < 0)
             return e->code;
@@ -66,8 +66,14 @@ static int decode_query(struct req *r, json_t *o, struct state_call *c, struct e
         prompt_state_ref(o, "name", false, &c->ref, e) < 0 ||
         prompt_if_exists(o, &c->write.new_version, e) < 0 ||
         states_decode_change(o, false, &c->change, e) < 0 ||
-        decode_word(o, "orientation", &orientation, e) < 0)
+        decode_word(o, "orientation", &orientation, e) < 0 || decode_word(o, "from", &from, e) < 0)
         return e->code;
+    c->from_model = from && !strcmp(from, "model");
+    if (from && !c->from_model)
+        return err_set_param(e, ERR_INVALID, "from", "from is not \"model\"");
+    if (c->from_model && !c->model->has_time_state)
+        return err_set_param(e, ERR_INVALID, "from", "the file of the model %s holds no state",
+                             c->model->name);
     if (!c->ref)
         return err_set_param(e, ERR_INVALID, "name", "name is missing: it stands in the query");
     if (orientation && !(c->orientation = strdup(orientation)))
@@ -83,8 +89,11 @@ int handle_state_import(struct req *r, struct err *e)
         return e->code;
     int rc = o ? decode_query(r, o, c, e) : err_set(e, ERR_NOMEM, "no memory for a request");
     json_decref(o);
-    if (rc == 0 && !r->body.len)
-        rc = err_set(e, ERR_INVALID, "the body is empty: the bytes of a state file are wanted");
+    if (rc == 0 && !c->from_model == !r->body.len)
+        rc = c->from_model
+                 ? err_set_param(e, ERR_INVALID, "from", "with from=model there is no body")
+                 : err_set(e, ERR_INVALID,
+                           "the body is empty: the bytes of a state file are wanted");
     if (rc == 0)
         rc = precondition_key(r, &c->write, e);
     if (rc == 0)

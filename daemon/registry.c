@@ -148,6 +148,7 @@ static void fill_info(const struct model *m, const char *path, struct model_info
         .n_embd = (uint32_t)r->n_embd,
         .head_size = (uint32_t)r->head_size,
         .n_vocab = (uint32_t)r->n_vocab,
+        .has_time_state = r->has_time_state,
     };
 }
 

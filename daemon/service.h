@@ -75,6 +75,7 @@ struct model_info {
     const char *tokenizer; /* "bytes", "world" or "none" */
     uint64_t n_params, weight_bytes, state_bytes;
     uint32_t n_layer, n_embd, head_size, n_vocab;
+    bool has_time_state; /* its file holds a tuned state too: an import can take it */
     struct chat_template chat;
 };
 
@@ -314,6 +315,7 @@ struct state_call {
     void *data;
     size_t data_bytes;
     char *orientation;
+    bool from_model; /* IMPORT: the file is the model's own, which holds a tuned state */
 };
 
 struct state_call *state_call_new(enum state_op op);

@@ -12,14 +12,17 @@ static int write_origin(const struct state_call *c, const struct state_import *i
 {
     uint8_t digest[32];
     char hex[65];
-    sha256_of(c->data, c->data_bytes, digest);
-    sha256_hex(digest, hex);
-    buf_printf(
-        out,
-        "{\"kind\": \"import\", \"format\": \"%s\", \"container\": \"%s\", \"dtype\": \"%s\", "
-        "\"orientation\": \"%s\", \"bytes\": %zu, \"sha256\": \"%s\"}",
-        i->format, i->container, i->dtype, state_orientation_word(i->orientation), c->data_bytes,
-        hex);
+    buf_printf(out,
+               "{\"kind\": \"import\", \"format\": \"%s\", \"container\": \"%s\", "
+               "\"dtype\": \"%s\", \"orientation\": \"%s\"",
+               i->format, i->container, i->dtype, state_orientation_word(i->orientation));
+    if (c->from_model) {
+        buf_puts(out, ", \"from\": \"model\"}");
+    } else {
+        sha256_of(c->data, c->data_bytes, digest);
+        sha256_hex(digest, hex);
+        buf_printf(out, ", \"bytes\": %zu, \"sha256\": \"%s\"}", c->data_bytes, hex);
+    }
     return out->failed ? err_set(e, ERR_NOMEM, "no memory for a state's record") : 0;
 }
 
@@ -63,13 +66,19 @@ int service_check_orientation(const struct state_call *c, struct err *e)
 int service_import(struct service *s, const struct state_call *c, struct record_to to,
                    struct err *e)
 {
-    const struct rwkv_info *info = registry_model(s->options.registry, c->model)->rwkv_info;
+    const struct model *m = registry_model(s->options.registry, c->model);
+    const struct rwkv_info *info = m->rwkv_info;
     struct state_import i = {.info = info, .state = rwkv_state_new(info)};
     i.logits = mem_calloc_aligned(info->n_vocab, sizeof *i.logits);
     if (c->orientation)
         state_orientation_parse(c->orientation, &i.declared);
-    int rc = i.state && i.logits ? state_import_bytes(c->data, c->data_bytes, &i, e)
-                                 : err_set(e, ERR_NOMEM, "no memory for a state");
+    int rc;
+    if (!i.state || !i.logits)
+        rc = err_set(e, ERR_NOMEM, "no memory for a state");
+    else if (c->from_model)
+        rc = state_import_file(rwkv_get_file(m->rwkv), &i, e);
+    else
+        rc = state_import_bytes(c->data, c->data_bytes, &i, e);
     if (rc == 0)
         rc = put(s, c, &i, to, e);
     free(i.state);

@@ -222,7 +222,7 @@ static int read_tuned(struct tuned *s, struct state_import *out, struct err *e)
     return 0;
 }
 
-static int read_file(const struct tensor_file *f, struct state_import *i, struct err *e)
+int state_import_file(const struct tensor_file *f, struct state_import *i, struct err *e)
 {
     struct tuned s = {.f = f, .info = i->info};
     i->format = i->dtype = "";
@@ -248,7 +248,7 @@ int state_import_bytes(const void *bytes, size_t n, struct state_import *i, stru
         .inflated = 2 * rwkv_state_floats(i->info) * sizeof(float) + (1u << 20)};
     int rc = tensor_file_open_limited(bytes, n, &limits, &f, e);
     if (rc == 0)
-        rc = read_file(f, i, e);
+        rc = state_import_file(f, i, e);
     tensor_file_close(f);
     return rc;
 }

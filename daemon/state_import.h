@@ -42,6 +42,8 @@ const char *state_orientation_word(enum state_orientation o);
 bool state_orientation_parse(const char *word, enum state_orientation *out);
 
 /* Fills all of state, and logits where the file has them (has_logits). */
+int state_import_file(const struct tensor_file *f, struct state_import *i, struct err *e);
+/* The same from bytes. */
 int state_import_bytes(const void *bytes, size_t n, struct state_import *i, struct err *e);
 
 #endif

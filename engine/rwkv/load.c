@@ -256,3 +256,8 @@ const struct rwkv_info *rwkv_get_info(const struct rwkv_model *m)
 {
     return &m->info;
 }
+
+const struct tensor_file *rwkv_get_file(const struct rwkv_model *m)
+{
+    return m->file;
+}

@@ -705,7 +705,7 @@ test('importState: what was exported, and what is no state', { skip }, async () 
   assert.equal((await put('name=captain-2&if_exists=new_version', file, 201)).json.version, 2);
   await put('name=captain-4&model=nobody', file, 404);
   for (const [query, param] of [['', 'name'], ['name=a%40b', 'name'], ['name=import', 'name'], ['name=x@1', 'name'], ['name=%zz', 'name'],
-    ['name=x&orientation=up', 'orientation'], ['name=x&if_exists=maybe', 'if_exists'], ['name=x&tags=a,,b', 'tags'],
+    ['name=x&orientation=up', 'orientation'], ['name=x&from=space', 'from'], ['name=x&from=model', 'from'], ['name=x&if_exists=maybe', 'if_exists'], ['name=x&tags=a,,b', 'tags'],
     ['name=x&tags=%ff', 'tags'], [`name=x&description=${'d'.repeat(4097)}`, 'description']])
     assert.equal((await put(query, file, 400)).json.error.param, param, query);
   await put('name=x', '', 400);

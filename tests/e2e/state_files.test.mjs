@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Daemon, root } from '../lib/daemon.mjs';
-import { readSafetensors } from '../lib/model.mjs';
+import { Daemon, root, scratch } from '../lib/daemon.mjs';
+import { readSafetensors, writeSafetensors } from '../lib/model.mjs';
 
 const dir = join(root, 'tests/data/state-files');
 const floats = (t) => new Float32Array(t.data.buffer.slice(t.data.byteOffset, t.data.byteOffset + t.data.length));
@@ -45,6 +45,37 @@ test('every form of a tuned state gives the golden numbers', async () => {
     for (const file of ['state-fp32.safetensors', 'state-webrwkv-f16.st']) {
       const r = await d.post('/v1/states/import?name=unsaid', readFileSync(join(dir, file)));
       assert.deepEqual([r.status, r.json.error.param], [400, 'orientation']);
+    }
+  } finally {
+    await d.stop();
+  }
+});
+
+test('a state merged into the model: listed, imported when asked, never started from by itself', async () => {
+  const golden = readSafetensors(join(dir, 'golden.safetensors'));
+  const tokens = [...new Int32Array(floats(golden.tokens).buffer)];
+  const plain = join(dir, 'model-fp32.safetensors'), merged = join(scratch(), 'merged.safetensors');
+  writeSafetensors(merged, { ...readSafetensors(plain), ...readSafetensors(join(dir, 'state-fp32.safetensors')) });
+  const d = await Daemon.start({ model: [`merged=${merged}`, `plain=${plain}`] });
+  const from = (query) => d.post(`/v1/states/import?from=model&name=inner${query}`, '');
+  const differs = async (state, key) => {
+    const want = floats(golden[key]);
+    const { choices: [c] } = await d.complete({ state, prompt: tokens, max_tokens: 0, echo: true, logprobs: 0 });
+    return Math.max(...tokens.slice(1).map((t, i) => Math.abs(c.logprobs.token_logprobs[i + 1] - logprob(want, i, t))));
+  };
+  try {
+    const { data: [one, two] } = (await d.get('/v1/models')).json;
+    assert.deepEqual([one.meta.has_time_state, two.meta.has_time_state], [true, false]);
+    assert.equal(one.meta.fingerprint, two.meta.fingerprint);
+    assert.ok(await differs(undefined, 'logits.zero_state') < 1e-4);
+    const r = await from('');
+    assert.equal(r.status, 201, r.text);
+    assert.deepEqual(r.json.origin, {
+      kind: 'import', format: 'time_state', container: 'safetensors', dtype: 'F32', orientation: 'value_key', from: 'model' });
+    assert.ok(await differs('inner', 'logits.fp32') < 1e-4);
+    for (const [query, body] of [['&model=plain', ''], ['', 'body']]) {
+      const bad = await d.post(`/v1/states/import?from=model&name=x${query}`, body, { 'content-type': 'application/octet-stream' });
+      assert.deepEqual([bad.status, bad.json.error.param], [400, 'from']);
     }
   } finally {
     await d.stop();

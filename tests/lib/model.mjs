@@ -14,7 +14,7 @@ export function readSafetensors(path) {
   return tensors;
 }
 
-function writeSafetensors(path, tensors) {
+export function writeSafetensors(path, tensors) {
   const header = {};
   let at = 0;
   for (const [name, t] of Object.entries(tensors)) {
