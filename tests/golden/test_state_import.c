@@ -4,6 +4,7 @@
 
 #include "daemon/state_record.h"
 #include "engine/tensor/write.h"
+#include "tests/lib/alloc_fail.h"
 #include "tests/lib/model.h"
 
 #include <math.h>
@@ -31,6 +32,7 @@ static struct bytes slurp(const char *name)
 struct fixture {
     struct test_model t;
     float *state, *logits;
+    struct bytes file;
 };
 
 static void open_fixture(struct fixture *x, const char *model)
@@ -363,12 +365,33 @@ static void test_own_record(void **unused)
     close_fixture(&x);
 }
 
+/* Lack of memory must never be taken for a bad file. */
+static int import_tuned(void *arg)
+{
+    struct fixture *x = arg;
+    struct state_import i;
+    struct err e;
+    return import(x, x->file.p, x->file.n, 0, &i, &e);
+}
+
+static void test_no_memory(void **unused)
+{
+    (void)unused;
+    struct fixture x;
+    open_fixture(&x, "state-files/model-fp32.safetensors");
+    x.file = slurp("state-files/state-bf16.pth");
+    alloc_sweep(import_tuned, &x);
+    free(x.file.p);
+    close_fixture(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),          cmocka_unit_test(test_ambiguous),
         cmocka_unit_test(test_told_by_content), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_cut_or_oversize), cmocka_unit_test(test_own_record),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

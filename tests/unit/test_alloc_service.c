@@ -1,6 +1,7 @@
 /* Without memory: state records, streams, the way back before a stop string, the store's opening.
  */
 #include "daemon/rewind.h"
+#include "daemon/state_import.h"
 #include "daemon/state_record.h"
 #include "daemon/stream.h"
 #include "engine/kernels/pool.h"
@@ -76,6 +77,17 @@ static int unpack(void *arg)
                                &has_logits, &n_tokens, &e);
 }
 
+/* Lack of memory must never be taken for a bad file. */
+static int import(void *arg)
+{
+    struct fixture *f = arg;
+    struct err e = {0};
+    struct state_import i = {.info = f->info, .state = f->sequence, .logits = f->logits};
+    int rc = state_import_bytes(f->blob, f->bytes, &i, &e);
+    assert_int_equal(rc, e.code);
+    return rc;
+}
+
 static int norms(void *arg)
 {
     const struct fixture *f = arg;
@@ -92,6 +104,8 @@ static void test_state_record(void **state)
     alloc_sweep_json(pack, *state);
     alloc_sweep(unpack, *state);
     alloc_sweep_json(unpack, *state);
+    alloc_sweep(import, *state);
+    alloc_sweep_json(import, *state);
     alloc_sweep(norms, *state);
 }
 
