@@ -181,9 +181,11 @@ static int decode_state(struct req *r, const json_t *o, struct asked *a, struct 
         snprintf(e->param, sizeof e->param, "state");
         return e->code;
     }
-    if (!n)
+    if (!n) {
+        free(data);
         return err_set_param(e, ERR_INVALID, "state",
                              "state is an object without data: a state's file in base64");
+    }
     if (!(a->state_file = state_file_new_take(data, n)) ||
         (orientation && !(a->state_file->orientation = strdup(orientation))))
         return err_set(e, ERR_NOMEM, "no memory for a state");
