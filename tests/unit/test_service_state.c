@@ -284,6 +284,62 @@ static void test_cache(void **state)
     }
 }
 
+/* The porter at rest until it is let go. */
+struct barrier {
+    struct mail mail;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool open; /* guard: lock */
+};
+
+static void hold_porter(struct mail *m)
+{
+    struct barrier *b = LIST_OWNER(m, struct barrier, mail);
+    pthread_mutex_lock(&b->lock);
+    while (!b->open)
+        pthread_cond_wait(&b->cond, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Files on their way are limited in number; who has one more is told so at once, and later has it. */
+static void test_files(void **state)
+{
+    (void)state;
+    uint32_t ids[5];
+    struct err e = {0};
+    struct state_call *c[PORTER_FILES + 1];
+    struct barrier b = {.mail.run = hold_porter,
+                        .lock = PTHREAD_MUTEX_INITIALIZER,
+                        .cond = PTHREAD_COND_INITIALIZER};
+    struct host *h = host_new(one_model, 1, NULL);
+    some_ids(3, ids, 5);
+    struct state_call *baked = bake(h, "a", "s", NULL, ids, 5, 0);
+    list_init(&b.mail.link);
+    porter_post(&h->svc->porter, &b.mail);
+    for (size_t i = 0; i <= PORTER_FILES; i++) {
+        c[i] = state_call_new(STATE_DATA);
+        assert_non_null(c[i]);
+        c[i]->ref = strdup("s");
+        assert_int_equal(service_state(h->svc, c[i], &e), i < PORTER_FILES ? 0 : ERR_BUSY);
+    }
+    pthread_mutex_lock(&b.lock);
+    b.open = true;
+    pthread_cond_signal(&b.cond);
+    pthread_mutex_unlock(&b.lock);
+    for (size_t i = 0; i < PORTER_FILES; i++) {
+        answer_free(answer_read(&c[i]->call));
+        assert_int_equal(c[i]->call.err.code, 0);
+        assert_int_equal(c[i]->data_bytes, baked->states[0].bytes);
+    }
+    assert_int_equal(service_state(h->svc, c[PORTER_FILES], &e), 0);
+    answer_free(answer_read(&c[PORTER_FILES]->call));
+    assert_memory_equal(c[PORTER_FILES]->data, c[0]->data, c[0]->data_bytes);
+    for (size_t i = 0; i <= PORTER_FILES; i++)
+        call_unref(&c[i]->call);
+    call_unref(&baked->call);
+    host_free(h);
+}
+
 /* ---- states put into the store by other hands ---- */
 
 struct put {
@@ -534,7 +590,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bake_and_go_on),  cmocka_unit_test(test_save_and_go_on_with_nothing),
         cmocka_unit_test(test_stop_goes_back),  cmocka_unit_test(test_wrong_states),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cache),           cmocka_unit_test(test_files),
         cmocka_unit_test(test_get_list_delete), cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_without_logits),  cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_forks),           cmocka_unit_test(test_waiting_for_a_place),
