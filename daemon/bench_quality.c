@@ -9,6 +9,7 @@
 
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
+#include "daemon/base/thread.h"
 #include "daemon/bundled.h"
 #include "daemon/compress_size.h"
 #include "engine/rwkv/score.h"
@@ -18,7 +19,6 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define MAX_CORPORA 16
 #define MAX_TYPES   8
@@ -442,8 +442,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"vocab", required_argument, NULL, 'v'},        {"limit", required_argument, NULL, 'l'},
         {"weights-type", required_argument, NULL, 'w'}, {"threads", required_argument, NULL, 't'},
         {"json", no_argument, NULL, 'j'},               {0}};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    *o = (struct options){.threads = cores < 1 ? 1 : cores > 256 ? 256 : (int)cores,
+    int cores = thread_processors();
+    *o = (struct options){.threads = cores > 256 ? 256 : cores,
                           .types = "f32,bf16,q8_0,q4_0"};
     optind = 0;
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {

@@ -7,6 +7,7 @@
 #include "daemon/bench.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/base/thread.h"
 #include "daemon/bench_measure.h"
 #include "daemon/bench_model.h"
 #include "daemon/bench_peer.h"
@@ -17,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { ROUNDS = 5, N_DECODE = 4, MAX_RESULTS = 32, PROMPT = 512, ROWS = 128 };
 static const size_t decode_seqs[N_DECODE] = {1, 4, 8, 16};
@@ -84,10 +84,10 @@ static bool parse_count(const char *s, int most, int *out)
 static bool parse_options(struct options *o, int argc, char **argv)
 {
     int c;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = thread_processors();
     *o = (struct options){.type = DTYPE_F16, .weights_type = -1, .rounds = 3,
                           .llama = getenv("DREAMSTATE_LLAMA"),
-                          .threads = cores < 1 ? 1 : cores > 64 ? 64 : (int)cores};
+                          .threads = cores > 64 ? 64 : cores};
     while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         enum dtype t = DTYPE_F32;
         bool ok = c != '?';

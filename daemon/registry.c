@@ -1,6 +1,7 @@
 #include "daemon/registry.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/base/thread.h"
 #include "daemon/chat_template.h"
 #include "daemon/log.h"
 #include "engine/tensor/tensor.h"
@@ -194,8 +195,7 @@ int registry_open(const struct registry_options *o, const struct log *log, struc
         registry_close(r);
         return err_set(e, ERR_NOMEM, "no memory for the models");
     }
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = o->threads ? o->threads : processors > 0 ? (int)processors : 1;
+    int threads = o->threads ? o->threads : thread_processors();
     threads = threads / (int)o->n_models;
     for (size_t i = 0; i < o->n_models; i++) {
         uint64_t start = clock_ns();

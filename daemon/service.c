@@ -26,18 +26,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define LANE_NICE  10
 #define LANE_QUEUE 64 /* tasks that may wait */
 
 static int start_lane(struct service *s, struct err *e)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = s->options.lane_threads ? s->options.lane_threads : cpus > 0 ? (int)cpus : 1;
-    struct lane_options o = {.threads = threads < 64 ? threads : 64,
-                             .nice = LANE_NICE,
-                             .limit = LANE_QUEUE};
+    int threads = s->options.lane_threads ? s->options.lane_threads : thread_processors();
+    struct lane_options o = {
+        .threads = threads < 64 ? threads : 64, .nice = LANE_NICE, .limit = LANE_QUEUE};
     return lane_start(&s->lane, &o, e);
 }
 

@@ -1,6 +1,8 @@
 #include "daemon/base/thread.h"
 
+#include <sched.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static _Thread_local enum thread_kind this_kind;
 
@@ -48,4 +50,12 @@ int thread_start(pthread_t *out, enum thread_kind kind, const char *name, void (
         return err_set(e, ERR_UNAVAILABLE, "the system starts no thread for %s", name);
     }
     return 0;
+}
+
+int thread_processors(void)
+{
+    cpu_set_t set;
+    long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                         : sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : (int)n; /* the mask is too small on machines of more than 1024 CPUs */
 }

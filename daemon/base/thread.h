@@ -31,6 +31,9 @@ void thread_enter(enum thread_kind kind, const char *name);
 int thread_start(pthread_t *out, enum thread_kind kind, const char *name, void (*fn)(void *arg),
                  void *arg, struct err *e);
 
+/* CPUs that this process may run on (its affinity; a container's quota of time is not seen); at least 1. */
+int thread_processors(void);
+
 #define ASSERT_THREAD(kind) ASSERT(thread_kind() == (kind))
 
 #endif

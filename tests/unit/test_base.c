@@ -4,7 +4,27 @@
 #include "daemon/base/list.h"
 #include "daemon/base/mem.h"
 #include "daemon/base/sha256.h"
+#include "daemon/base/thread.h"
 #include "tests/lib/check.h"
+
+#include <sched.h>
+
+/* Only the CPUs that the process may use count. */
+static void test_processors(void **state)
+{
+    (void)state;
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(thread_processors(), CPU_COUNT(&all));
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_int_equal(thread_processors(), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+}
 
 static void test_err(void **state)
 {
@@ -171,7 +191,7 @@ int main(void)
         cmocka_unit_test(test_err),       cmocka_unit_test(test_err_cut),
         cmocka_unit_test(test_err_table), cmocka_unit_test(test_list),
         cmocka_unit_test(test_mem),       cmocka_unit_test(test_sha256),
-        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_clock),     cmocka_unit_test(test_processors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
