@@ -88,6 +88,7 @@ static void write_limits(struct req *r, struct jw *w, const struct service_limit
     jw_uint(w, "max_connections", o->connections);
     jw_uint(w, "max_states", l->max_states);
     jw_uint(w, "max_state_bytes", l->max_bytes);
+    jw_uint(w, "state_cache_bytes", l->cache_bytes);
     jw_end_object(w);
 }
 

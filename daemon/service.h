@@ -350,6 +350,7 @@ struct service_limits {
     size_t max_queue;               /* waiting for a place, per model */
     size_t max_prompt;              /* tokens of a prompt */
     uint64_t max_states, max_bytes; /* quotas of the store; 0: none */
+    uint64_t cache_bytes;           /* of states held in memory; 0: none are */
 };
 void service_get_limits(const struct service *s, struct service_limits *out);
 

@@ -24,6 +24,7 @@ void service_get_limits(const struct service *s, struct service_limits *out)
         .max_prompt = MAX_PROMPT,
         .max_states = st.max_states,
         .max_bytes = st.max_bytes,
+        .cache_bytes = s->options.state_cache,
     };
 }
 

@@ -15,7 +15,7 @@ let d;
 before(async () => {
   d = await Daemon.start({
     model: [`bytes=${byteModel()}`, `ids=${randModel}`],
-    args: ['--max-sequences', '2', '--max-queue', '3', '--chat-template', 'ids:user=Bob \\"x\\",colon= >'],
+    args: ['--max-sequences', '2', '--max-queue', '3', '--state-cache', '5M', '--chat-template', 'ids:user=Bob \\"x\\",colon= >'],
   });
 });
 after(async () => { await d?.stop(); });
@@ -29,6 +29,7 @@ test('props: of the default model and of another, no path of the machine', async
   assert.equal(json.dreamstate.model.n_vocab, 256);
   assert.deepEqual(json.dreamstate.models, ['bytes', 'ids']);
   assert.equal(json.dreamstate.limits.max_queue, 3);
+  assert.equal(json.dreamstate.limits.state_cache_bytes, 5 << 20);
   assert.match(json.dreamstate.store.backend, /^sqlite 3\./);
   assert.ok(json.build_info.includes(json.dreamstate.version));
   assert.doesNotMatch(text, /safetensors|\/(tmp|home|build)\//);
