@@ -281,11 +281,23 @@ static void make_id(struct req *r)
         snprintf(r->id + 4 + 2 * i, 3, "%02x", rnd[i]);
 }
 
-static bool is_json(const char *type)
+static bool is_media_type(const char *type, const char *want)
 {
-    static const char want[] = "application/json";
-    size_t n = sizeof want - 1;
-    return !type || (strncasecmp(type, want, n) == 0 && (!type[n] || strchr("; \t", type[n])));
+    size_t n = strlen(want);
+    return strncasecmp(type, want, n) == 0 && (!type[n] || strchr("; \t", type[n]));
+}
+
+/* A body is JSON, and must say so where a page in a browser may have sent it: a page of any site can
+ * send a form, or a body of no type, without asking (no preflight), and then names its origin. `curl
+ * -d` declares a form too, and is believed. */
+static bool takes_type(struct MHD_Connection *conn)
+{
+    const char *type = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Type");
+    if (type && is_media_type(type, "application/json"))
+        return true;
+    return (!type || is_media_type(type, "application/x-www-form-urlencoded")) &&
+           !MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Origin") &&
+           !MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Sec-Fetch-Site");
 }
 
 struct framing {
@@ -346,8 +358,7 @@ static int check_framing(struct req *r, const char *method, const char *version,
                        method);
     if (f.length > r->max_body && r->max_body)
         return err_set(e, ERR_TOO_LARGE, "the body is larger than %zu bytes", r->max_body);
-    if (body && r->max_body && !(r->route->max_body & ROUTE_FILE) &&
-        !is_json(MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Content-Type")))
+    if (body && r->max_body && !(r->route->max_body & ROUTE_FILE) && !takes_type(r->conn))
         return err_set(e, ERR_MEDIA_TYPE, "the body must be application/json");
     return 0;
 }

@@ -452,9 +452,13 @@ for (const id of posts) {
     seen.add(`${id} ${checkAnswer(by[id], plain(await raw.answer(), 411), id)}`);
     raw.destroy();
     await exchange(id, { path, body: ' '.repeat(17 << 20), status: 413 });
-    for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonx', 'application/xml'])
+    const form = 'application/x-www-form-urlencoded';
+    for (const type of ['text/plain', 'application/jsonx', 'application/xml'])
       await exchange(id, { path, body: '{}', headers: { 'content-type': type }, status: 415 });
-    for (const type of ['application/json; charset=utf-8', 'APPLICATION/JSON', 'application/json;x=y'])
+    // A page in a browser could send this without being allowed to.
+    for (const from of [{ origin: `http://127.0.0.1:${d.port}` }, { 'sec-fetch-site': 'cross-site' }])
+      await exchange(id, { path, body: '{}', headers: { 'content-type': form, ...from }, status: 415 });
+    for (const type of ['application/json; charset=utf-8', 'APPLICATION/JSON', 'application/json;x=y', form])
       await exchange(id, { path, body: '[]', headers: { 'content-type': type }, status: 400 });
   });
 }
