@@ -1,6 +1,5 @@
 /* POST /v1/states/edits and /v1/states/compare: arithmetic on states, and how far two are apart. */
-#include "api/states.h"
-#include "daemon/errand.h"
+#include "api/errands.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -74,35 +73,6 @@ static int find_word(const json_t *o, struct place *p, const struct word **out, 
                          "clamp_norm, noise, zero and copy");
 }
 
-/* A string or an array of strings. */
-static int decode_refs(const json_t *v, struct place *p, const char *field, char ***out, size_t *n,
-                       struct err *e)
-{
-    size_t count = json_is_array(v) ? json_array_size(v) : 1;
-    if (count < 1 || count > EDIT_MAX_STATES)
-        return err_set_param(e, ERR_INVALID, at(p, field), "%s names %zu states, 1 to %d are taken",
-                             field, count, EDIT_MAX_STATES);
-    if (!(*out = calloc(count, sizeof **out)))
-        return err_set(e, ERR_NOMEM, "no memory for an edit");
-    for (size_t i = 0; i < count; i++) {
-        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
-        const char *ref = json_string_value(s);
-        char name[129];
-        uint64_t version;
-        if (!ref || strlen(ref) != json_string_length(s))
-            return err_set_param(e, ERR_INVALID, at(p, field),
-                                 "%s is neither a state's name nor an array of them", field);
-        if (state_ref_parse(ref, name, &version, e) < 0) {
-            snprintf(e->param, sizeof e->param, "ops[%zu].%.20s", p->index, field);
-            return e->code;
-        }
-        if (!((*out)[i] = strdup(ref)))
-            return err_set(e, ERR_NOMEM, "no memory for an edit");
-        *n = i + 1;
-    }
-    return 0;
-}
-
 static int decode_states(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
                          struct err *e)
 {
@@ -113,11 +83,14 @@ static int decode_states(const json_t *o, const struct word *w, struct place *p,
     if (w->minus_wanted && !minus)
         return err_set_param(e, ERR_INVALID, at(p, w->minus_field), "%s is missing",
                              w->minus_field);
-    if (with && decode_refs(with, p, w->with_field, &op->with, &op->n_with, e) < 0)
+    if (with && errands_decode_refs(with, at(p, w->with_field), EDIT_MAX_STATES, &op->with,
+                                    &op->n_with, e) < 0)
         return e->code;
     if (w->with == ONE && op->n_with != 1)
         return err_set_param(e, ERR_INVALID, at(p, w->with_field), "%s takes one state", w->word);
-    return minus ? decode_refs(minus, p, w->minus_field, &op->minus, &op->n_minus, e) : 0;
+    return minus ? errands_decode_refs(minus, at(p, w->minus_field), EDIT_MAX_STATES, &op->minus,
+                                       &op->n_minus, e)
+                 : 0;
 }
 
 static int decode_amount(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
@@ -138,53 +111,6 @@ static int decode_amount(const json_t *o, const struct word *w, struct place *p,
     return 0;
 }
 
-static int decode_numbers(const json_t *o, struct place *p, const char *field, uint32_t **out,
-                          size_t *n, struct err *e)
-{
-    const json_t *v = decode_field(o, field);
-    size_t count = json_array_size(v);
-    if (!v)
-        return 0;
-    if (!json_is_array(v) || count < 1 || count > 1024)
-        return err_set_param(e, ERR_INVALID, at(p, field),
-                             "%s is not an array of 1 to 1024 numbers", field);
-    if (!(*out = calloc(count, sizeof **out)))
-        return err_set(e, ERR_NOMEM, "no memory for an edit");
-    for (size_t i = 0; i < count; i++) {
-        int64_t x;
-        if (!decode_whole(json_array_get(v, i), 0, UINT32_MAX, &x))
-            return err_set_param(e, ERR_INVALID, at(p, field), "%s[%zu] is not a number from 0 on",
-                                 field, i);
-        (*out)[i] = (uint32_t)x;
-    }
-    *n = count;
-    return 0;
-}
-
-static int decode_parts(const json_t *o, struct place *p, struct edit_op *op, struct err *e)
-{
-    const json_t *v = decode_field(o, "parts");
-    for (size_t k = 0; k < RWKV_N_PARTS; k++)
-        op->parts[k] = !v && (!op->n_heads || k == RWKV_WKV);
-    if (v && (!json_is_array(v) || !json_array_size(v)))
-        return err_set_param(e, ERR_INVALID, at(p, "parts"), "parts is not an array of words");
-    for (size_t i = 0; i < json_array_size(v); i++) {
-        static const char *const names[RWKV_N_PARTS] = {"att_shift", "wkv", "ffn_shift"};
-        const char *s = json_string_value(json_array_get(v, i));
-        size_t k = 0;
-        while (s && k < RWKV_N_PARTS && strcmp(s, names[k]) != 0)
-            k++;
-        if (!s || k == RWKV_N_PARTS)
-            return err_set_param(e, ERR_INVALID, at(p, "parts"),
-                                 "parts[%zu] is none of att_shift, wkv and ffn_shift", i);
-        op->parts[k] = true;
-    }
-    if (op->n_heads && (op->parts[RWKV_ATT_SHIFT] || op->parts[RWKV_FFN_SHIFT]))
-        return err_set_param(e, ERR_INVALID, at(p, "heads"),
-                             "heads choose among the matrices: a shift vector has none");
-    return 0;
-}
-
 static int decode_op(json_t *o, size_t index, struct edit_op *op, struct err *e)
 {
     struct place p = {.index = index};
@@ -196,9 +122,7 @@ static int decode_op(json_t *o, size_t index, struct edit_op *op, struct err *e)
         return e->code;
     op->kind = w->kind;
     if (decode_states(o, w, &p, op, e) < 0 || decode_amount(o, w, &p, op, e) < 0 ||
-        decode_numbers(o, &p, "layers", &op->layers, &op->n_layers, e) < 0 ||
-        decode_numbers(o, &p, "heads", &op->heads, &op->n_heads, e) < 0 ||
-        decode_parts(o, &p, op, e) < 0)
+        errands_decode_select(o, at(&p, ""), op, e) < 0)
         return e->code;
     if (decode_bool(o, "normalize", &op->normalize, e) < 0 ||
         decode_int(o, "seed", -1, MAX_SEED, &seed, e) < 0) {
@@ -260,20 +184,6 @@ static int finish_edit(struct req *r, struct err *e)
     return 0;
 }
 
-/* Submits an errand and waits for it; takes over the reference. rc < 0: drops it, and gives rc. */
-static int submit(struct req *r, struct errand *c, const struct task *t, int rc, struct err *e)
-{
-    if (rc == 0)
-        rc = service_errand(r->svc, c, e);
-    if (rc < 0) {
-        call_unref(&c->call);
-        return rc;
-    }
-    req_add_source(r, &c->call);
-    req_await(r, t, NULL);
-    return 0;
-}
-
 int handle_state_edits(struct req *r, struct err *e)
 {
     static const struct task task = {states_no_record, states_no_end, finish_edit, NULL, false};
@@ -285,7 +195,7 @@ int handle_state_edits(struct req *r, struct err *e)
     json_decref(o);
     if (rc == 0)
         rc = precondition_key(r, &c->write, e);
-    return submit(r, &c->errand, &task, rc, e);
+    return errands_submit(r, &c->errand, &task, rc, e);
 }
 
 /* ---- POST /v1/states/compare ---- */
@@ -357,5 +267,5 @@ int handle_state_compare(struct req *r, struct err *e)
     json_t *o = decode_object(r->body.data, r->body.len, e);
     int rc = o ? decode_compare(r, o, c, e) : e->code;
     json_decref(o);
-    return submit(r, &c->errand, &task, rc, e);
+    return errands_submit(r, &c->errand, &task, rc, e);
 }

@@ -50,6 +50,9 @@ int handle_state_versions(struct req *r, struct err *e);
 int handle_state_append(struct req *r, struct err *e);
 int handle_state_edits(struct req *r, struct err *e);
 int handle_state_compare(struct req *r, struct err *e);
+int handle_state_evaluate(struct req *r, struct err *e);
+int handle_state_projections(struct req *r, struct err *e);
+int handle_state_neighbors(struct req *r, struct err *e);
 int handle_state_rollback(struct req *r, struct err *e);
 
 #endif

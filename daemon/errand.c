@@ -1,11 +1,18 @@
 #include "daemon/errand_impl.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/fetch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-static const struct errand_impl *const impls[] = {
-    [ERRAND_EDIT] = &errand_edit, [ERRAND_COMPARE] = &errand_compare};
+#define PAGE 1000 /* records of a question to the store */
+
+static const struct errand_impl *const impls[] = {[ERRAND_EDIT] = &errand_edit,
+                                                  [ERRAND_COMPARE] = &errand_compare,
+                                                  [ERRAND_PROJECT] = &errand_project,
+                                                  [ERRAND_NEIGHBORS] = &errand_neighbors};
 
 struct task {
     struct lane_task lane;
@@ -23,6 +30,34 @@ int errand_proceed(const struct errand_run *r, struct err *e)
     if (atomic_load(&r->svc->cancel_all))
         return err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
     return 0;
+}
+
+int errand_for_each_state(const struct errand_run *r, struct store_query query,
+                          int (*each)(void *arg, const struct state_info *record, struct err *e),
+                          void *arg, struct err *e)
+{
+    char after[129] = "";
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more) {
+        struct state_info *page;
+        size_t n;
+        query.after = after;
+        query.limit = PAGE;
+        if ((rc = fetch_list(r->svc, &query, &page, &n, &more, e)) < 0)
+            return rc;
+        for (size_t i = 0; i < n; i++) {
+            snprintf(after, sizeof after, "%s", page[i].name);
+            if (rc == 0 && !page[i].damaged &&
+                !strcmp(page[i].fingerprint, r->model->rwkv_info->fingerprint))
+                rc = each(arg, &page[i], e);
+            state_info_fini(&page[i]);
+        }
+        free(page);
+        if (rc == 0)
+            rc = errand_proceed(r, e);
+    }
+    return rc;
 }
 
 /* [thread: lane] */

@@ -21,14 +21,22 @@ static int check_indices(const uint32_t *list, size_t n, uint32_t below, const c
     return 0;
 }
 
+int errand_check_select(const struct model_info *m, const struct edit_op *op, const char *prefix,
+                        struct err *e)
+{
+    char layers[48], heads[48];
+    snprintf(layers, sizeof layers, "%.32slayers", prefix);
+    snprintf(heads, sizeof heads, "%.32sheads", prefix);
+    int rc = check_indices(op->layers, op->n_layers, m->n_layer, layers, e);
+    return rc < 0 ? rc : check_indices(op->heads, op->n_heads, m->n_embd / m->head_size, heads, e);
+}
+
 static int check_op(const struct model_info *m, const struct edit_op *op, size_t i, struct err *e)
 {
     size_t states = op->n_with + op->n_minus, most = OPERAND_BYTES / m->state_bytes;
-    char layers[48], heads[48];
-    snprintf(layers, sizeof layers, "ops[%zu].layers", i);
-    snprintf(heads, sizeof heads, "ops[%zu].heads", i);
-    if (check_indices(op->layers, op->n_layers, m->n_layer, layers, e) < 0 ||
-        check_indices(op->heads, op->n_heads, m->n_embd / m->head_size, heads, e) < 0)
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "ops[%zu].", i);
+    if (errand_check_select(m, op, prefix, e) < 0)
         return e->code;
     if (states > EDIT_MAX_STATES || states > most)
         return err_set_param(e, ERR_TOO_LARGE, "ops",
@@ -99,8 +107,7 @@ static int load_operands(const struct errand_run *r, const struct edit_op *op, s
     return 0;
 }
 
-/* The selector's lists as flags over the model's layers and heads, in one block: [L + H]. */
-static bool *make_flags(const struct rwkv_info *info, const struct edit_op *op)
+bool *errand_flags(const struct rwkv_info *info, const struct edit_op *op)
 {
     bool *flags = calloc(info->n_layer + info->n_head, sizeof *flags);
     for (size_t i = 0; flags && i < op->n_layers; i++)
@@ -113,7 +120,7 @@ static bool *make_flags(const struct rwkv_info *info, const struct edit_op *op)
 static int apply(const struct rwkv_info *info, const struct edit_op *op, const struct operands *o,
                  float *x, struct err *e)
 {
-    bool *flags = make_flags(info, op);
+    bool *flags = errand_flags(info, op);
     if (!flags)
         return err_set(e, ERR_NOMEM, "no memory for an edit");
     struct rwkv_edit edit = {.kind = op->kind,

@@ -20,7 +20,19 @@ struct errand_impl {
     int (*run)(const struct errand_run *r, struct errand *c, struct err *e);
 };
 
-extern const struct errand_impl errand_edit, errand_compare;
+extern const struct errand_impl errand_edit, errand_compare, errand_project, errand_neighbors;
+
+/* A selector's lists as flags over the model's layers and heads: [L + H], free(). NULL: no memory. */
+bool *errand_flags(const struct rwkv_info *info, const struct edit_op *op);
+/* ERR_INVALID: a layer or head that the model does not have; prefix before the field in error.param. */
+int errand_check_select(const struct model_info *m, const struct edit_op *op, const char *prefix,
+                        struct err *e);
+
+/* Calls each(arg, record) for the latest versions of the run's model that match, in the order of names,
+ * until it fails. query: prefix, tag. */
+int errand_for_each_state(const struct errand_run *r, struct store_query query,
+                          int (*each)(void *arg, const struct state_info *record, struct err *e),
+                          void *arg, struct err *e);
 
 /* Between two steps: lets what is more urgent run. ERR_CANCELLED, ERR_TIMEOUT, ERR_UNAVAILABLE: the
  * errand must end. */

@@ -64,3 +64,44 @@ struct state_comparison *state_comparison_new(void)
 {
     return new_errand(sizeof(struct state_comparison), ERRAND_COMPARE, comparison_free);
 }
+
+static void projection_free(struct call *call)
+{
+    struct state_projection *c = (struct state_projection *)(void *)call;
+    for (size_t i = 0; c->points && i < c->n_points; i++) {
+        free(c->points[i].ref);
+        free(c->points[i].label);
+    }
+    free(c->points);
+    refs_free(c->refs, c->n_refs);
+    free(c->tag);
+    free(c->prefix);
+    free(c->label_prefix);
+    free(c->select.layers);
+    free(c->select.heads);
+    free(c->title);
+    free(c->data);
+    free(c);
+}
+
+struct state_projection *state_projection_new(void)
+{
+    return new_errand(sizeof(struct state_projection), ERRAND_PROJECT, projection_free);
+}
+
+static void neighbors_free(struct call *call)
+{
+    struct state_neighbors *c = (struct state_neighbors *)(void *)call;
+    for (size_t i = 0; c->found && i < c->n_found; i++)
+        free(c->found[i].ref);
+    free(c->found);
+    free(c->ref);
+    free(c->tag);
+    free(c->prefix);
+    free(c);
+}
+
+struct state_neighbors *state_neighbors_new(void)
+{
+    return new_errand(sizeof(struct state_neighbors), ERRAND_NEIGHBORS, neighbors_free);
+}

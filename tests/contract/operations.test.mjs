@@ -16,7 +16,7 @@ const seen = new Set();
 // Not made here: a full queue of the store (256 requests at once) or of the background lane (64).
 const unseen = new Set([
   ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData', 'importState',
-    'editState', 'compareStates'].map((id) => `${id} 429`)]);
+    'editState', 'compareStates', 'projectStates', 'getNeighbors'].map((id) => `${id} 429`)]);
 
 // The path of an operation, its parameters filled with the first example that is no mistake.
 function pathOf(op) {
@@ -357,6 +357,12 @@ const bad = {
       [{ op: 'zero', heads: [0], parts: ['wkv', 'ffn_shift'] }, 'heads']].map(([op, p]) => [{ ops: [{ op: 'zero' }, op] }, `ops[1].${p}`]),
     [{ ops: [{ op: 'noise', scale: 1, seed: 'x' }] }, 'ops[0]'], [{ ops: [{ op: 'zero', normalize: 1 }] }, 'ops[0]'],
   ].map(([b, p]) => [{ state: 'captain', name: 'n', ops: [{ op: 'zero' }], ...b }, p]),
+  evaluateStates: [[{}, 'text'], [{ text: 3 }, 'text'], [{ text: [] }, 'text'], [{ text: ['ab', 3] }, 'text'], [{ text: 'ab', states: 'a b' }, 'states'], [{ text: 'ab', states: [] }, 'states'],
+    [{ text: 'ab', states: [['a']] }, 'states'], [{ text: Array(9).fill('ab'), states: Array(9).fill(null) }, 'states'], [{ text: ['ab', ''] }, 'text']],
+  projectStates: [[{ method: 'umap' }, 'method'], [{ format: 'png' }, 'format'], [{ states: [] }, 'states'], [{ states: ['a b'] }, 'states'], [{ states: ['a'], tag: 'x' }, 'states'],
+    [{ layers: [99] }, 'layers'], [{ heads: [0], parts: ['att_shift'] }, 'heads'], [{ parts: ['x'] }, 'parts'], [{ k: 0 }, 'k'], [{ components: 1 }, 'components'],
+    [{ perplexity: 0.5 }, 'perplexity'], [{ perplexity: 4000 }, 'perplexity'], [{ iterations: 0 }, 'iterations'], [{ seed: -2 }, 'seed'], [{ normalize: 1 }, 'normalize'], [{ title: 'x'.repeat(201) }, 'title'],
+    [{ tag: 3 }, 'tag']],
   compareStates: [[{}, 'state'], [{ state: 'a' }, 'with'], [{ state: 'a b', with: 'a' }, 'state'], [{ state: 'a', with: 'a@0' }, 'with'], [{ state: 'a', with: 3 }, 'with']],
   createChatCompletion: [
     [{ messages: undefined }, 'messages'], [{ messages: [] }, 'messages'], [{ messages: 'hi' }, 'messages'], [{ messages: [1] }, 'messages[0]'],
@@ -534,6 +540,9 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     r = await on('createEmbedding', { input: 'a', state: 's', model: 'two' }, 409);
     await on('editState', { state: 's', name: 'x', ops: [{ op: 'zero' }], model: 'two' }, 409);
     await on('compareStates', { state: 's', with: 's', model: 'two' }, 409);
+    await on('evaluateStates', { text: 'some text', states: 's', model: 'two' }, 409);
+    await on('projectStates', { states: ['s', 's', 's'], model: 'two' }, 409);
+    await exchange('getNeighbors', { daemon: m, path: '/v1/states/s/neighbors?model=two', status: 409 });
     assert.equal(r.json.error.code, 'state_incompatible');
     assert.equal((await m.get('/v1/states/s')).json.model, 'one');
     await m.stop();
@@ -550,6 +559,9 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     r = await on('createEmbedding', { input: 'a', state: 's' }, 422);
     await on('editState', { state: 's', name: 'x', ops: [{ op: 'zero' }] }, 422);
     await on('compareStates', { state: 's', with: 's' }, 422);
+    await on('evaluateStates', { text: 'some text', states: 's' }, 422);
+    await on('projectStates', { states: ['s', 's', 's'] }, 422);
+    await exchange('getNeighbors', { daemon: m, path: '/v1/states/s/neighbors', status: 422 });
     await on('createState', { name: 'other', text: 'hello there', model: 'two' }, 201);
     const file = (await m.get('/v1/states/other/data')).body;
     r = await exchange('importState', { daemon: m, path: '/v1/states/import?name=o2&model=one', body: file, status: 409 });
@@ -591,6 +603,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     await exchange('createState', { daemon: m, body: { name: 'n', text: 'a' }, status: 429 });
     await exchange('appendState', { daemon: m, path: '/v1/states/n/append', body: { text: 'a' }, status: 429 });
     await exchange('createEmbedding', { daemon: m, body: { input: 'a' }, status: 429 });
+    await exchange('evaluateStates', { daemon: m, body: { text: 'some text' }, status: 429 });
     // Connections that are open when new ones are refused.
     const ids = operations.filter((o) => o.op.responses[503]).map((o) => o.id);
     const open = await Promise.all(ids.map(async (id) => {
@@ -602,7 +615,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     m.child.kill('SIGTERM');
     await m.logged('"draining"');
     for (const [i, id] of ids.entries()) {
-      const own = id === 'createChatCompletion' ? { messages } : { text: 'a' }; // a bake takes one of them
+      const own = id === 'createChatCompletion' ? { messages } : { text: 'ab' }; // a bake takes one of them
       const body = JSON.stringify({ prompt: 'a', name: 'n', ...own, input: 'a', description: 'd', version: 1, state: 'n', with: 'n', ops: [{ op: 'zero' }] });
       const length = by[id].op.requestBody ? `Content-Length: ${body.length}\r\n\r\n${body}` : '\r\n';
       const query = { getSlots: '?fail_on_no_slot=1', importState: '?name=n' }[id] ?? '';
