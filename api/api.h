@@ -32,6 +32,7 @@ struct api_options {
     size_t max_headers;                  /* bytes of request line and headers; 0 = 64 KiB */
     unsigned connections_per_address;    /* 0: any number */
     bool log_bodies;                     /* what clients send goes to the log: for debugging */
+    const char *tls_cert, *tls_key;      /* files in PEM; both or none */
     bool keep_half_open; /* a waiting client that has shut down its sending side is not gone */
 };
 

@@ -15,6 +15,7 @@ struct api {
     struct auth *auth; /* NULL: everybody may do everything */
     struct word_list origins, hosts;
     struct limits *limits;
+    struct buf cert, key;     /* in PEM; empty: no TLS */
     uint64_t header_ns;       /* a request's headers may take this long to come */
     atomic_size_t body_bytes; /* of request bodies held now */
     atomic_bool quiet;        /* no new connections; answers close theirs */

@@ -4,6 +4,7 @@
 #include "api/json.h"
 #include "daemon/base/clock.h"
 #include "daemon/log.h"
+#include "daemon/text_file.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -64,7 +65,7 @@ static void sweep_conns(struct api *a)
         struct conn *c = LIST_OWNER(n, struct conn, link);
         bool late = c->due_ns && now > c->due_ns;
         bool ended = c->due_ns && conn_ended(c);
-        if (late && c->id[0])
+        if (late && c->id[0] && !a->cert.len)
             tell_late(a, c);
         if (late || (ended && c->ended))
             shutdown(c->fd, SHUT_RDWR);
@@ -182,19 +183,43 @@ static void set_defaults(struct api *a, const struct api_options *o)
     a->header_ns = (uint64_t)a->opt.timeout_s * 1000000000u;
 }
 
+/* The certificates and the key, which MHD reads from memory. */
+static int read_tls(struct api *a, struct err *e)
+{
+    const char *cert = a->opt.tls_cert, *key = a->opt.tls_key;
+    if (!cert && !key)
+        return 0;
+    if (!cert || !key)
+        return err_set(e, ERR_INVALID, "--tls-cert and --tls-key: one needs the other");
+    if (text_file_read(cert, &a->cert, e) < 0 || text_file_read(key, &a->key, e) < 0)
+        return e->code;
+    if (!a->cert.len || !a->key.len)
+        return err_set(e, ERR_INVALID, "%s: empty", a->cert.len ? key : cert);
+    return 0;
+}
+
 static int start_mhd(struct api *a, struct err *e)
 {
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, a->cert.data},
+                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, a->key.data},
+                                   {MHD_OPTION_END, 0, NULL}};
     a->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        http_on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, a, MHD_OPTION_LISTEN_SOCKET,
-        a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)a->opt.threads,
-        MHD_OPTION_CONNECTION_LIMIT, a->opt.connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        a->opt.timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT, a->opt.connections_per_address,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, a->opt.max_headers, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_NOTIFY_COMPLETED,
-        http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, a,
-        MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_END);
-    return a->mhd ? 0 : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+            (a->cert.len ? MHD_USE_TLS : 0),
+        0, NULL, NULL, http_on_request, a, MHD_OPTION_EXTERNAL_LOGGER, on_log, a,
+        MHD_OPTION_LISTEN_SOCKET, a->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)a->opt.threads, MHD_OPTION_CONNECTION_LIMIT, a->opt.connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, a->opt.timeout_s, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        a->opt.connections_per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT, a->opt.max_headers,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)1 << 20, MHD_OPTION_STRICT_FOR_CLIENT, 0,
+        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, a, MHD_OPTION_NOTIFY_CONNECTION,
+        http_on_connection, a, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_ARRAY,
+        a->cert.len ? tls : &tls[2], MHD_OPTION_END);
+    if (a->mhd)
+        return 0;
+    return a->cert.len ? err_set(e, ERR_INVALID,
+                                 "--tls-cert, --tls-key: not a certificate and its key in PEM")
+                       : err_set(e, ERR_IO, "the HTTP threads did not start: %s", strerror(errno));
 }
 
 static int open_gates(struct api *a, struct err *e)
@@ -239,6 +264,8 @@ int api_start(struct service *s, const struct api_options *o, struct api **out, 
     pthread_cond_init(&a->idle, NULL);
     set_defaults(a, o);
     rc = open_gates(a, e);
+    if (rc == 0)
+        rc = read_tls(a, e);
     if (rc == 0)
         rc = listen_on(a, e);
     if (rc == 0)
@@ -322,6 +349,10 @@ void api_stop(struct api *a)
     }
     if (a->listen_fd >= 0)
         close(a->listen_fd);
+    buf_fini(&a->cert);
+    if (a->key.data)
+        explicit_bzero(a->key.data, a->key.len);
+    buf_fini(&a->key);
     auth_close(a->auth);
     limits_free(a->limits);
     word_list_fini(&a->origins);

@@ -6,12 +6,9 @@
 #include "daemon/base/buf.h"
 #include "daemon/base/err.h"
 
-#include <stdbool.h>
-
 #define CLIENT_SECONDS 5 /* without a byte */
 
 struct target {
-    bool tls;
     char host[128], port[16], path[256];
 };
 

@@ -8,6 +8,7 @@
 #include "daemon/bundled.h"
 #include "daemon/cmd.h"
 #include "daemon/config.h"
+#include "daemon/notify.h"
 #include "daemon/service_impl.h"
 #include "engine/kernels/gemm.h"
 
@@ -87,6 +88,7 @@ static void on_signal(void *arg)
         return;
     }
     s->draining = true;
+    notify_tell("STOPPING=1");
     api_quiesce(s->api);
     service_drain(s->service, s->config.drain_seconds * 1000, on_drained, s);
     LOG(&s->log, LOG_INFO, "draining", LOG_INT("seconds", s->config.drain_seconds));
@@ -97,6 +99,19 @@ static void on_reload(void *arg)
     struct server *s = arg;
     if (s->api)
         api_reload(s->api);
+}
+
+/* The loop turns: told to who watches for it. */
+static void on_watchdog(void *arg)
+{
+    (void)arg;
+    notify_tell("WATCHDOG=1");
+}
+
+static int start_watchdog(struct server *s, struct err *e)
+{
+    uint64_t ms = notify_watchdog_ms();
+    return ms ? loop_start_timer(s->loop, ms, ms, on_watchdog, NULL, NULL, e) : 0;
 }
 
 static int open_parts(struct server *s, struct err *e)
@@ -115,7 +130,7 @@ static int open_parts(struct server *s, struct err *e)
         registry_open(&models, &s->log, &s->registry, e) < 0 || loop_new(&s->loop, e) < 0 ||
         loop_on_signal(s->loop, SIGTERM, on_signal, s, e) < 0 ||
         loop_on_signal(s->loop, SIGINT, on_signal, s, e) < 0 ||
-        loop_on_signal(s->loop, SIGHUP, on_reload, s, e) < 0)
+        loop_on_signal(s->loop, SIGHUP, on_reload, s, e) < 0 || start_watchdog(s, e) < 0)
         return e->code;
     struct service_options service = {.log = &s->log,
                                       .store = s->store,
@@ -149,6 +164,8 @@ static int open_parts(struct server *s, struct err *e)
                                .max_headers = c->max_headers,
                                .connections_per_address = (unsigned)c->max_connections_per_address,
                                .log_bodies = !strcmp(c->log_bodies, "yes"),
+                               .tls_cert = c->tls_cert,
+                               .tls_key = c->tls_key,
                                .keep_half_open = !strcmp(c->half_open, "waiting")};
     return api_start(s->service, &http, &s->api, e);
 }
@@ -167,8 +184,8 @@ static void close_parts(struct server *s)
 static void say_listening(const struct server *s)
 {
     bool v6 = strchr(s->config.host, ':') != NULL;
-    printf("listening on http://%s%s%s:%d\n", v6 ? "[" : "", s->config.host, v6 ? "]" : "",
-           api_port(s->api));
+    printf("listening on http%s://%s%s%s:%d\n", s->config.tls_cert ? "s" : "", v6 ? "[" : "",
+           s->config.host, v6 ? "]" : "", api_port(s->api));
     fflush(stdout);
     LOG(&s->log, LOG_INFO, "listening", LOG_STR("host", s->config.host),
         LOG_INT("port", api_port(s->api)), LOG_STR("data", s->config.data),
@@ -192,6 +209,7 @@ static int serve(struct server *s)
         return 1;
     }
     say_listening(s);
+    notify_tell("READY=1");
     loop_run(s->loop);
     if (s->at_once)
         return 1;

@@ -36,6 +36,7 @@ struct config {
     char *weights_type;  /* "f32", ...; NULL: as the file has it */
     char *chat_template; /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
+    char *tls_cert, *tls_key; /* NULL: no TLS */
     char *api_keys, *api_key; /* NULL: none */
     char *log_bodies, *metrics, *cors_origins, *allowed_hosts;
     uint64_t port;        /* out of listen; 0: any free one */

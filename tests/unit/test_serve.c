@@ -1,13 +1,17 @@
 /* `serve` and `healthcheck` as programs: one line when ready, the signals, the drain, restart. */
 #include "tests/lib/check.h"
 
+#include "daemon/notify.h"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -120,7 +124,6 @@ static char *new_dir(void)
 {
     static char dir[64];
     snprintf(dir, sizeof dir, "/tmp/dreamstate-test-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     return dir;
 }
 
@@ -209,9 +212,64 @@ static void test_wrong_usage(void **state)
     free(other);
 }
 
+/* What systemd hears: ready after the line, the watchdog while it runs, stopping at the signal. */
+static void hear(int fd, const char *want)
+{
+    char text[64];
+    for (;;) {
+        ssize_t n = recv(fd, text, sizeof text - 1, 0);
+        assert_true(n > 0);
+        text[n] = 0;
+        if (!strcmp(text, want))
+            return;
+        assert_string_equal(text, "WATCHDOG=1");
+    }
+}
+
+static void test_notify(void **state)
+{
+    (void)state;
+    char *dir = mkdtemp(new_dir());
+    char path[100];
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    assert_non_null(dir);
+    snprintf(path, sizeof path, "%s/n", dir);
+    for (int abstract = 0; abstract < 2; abstract++) {
+        int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+        size_t n = strlen(path);
+        assert_true(fd >= 0);
+        memcpy(at.sun_path, path, n);
+        if (abstract)
+            at.sun_path[0] = 0, path[0] = '@';
+        socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+        assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
+        setenv("NOTIFY_SOCKET", path, 1);
+        setenv("WATCHDOG_USEC", "20000", 1);
+        struct daemon d = start(dir);
+        hear(fd, "READY=1");
+        hear(fd, "WATCHDOG=1");
+        kill(d.pid, SIGTERM);
+        hear(fd, "STOPPING=1");
+        assert_int_equal(stop(&d, SIGCONT), 0);
+        close(fd);
+    }
+    remove_dir(dir);
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    assert_int_equal(notify_tell("READY=1"), 0);
+    assert_int_equal(notify_watchdog_ms(), 0);
+    setenv("WATCHDOG_USEC", "30000000", 1);
+    assert_int_equal(notify_watchdog_ms(), 15000);
+    setenv("WATCHDOG_PID", "1", 1); /* another process is meant */
+    assert_int_equal(notify_watchdog_ms(), 0);
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("WATCHDOG_PID");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_notify),
         cmocka_unit_test(test_drain_and_restart),
         cmocka_unit_test(test_second_signal),
         cmocka_unit_test(test_wrong_usage),
