@@ -166,14 +166,11 @@ static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct 
 }
 
 /* A name, or {"data": base64 of a state's file}. */
-static int decode_state(struct req *r, const json_t *o, struct asked *a, struct err *e)
+static int decode_inline(struct req *r, const json_t *v, struct asked *a, struct err *e)
 {
-    const json_t *v = decode_field(o, "state");
     const char *orientation = NULL;
     void *data = NULL;
     size_t n = 0;
-    if (!json_is_object(v))
-        return prompt_state_ref(o, "state", true, &a->state, e);
     req_keep_count(r);
     if (decode_base64(v, "data", &data, &n, e) < 0 ||
         decode_word(v, "orientation", &orientation, e) < 0) {
@@ -189,6 +186,20 @@ static int decode_state(struct req *r, const json_t *o, struct asked *a, struct 
     if (!(a->state_file = state_file_new_take(data, n)) ||
         (orientation && !(a->state_file->orientation = strdup(orientation))))
         return err_set(e, ERR_NOMEM, "no memory for a state");
+    return 0;
+}
+
+/* The state to start from: named by "state" or by "model", or brought along. */
+static int decode_state(struct req *r, const json_t *o, struct asked *a, struct err *e)
+{
+    const json_t *v = decode_field(o, "state");
+    bool brought = json_is_object(v) && !decode_field(v, "name");
+    int rc = brought ? decode_inline(r, v, a, e) : prompt_state_ref(o, "state", true, &a->state, e);
+    if (rc < 0 || (rc = prompt_model_state(r, o, "state", &a->state, e)) < 0)
+        return rc;
+    if (brought && a->state)
+        return err_set_param(e, ERR_INVALID, "state",
+                             "model names the state %s, and another comes in state", a->state);
     return 0;
 }
 

@@ -198,7 +198,8 @@ int handle_embeddings(struct req *r, struct err *e)
         req_await(r, &embeddings_task, t); /* t is the request's from here on */
         t->model = prompt_model(r, o, e);
         if (!t->model || decode_format(o, t, e) < 0 || decode_input(o, &input, t, e) < 0 ||
-            prompt_state_ref(o, "state", true, &state, e) < 0)
+            prompt_state_ref(o, "state", true, &state, e) < 0 ||
+            prompt_model_state(r, o, "state", &state, e) < 0)
             rc = e->code;
     }
     if (rc == 0)

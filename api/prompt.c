@@ -4,12 +4,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+const struct model_info *prompt_model_id(struct req *r, const char *id, const char **ref)
+{
+    const struct model_info *m = service_find_model(r->svc, id);
+    char name[256], state[129];
+    uint64_t version;
+    struct err e;
+    *ref = NULL;
+    for (const char *at = id ? strchr(id, '@') : NULL; !m && at; at = strchr(at + 1, '@')) {
+        size_t n = (size_t)(at - id);
+        if (n == 0 || n >= sizeof name || state_ref_parse(at + 1, state, &version, &e) < 0)
+            continue;
+        memcpy(name, id, n);
+        name[n] = 0;
+        if ((m = service_find_model(r->svc, name)))
+            *ref = at + 1;
+    }
+    return m;
+}
+
 const struct model_info *prompt_model(struct req *r, const json_t *o, struct err *e)
 {
-    const char *name = NULL;
+    const char *name = NULL, *ref;
     if (decode_word(o, "model", &name, e) < 0)
         return NULL;
-    const struct model_info *m = service_find_model(r->svc, name);
+    const struct model_info *m = prompt_model_id(r, name, &ref);
     if (!m)
         err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'",
                       name && *name ? name : "(default)");
@@ -27,13 +46,53 @@ int prompt_ids(struct req *r, const struct model_info *m, const json_t *v, const
     return rc;
 }
 
+int prompt_model_state(struct req *r, const json_t *o, const char *key, char **ref, struct err *e)
+{
+    const char *name = NULL, *of_model;
+    if (decode_word(o, "model", &name, e) < 0)
+        return e->code;
+    prompt_model_id(r, name, &of_model);
+    if (!of_model)
+        return 0;
+    if (*ref && strcmp(*ref, of_model) != 0)
+        return err_set_param(e, ERR_INVALID, key, "model names the state %s, %s names %s", of_model,
+                             key, *ref);
+    if (!*ref && !(*ref = strdup(of_model)))
+        return err_set(e, ERR_NOMEM, "no memory for a name");
+    return 0;
+}
+
+/* {"name": "x", "version": 2} as "x@2". */
+static int ref_of_object(const json_t *v, const char *key, char ref[160], struct err *e)
+{
+    const char *name = NULL;
+    int64_t version = 0;
+    if (decode_word(v, "name", &name, e) < 0 ||
+        decode_int(v, "version", 1, INT64_MAX, &version, e) < 0) {
+        snprintf(e->param, sizeof e->param, "%s", key);
+        return e->code;
+    }
+    if (!name)
+        return err_set_param(e, ERR_INVALID, key, "%s is an object without a name", key);
+    if (strlen(name) > 128)
+        return err_set_param(e, ERR_INVALID, key, "%s.name is longer than 128 bytes", key);
+    snprintf(ref, 160, version ? "%s@%lld" : "%s", name, (long long)version);
+    return 0;
+}
+
 int prompt_state_ref(const json_t *o, const char *key, bool versioned, char **ref, struct err *e)
 {
+    const json_t *v = decode_field(o, key);
     const char *s = NULL;
-    char name[129];
+    char name[129], built[160];
     uint64_t version;
-    if (decode_word(o, key, &s, e) < 0)
+    if (versioned && json_is_object(v)) {
+        if (ref_of_object(v, key, built, e) < 0)
+            return e->code;
+        s = built;
+    } else if (decode_word(o, key, &s, e) < 0) {
         return e->code;
+    }
     if (!s)
         return 0;
     if (state_ref_parse(s, name, &version, e) < 0) {

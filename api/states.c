@@ -3,6 +3,7 @@
 
 #include "daemon/base/clock.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,7 +287,7 @@ int handle_state_patch(struct req *r, struct err *e)
 
 /* ---- lists ---- */
 
-static int query_limit(struct req *r, size_t *limit, struct err *e)
+int states_query_limit(struct req *r, size_t min, size_t *limit, struct err *e)
 {
     char text[16];
     bool found;
@@ -296,9 +297,9 @@ static int query_limit(struct req *r, size_t *limit, struct err *e)
     if (!found)
         return 0;
     size_t n = strspn(text, "0123456789");
-    unsigned long v = n && n < 5 && !text[n] ? strtoul(text, NULL, 10) : 0;
-    if (v < 1 || v > 1000)
-        return err_set_param(e, ERR_INVALID, "limit", "limit is not a number from 1 to 1000");
+    unsigned long v = n && n < 5 && !text[n] ? strtoul(text, NULL, 10) : ULONG_MAX;
+    if (v < min || v > 1000)
+        return err_set_param(e, ERR_INVALID, "limit", "limit is not a number from %zu to 1000", min);
     *limit = v;
     return 0;
 }
@@ -320,7 +321,7 @@ int handle_state_list(struct req *r, struct err *e)
     struct state_call *c = states_call(STATE_LIST, e);
     if (!c)
         return e->code;
-    int rc = query_limit(r, &c->limit, e);
+    int rc = states_query_limit(r, 1, &c->limit, e);
     if (rc == 0)
         rc = query_text(r, "after", 150, &c->after, e);
     if (rc == 0) { /* the last_id of a page is a name with its version */
@@ -355,7 +356,7 @@ int handle_state_versions(struct req *r, struct err *e)
     struct state_call *c = states_call_of_path(r, STATE_VERSIONS, false, e);
     if (!c)
         return e->code;
-    int rc = query_limit(r, &c->limit, e);
+    int rc = states_query_limit(r, 1, &c->limit, e);
     if (rc == 0)
         rc = query_before(r, &c->before, e);
     return states_submit(r, c, &list_task, rc, e);

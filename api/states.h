@@ -17,6 +17,9 @@ struct state_call *states_call_of(struct req *r);
 /* Submits the call and waits for it; takes over the reference. rc < 0: drops it, and gives rc. */
 int states_submit(struct req *r, struct state_call *c, const struct task *t, int rc, struct err *e);
 
+/* The query's limit, from min to 1000; 100 if there is none. */
+int states_query_limit(struct req *r, size_t min, size_t *limit, struct err *e);
+
 /* The fields description, tags, pinned, expires_at, expires_in. patch: null takes away (RFC 7396). */
 int states_decode_change(const json_t *o, bool patch, struct state_change *c, struct err *e);
 

@@ -137,6 +137,7 @@ static int decode_create(struct req *r, const json_t *o, struct state_call *c, s
 {
     if (!(c->model = prompt_model(r, o, e)) || prompt_state_ref(o, "name", false, &c->ref, e) < 0 ||
         prompt_state_ref(o, "base_state", true, &c->base_state, e) < 0 ||
+        prompt_model_state(r, o, "base_state", &c->base_state, e) < 0 ||
         prompt_if_exists(o, &c->write.new_version, e) < 0 ||
         states_decode_change(o, false, &c->change, e) < 0)
         return e->code;

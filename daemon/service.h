@@ -304,6 +304,7 @@ struct state_call {
     char *tag, *of_model;       /* LIST: only those; NULL = "" */
     uint64_t before;            /* VERSIONS: below this one; 0: from the latest */
     size_t limit;               /* LIST, VERSIONS: 1..1000 */
+    bool newest;                /* LIST: the newest first, without `after`; else in order of names */
     /* the result */
     struct state_info *states; /* [n_states]: one, or the page */
     size_t n_states;

@@ -233,7 +233,8 @@ static int ask(struct question *q, struct err *e)
                                                        .prefix = c->prefix,
                                                        .tag = c->tag,
                                                        .model = c->of_model,
-                                                       .limit = c->limit},
+                                                       .limit = c->limit,
+                                                       .newest = c->newest},
                                  on_states, q, e);
     case STATE_IMPORT:
         return ask_import(q, e);

@@ -35,6 +35,7 @@ struct req {
     uint64_t if_revision;          /* delete */
     bool with_blob;                /* get */
     size_t limit;                  /* list, versions */
+    bool newest;                   /* list */
     char to[STORE_NAME_MAX + 1];   /* fork; list: prefix */
     bool rollback;                 /* fork */
     char model[STORE_NAME_MAX + 1]; /* list */

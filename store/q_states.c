@@ -260,13 +260,18 @@ static int page_read(struct db *db, sqlite3_stmt *st, size_t limit, bool skip_da
 #define IS_LATEST(t)                                                                               \
     " s.version = (SELECT l.version FROM states l WHERE l.name = " t                               \
     ".name AND" LIVE("l", "?4") "ORDER BY l.version DESC LIMIT 1) "
-#define IN_RANGE(t)                                                                                \
-    " " t ".name > ?1 AND " t ".name >= ?2 AND " t ".name < ?2 || char(127)"                       \
-    " ORDER BY " t ".name LIMIT ?3"
+#define HAS_PREFIX(t) " " t ".name >= ?2 AND " t ".name < ?2 || char(127)"
+#define IN_RANGE(t)   " " t ".name > ?1 AND" HAS_PREFIX(t) " ORDER BY " t ".name LIMIT ?3"
 
 static const char list_all[] =
     "SELECT" COLUMNS
     "FROM names n CROSS JOIN states s ON s.name = n.name AND" IS_LATEST("n") "WHERE" IN_RANGE("n");
+/* Ids are given in the order of writing. */
+static const char list_newest[] =
+    "SELECT" COLUMNS
+    "FROM states s WHERE (?1 = '' OR s.model = ?1) AND (?5 = '' OR EXISTS (SELECT 1"
+    " FROM state_tags t WHERE t.tag = ?5 AND t.name = s.name AND t.version = s.version)) "
+    "AND" HAS_PREFIX("s") " AND" IS_LATEST("s") "ORDER BY s.id DESC LIMIT ?3";
 static const char list_by_model[] =
     "SELECT" COLUMNS "FROM states s WHERE s.model = ?5 AND" IS_LATEST("s") "AND" IN_RANGE("s");
 static const char list_by_tag[] =
@@ -285,7 +290,10 @@ int q_state_list(struct db *db, const struct q_env *env, const struct store_quer
     sqlite3_stmt *st;
     int rc;
     *out = (struct q_page){0};
-    if (*q->tag && *q->model)
+    if (q->newest)
+        rc = db_query(db, &st, e, list_newest, "ttiit", q->model, q->prefix, limit, env->now_ms,
+                      q->tag);
+    else if (*q->tag && *q->model)
         rc = db_query(db, &st, e, list_by_tag_and_model, "ttiitt", q->after, q->prefix, limit,
                       env->now_ms, q->tag, q->model);
     else if (filtered)

@@ -112,7 +112,8 @@ static void do_list(struct store *s, struct req *r)
                                       .prefix = r->to,
                                       .tag = r->text ? r->text : "",
                                       .model = r->model,
-                                      .limit = r->limit};
+                                      .limit = r->limit,
+                                      .newest = r->newest};
         rc = q_state_list(&s->db, &s->env, &q, &page, &r->err);
     }
     if (rc < 0 && rc != ERR_STATE_NOT_FOUND)

@@ -381,6 +381,8 @@ int store_list_states(struct store *s, const struct store_query *q, store_list_f
     if (text_len(q->after) > STORE_NAME_MAX || text_len(q->prefix) > STORE_NAME_MAX ||
         text_len(q->model) > STORE_NAME_MAX)
         return err_set(e, ERR_INVALID, "longer than a name may be (%d)", STORE_NAME_MAX);
+    if (q->newest && text_len(q->after))
+        return err_set(e, ERR_INVALID, "the newest states have no page after a name");
     if (check_limit(q->limit, e) < 0)
         return e->code;
     struct req *r = req_new(REQ_LIST, arg, e);
@@ -394,6 +396,7 @@ int store_list_states(struct store *s, const struct store_query *q, store_list_f
     memcpy(r->to, q->prefix ? q->prefix : "", text_len(q->prefix) + 1);
     memcpy(r->model, q->model ? q->model : "", text_len(q->model) + 1);
     r->limit = q->limit;
+    r->newest = q->newest;
     r->done_list = done;
     return submit_small(s, r, e);
 }

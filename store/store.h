@@ -154,6 +154,7 @@ struct store_query {
     const char *tag;    /* NULL, or a tag that the record has */
     const char *model;  /* NULL, or its model */
     size_t limit;       /* 1..1000 */
+    bool newest;        /* those written last, the newest first; `after` must be NULL then */
 };
 /* The latest version of each name, if it matches, in order of names (bytes). A damaged record is
  * listed, marked, unless tag or model are given: they are not known of it. */

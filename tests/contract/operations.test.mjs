@@ -15,6 +15,7 @@ const by = Object.fromEntries(operations.map((o) => [o.id, o]));
 const seen = new Set();
 // Not made here: a full queue of the store (256 requests at once) or of the background lane (64).
 const unseen = new Set([
+  'listModels 429',
   ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData', 'importState',
     'editState', 'compareStates', 'projectStates', 'getNeighbors'].map((id) => `${id} 429`)]);
 
@@ -78,11 +79,51 @@ test('getOpenapi serves the very file', { skip }, async () => {
 });
 
 test('listModels and getModel agree', { skip }, async () => {
-  const { json } = await exchange('listModels', { status: 200 });
+  const { json } = await exchange('listModels', { path: '/v1/models?limit=0', status: 200 });
+  assert.equal(json.has_more, false);
   const id = encodeURIComponent(json.data[0].id);
   const one = await exchange('getModel', { path: `/v1/models/${id}`, status: 200 });
   assert.deepEqual(one.json, json.data[0]);
   await exchange('getModel', { path: '/v1/models/%00', status: 400 });
+});
+
+test('a state is a model: listed, looked up, started from, and never changed', { skip }, async () => {
+  const model = (await d.get('/v1/models?limit=0')).json.data[0].id;
+  for (const n of [1, 2, 3]) await exchange('createState', { body: { name: `as-model-${n}`, text: 'Call me', description: `no. ${n}` }, status: 201 });
+  await exchange('appendState', { path: '/v1/states/as-model-1/append', body: { text: ' Ishmael' }, status: 201 });
+  const { json } = await exchange('listModels', { path: '/v1/models?limit=2', status: 200 });
+  assert.deepEqual(json.data.slice(-2).map((m) => m.id), [`${model}@as-model-1`, `${model}@as-model-3`]); // the newest first
+  assert.equal(json.has_more, true);
+  assert.deepEqual(json.data.at(-2).state, { ref: 'as-model-1@2', description: 'no. 1', n_tokens: 15 });
+  const get = (id, status) => exchange('getModel', { path: `/v1/models/${encodeURIComponent(id)}`, status });
+  assert.deepEqual((await get(`${model}@as-model-1`, 200)).json, json.data.at(-2));
+  const first = (await get(`${model}@as-model-1@1`, 200)).json;
+  assert.deepEqual([first.id, first.state.ref], [`${model}@as-model-1@1`, 'as-model-1@1']);
+  for (const id of [`${model}@nobody`, `${model}@as-model-1@9`]) assert.equal((await get(id, 404)).json.error.code, 'state_not_found');
+  for (const id of [`${model}@`, `${model}@a b`, 'nobody@as-model-1', '@as-model-1', `${model}@as-model-1@0`])
+    assert.equal((await get(id, 404)).json.error.code, 'model_not_found', id);
+  const ask = { prompt: ' and', max_tokens: 4, temperature: 0 };
+  const complete = async (body, status = 200) => (await exchange('createCompletion', { body: { ...ask, ...body }, status })).json;
+  const [a, b, c] = [await complete({ model: `${model}@as-model-1` }), await complete({ state: 'as-model-1' }),
+    await complete({ model: `${model}@as-model-1@2`, state: 'as-model-1@2' })];
+  assert.deepEqual([a.started_from.ref, b.choices, c.choices], ['as-model-1@2', a.choices, a.choices]);
+  assert.equal((await complete({ model: `${model}@as-model-1@1` })).started_from.ref, 'as-model-1@1');
+  assert.equal((await complete({ state: { name: 'as-model-1', version: 1 } })).started_from.ref, 'as-model-1@1');
+  const chat = await exchange('createChatCompletion', { body: { model: `${model}@as-model-1`, messages, max_tokens: 2 }, status: 200 });
+  assert.equal(chat.json.started_from.ref, 'as-model-1@2');
+  const embedding = await exchange('createEmbedding', { body: { model: `${model}@as-model-1`, input: 'a' }, status: 200 });
+  assert.equal(embedding.json.started_from.ref, 'as-model-1@2');
+  const bake = await exchange('createState', { body: { model: `${model}@as-model-1`, name: 'as-model-4', text: 'x' }, status: 201 });
+  assert.deepEqual(bake.json.parents, ['as-model-1@2']);
+  await exchange('tokenize', { body: { model: `${model}@as-model-1`, content: 'a' }, status: 200 });
+  for (const [body, status, code] of [
+    [{ model: `${model}@nobody` }, 404, 'state_not_found'], [{ model: `${model}@as-model-1`, state: 'as-model-2' }, 400, 'invalid_request'],
+    [{ model: `${model}@a b` }, 404, 'model_not_found'], [{ state: { version: 1 } }, 400, 'invalid_request'],
+    [{ state: { name: 'a@1' , version: 1 } }, 400, 'invalid_request'], [{ state: { name: 'as-model-1', version: 0 } }, 400, 'invalid_request'],
+    [{ state: { name: 'x'.repeat(5000) } }, 400, 'invalid_request'], [{ state: { name: 'as-model-1', version: 9 } }, 404, 'state_not_found'],
+    [{ state: [] }, 400, 'invalid_request'], [{ model: `${model}@as-model-1`, state: { data: 'QUJD' } }, 400, 'invalid_request']])
+    assert.equal((await complete(body, status)).error.code, code, JSON.stringify(body).slice(0, 80));
+  assert.deepEqual((await d.get('/v1/states/as-model-1/versions')).json.data.map((s) => s.version), [2, 1]);
 });
 
 test('deleteState: a version, the rest, and then nothing', { skip }, async () => {
@@ -545,6 +586,9 @@ test('409: a state of other weights of the same shape; 422: damaged bytes', { sk
     await exchange('getNeighbors', { daemon: m, path: '/v1/states/s/neighbors?model=two', status: 409 });
     assert.equal(r.json.error.code, 'state_incompatible');
     assert.equal((await m.get('/v1/states/s')).json.model, 'one');
+    await exchange('getModel', { daemon: m, path: '/v1/models/two@s', status: 409 });
+    const { json } = await exchange('listModels', { daemon: m, path: '/v1/models', status: 200 });
+    assert.deepEqual(json.data.map((x) => x.id), ['one', 'two', 'one@s']);
     await m.stop();
     damage(data);
     m = await Daemon.start({ model: [`one=${one}`, `two=${two}`], data });

@@ -186,7 +186,7 @@ static int put_find_list_write(void *arg)
     struct err e = {0};
     struct store_state st = state_of("a", "abc", 3), found = {0};
     struct q_page page = {0}, versions = {0};
-    const struct store_query query = {"", "", "", "", 10};
+    const struct store_query query = {"", "", "", "", 10, false};
     st.bytes = 3;
     int rc = put(db, &st, "abc");
     if (rc == 0)

@@ -300,12 +300,19 @@ static void test_filters(void **state)
     check_query(s, &(struct store_query){.model = "m1", .limit = 1, .after = "a"}, "c@1 ", true);
     check_query(s, &(struct store_query){.model = "m2", .limit = 9}, "b@1 e@2 ", false);
     check_query(s, &(struct store_query){.model = "m2", .tag = "x", .limit = 9}, "b@1 ", false);
+    put_filtered(s, "a", "m1", "[\"x\"]");
+    check_query(s, &(struct store_query){.newest = true, .limit = 3}, "a@2 e@2 d@1 ", true);
+    check_query(s, &(struct store_query){.newest = true, .limit = 9}, "a@2 e@2 d@1 b@1 c@1 ",
+                false);
+    check_query(s, &(struct store_query){.newest = true, .limit = 9, .tag = "x", .model = "m1"},
+                "a@2 c@1 ", false);
+    check_query(s, &(struct store_query){.newest = true, .limit = 9, .prefix = "d"}, "d@1 ", false);
     const struct store_patch p = {.tags = "[\"q\"]"};
     assert_int_equal(sync_patch(s, "c", 0, &p, NULL), 0); /* filed anew */
-    check_query(s, &(struct store_query){.tag = "x", .limit = 9}, "a@1 b@1 ", false);
+    check_query(s, &(struct store_query){.tag = "x", .limit = 9}, "a@2 b@1 ", false);
     check_query(s, &(struct store_query){.tag = "q", .limit = 9}, "c@1 ", false);
     assert_int_equal(sync_delete(s, "e", 2, NULL), 0);
-    check_query(s, &(struct store_query){.tag = "x", .limit = 9}, "a@1 b@1 e@1 ", false);
+    check_query(s, &(struct store_query){.tag = "x", .limit = 9}, "a@2 b@1 e@1 ", false);
     store_close(s);
 }
 
