@@ -165,7 +165,7 @@ static int decode_reuse(struct req *r, const json_t *o, struct asked *a, struct 
     return 0;
 }
 
-/* A name, or {"data": base64 of a state's file}. */
+/* {"data": base64 of a state's file}. */
 static int decode_inline(struct req *r, const json_t *v, struct asked *a, struct err *e)
 {
     const char *orientation = NULL;

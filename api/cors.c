@@ -73,7 +73,7 @@ void cors_add_headers(const struct word_list *origins, struct MHD_Connection *co
     MHD_add_response_header(m, "Access-Control-Allow-Origin", any ? "*" : origin);
     if (!preflight) {
         MHD_add_response_header(m, "Access-Control-Expose-Headers",
-                                "X-Request-Id, ETag, Location, Retry-After");
+                                "X-Request-Id, ETag, Location, Retry-After, Idempotent-Replayed");
         return;
     }
     const char *wanted =

@@ -206,7 +206,7 @@ struct answer *complete(struct host *h, struct completion *c, int want)
     return a;
 }
 
-static void run_state_call(struct host *h, struct state_call *c, int want)
+void run_state_call(struct host *h, struct state_call *c, int want)
 {
     struct err e = {0};
     must(service_state(h->svc, c, &e), &e, "service_state");

@@ -47,7 +47,9 @@ struct answer *complete(struct host *h, struct completion *c, int want);
 /* A bake that must end with `want`; unref it. */
 struct state_call *bake(struct host *h, const char *model, const char *ref, const char *base,
                         const uint32_t *prompt, size_t n, int want);
-/* GET, DELETE or LIST. */
+/* Submits a call (must be taken), reads it to its end, checks call.err.code == want. */
+void run_state_call(struct host *h, struct state_call *c, int want);
+/* A call that needs no more than its ref: GET, DELETE, LIST, VERSIONS. */
 struct state_call *state_op(struct host *h, enum state_op op, const char *ref, int want);
 
 struct oracle {
