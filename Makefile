@@ -126,7 +126,7 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
 
 # Tests with more than one thread in them.
-THREAD_TESTS := $(foreach t,pool determinism neighbors tsne lane stream mailbox snapshot store store_records store_backup service service_embed service_state state_cache http rwkv_train state_tuning,$(filter %/test_$(t),$(TEST_BIN)))
+THREAD_TESTS := $(foreach t,pool determinism neighbors tsne lane stream mailbox snapshot store store_records store_backup service service_embed service_state state_cache http rwkv_train state_tuning diffuser train_dit,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
 
@@ -182,8 +182,9 @@ install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/l
 	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout -type f \
 	  -exec install -D -m 644 {} $(SHARE)/{} \;
 
-models: all ## train the bundled model by its recipe (hours; stopped and started again, it goes on)
+models: all ## train the bundled model and its diffuser by their recipes (hours; stopped and started again, it goes on)
 	$(Q)deploy/models/tiny/train.sh
+	$(Q)deploy/models/tiny/dit.sh
 
 check: ## install what it needs, build and run every test (the gate)
 	$(Q)deploy/setup.sh check

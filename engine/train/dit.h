@@ -11,7 +11,7 @@
  * that was stopped or killed ends with the bytes of one that was not), diffuser.safetensors (the
  * averaged weights; dit.h opens it) and log.jsonl.
  *
- * Evaluation: mean squared error of the predicted coordinates (their variance is 1) of held-out
+ * Evaluation: mean squared error of the predicted coordinates of held-out
  * rows at t = 100, 300, 500, 700, 900 under the row's own text, another text of its document, its
  * corpus' label, and no condition. */
 #ifndef ENGINE_TRAIN_DIT_H

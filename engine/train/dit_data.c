@@ -152,11 +152,13 @@ static int make_plan(struct plan *p, struct err *e)
         rc = corpus_open(&p->data[i], r->data[i].name, r->data[i].path, 1, e);
     for (size_t i = 0; i < r->n_eval && rc == 0; i++)
         rc = corpus_open(&p->eval[i], r->eval[i].name, r->eval[i].path, 1, e);
-    for (size_t i = 0; i < r->n_data && rc == 0; i++) /* corpora first in the list of labels */
-        rc = label_of(p, r->data[i].name, e);
-    for (size_t i = 0; i < r->n_data && rc >= 0; i++)
+    for (size_t i = 0; i < r->n_data && rc == 0; i++) { /* corpora first in the list of labels */
+        int label = label_of(p, r->data[i].name, e);
+        rc = label < 0 ? label : 0;
+    }
+    for (size_t i = 0; i < r->n_data && rc == 0; i++)
         rc = add_corpus(p, &r->data[i], &p->data[i], false, r->segments / r->n_data, e);
-    for (size_t i = 0; i < r->n_eval && rc >= 0; i++)
+    for (size_t i = 0; i < r->n_eval && rc == 0; i++)
         rc = add_corpus(p, &r->eval[i], &p->eval[i], true, r->eval_segments / r->n_eval, e);
     return rc < 0 ? rc : prune_styles(p, e);
 }

@@ -310,6 +310,12 @@ static size_t neighbour(const struct dataset *d, size_t row)
     return row && r[row - 1].document == r[row].document ? row - 1 : row;
 }
 
+/* Coordinates of matrices, which come first. */
+static size_t matrices(const struct dit_trainer *t)
+{
+    return t->net->codec.n_matrix * t->net->codec.K;
+}
+
 static void eval_sample(struct dit_trainer *t, struct dit_bench *b, size_t row, size_t time)
 {
     const size_t Y = t->d->cond_dim, n = t->n, at = 100 + 200 * time;
@@ -332,7 +338,7 @@ static void eval_sample(struct dit_trainer *t, struct dit_bench *b, size_t row, 
         .S = DIT_EVAL_COUNT, .x = b->x, .t = b->t, .label = b->label, .cond = b->cond};
     dit_forward_f32(b->work, t->net->params, &in, b->out);
     for (size_t k = 0; k < DIT_EVAL_COUNT; k++)
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < matrices(t); i++) {
             double x = (double)b->x[i], y = (double)b->out[k * n + i];
             double x0 = t->r->prediction == DIT_PREDICT_V    ? a * x - s * y
                         : t->r->prediction == DIT_PREDICT_X0 ? y
@@ -371,6 +377,6 @@ void dit_trainer_evaluate(struct dit_trainer *t, size_t most,
             error[k][time] = 0;
             for (int p = 0; p < t->threads; p++)
                 error[k][time] += t->bench[p].error[k][time];
-            error[k][time] /= (double)(j.n * t->n);
+            error[k][time] /= (double)(j.n * matrices(t));
         }
 }

@@ -42,8 +42,9 @@ double dit_trainer_step(struct dit_trainer *t, uint64_t step, double lr, double 
 
 enum dit_eval_by { DIT_EVAL_OWN, DIT_EVAL_TEXT, DIT_EVAL_LABEL, DIT_EVAL_NONE, DIT_EVAL_COUNT };
 #define DIT_EVAL_TIMES 5 /* t = 100, 300, 500, 700, 900 */
-/* Mean squared error of the predicted coordinates with the averaged weights, over at most `most`
- * held-out rows (training rows where none are held out). */
+/* Mean squared error of the predicted coordinates of matrices (their variance is 1; shift vectors,
+ * which are easier, are left out) with the averaged weights, over at most `most` held-out rows
+ * (training rows where none are held out). */
 void dit_trainer_evaluate(struct dit_trainer *t, size_t most,
                           double error[DIT_EVAL_COUNT][DIT_EVAL_TIMES]);
 

@@ -1,5 +1,6 @@
 /* Datasets, codecs and diffusers on made-up states: what goes in comes out, what a file claims is
  * checked, and a sample depends on its own seed and place alone. */
+#include "tests/lib/alloc_fail.h"
 #include "tests/lib/check.h"
 
 #include "engine/dit/diffuser.h"
@@ -482,6 +483,65 @@ static void test_refusals(void **state)
     diffuser_close(d);
 }
 
+static int open_fit_and_close(void *arg)
+{
+    const struct manifold_run run = {.pool = pool};
+    const struct dit_codec_options o = {.components = K, .basis = 8, .shifts = true};
+    struct dataset d;
+    struct dit_codec c = {0};
+    struct err e = {0};
+    double matrices, shifts;
+    (void)arg;
+    int rc = dataset_open(&d, in_folder("states"), &e);
+    if (rc < 0)
+        return rc;
+    rc = dit_codec_fit(&c, &d, &o, &run, &e);
+    if (rc == 0)
+        rc = dit_codec_error(&c, &d, true, &matrices, &shifts, &e);
+    dit_codec_fini(&c);
+    dataset_close(&d);
+    return rc;
+}
+
+static int open_edit_and_close(void *arg)
+{
+    static float start[S], out[S];
+    const struct diffuser_options o = {
+        .steps = 2, .guidance = 2, .negative = {.label = DIFFUSER_NONE}};
+    const struct diffuser_job job = {
+        .n = 1, .condition = &by_vector, .start = start, .strength = 1, .states = out};
+    struct diffuser *d = NULL;
+    struct err e = {0};
+    (void)arg;
+    int rc = diffuser_open(in_folder("diffuser"), &d, &e);
+    if (rc == 0)
+        rc = diffuser_run(d, pool, &o, &job, &e);
+    diffuser_close(d);
+    return rc;
+}
+
+static int write_and_close(void *arg)
+{
+    struct dataset_writer w;
+    struct err e = {0};
+    const float numbers[S] = {0};
+    const struct dataset_row row = {.text = "a", .n_text = 1};
+    (void)arg;
+    int rc = dataset_writer_open(&w, in_folder("bad"), &shape, C, 1, &e);
+    if (rc == 0)
+        rc = dataset_writer_put(&w, 0, &row, numbers, numbers, &e);
+    return dataset_writer_close(&w, rc, fingerprint, labels, LABELS, &e);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    diffuser_close(make_diffuser(true));
+    assert_true(alloc_sweep(write_and_close, NULL) > 5);
+    assert_true(alloc_sweep(open_fit_and_close, NULL) > 20);
+    assert_true(alloc_sweep(open_edit_and_close, NULL) > 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_file),       cmocka_unit_test(test_hostile_files),
         cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_editing),
         cmocka_unit_test(test_inversion),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

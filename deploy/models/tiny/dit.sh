@@ -1,0 +1,22 @@
+#!/bin/sh
+# Train the diffuser of the bundled model by a recipe: get and extract the text, bake the dataset of
+# states (once; remove the recipe's `dataset` after the model has changed), run stages of at most the
+# recipe's max_minutes until its steps are done, put the result here.
+#     dit.sh [RECIPE]        RECIPE: dit.json beside this script by default
+# It may be stopped at any time: started again it goes on from the checkpoint in the recipe's `out`.
+set -eu
+cd "$(dirname -- "$0")/../../.."
+here=deploy/models/tiny
+bin=${DREAMSTATED:-build/release/dreamstated}
+recipe=${1:-$here/dit.json}
+
+field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$recipe" "$1"; }
+last_step() { sed -n 's/^{"step":\([0-9]*\),.*/\1/p' "$out/log.jsonl" 2>/dev/null | tail -1; }
+
+out=$(field out)
+steps=$(field steps)
+"$here/fetch.sh" build/corpora
+while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
+    "$bin" train dit "$recipe"
+done
+cp "$out/diffuser.safetensors" "$here/diffuser.safetensors"
