@@ -23,7 +23,7 @@ typedef struct G(dit_input) input;
     XX(fh, R * C) XX(cond, S * s->cond_dim) XX(wide, R * F)                                        \
     XX(dwide, R * F) XX(dx, R * C) XX(dh, R * C) XX(dy, R * C) XX(dqkv, R * 3 * C)                 \
     XX(dmod, S * 6 * C) XX(dcs, S * C) XX(dc, S * C) XX(dt, S * C)                                 \
-    XX(square, 2 * s->n_token * s->n_token) XX(turned, R * (C > s->token_dim ? C : s->token_dim))
+    XX(square, s->n_token * s->n_token)
 /* clang-format on */
 
 struct block {
@@ -329,7 +329,7 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
     struct view view = view_of(w, params, dparams), *v = &view;
     const size_t S = v->S, n = v->n, R = v->R, C = v->C, D = v->D, G_ = R / v->P;
     op->token_project_backward(zero(w->dh, R * C), DGP(OUT_W), dout, w->fh, GP(OUT_W), G_, v->P, C,
-                               D, w->turned);
+                               D);
     op->bias_backward(DGP(OUT_B), dout, S, n * D);
     zero(w->dmod, S * 2 * C);
     op->adaln_backward(zero(w->dx, R * C), w->dmod, w->dmod + C, w->dh, w->xout, w->fmean, w->frstd,
@@ -342,7 +342,7 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
     }
     if (dx)
         zero(dx, R * D);
-    op->token_project_backward(dx, DGP(X_W), w->dx, w->in.x, GP(X_W), G_, v->P, D, C, w->turned);
+    op->token_project_backward(dx, DGP(X_W), w->dx, w->in.x, GP(X_W), G_, v->P, D, C);
     op->bias_backward(DGP(X_B), w->dx, S, n * C);
     op->silu_backward(zero(w->dc, S * C), w->dcs, w->c, S * C);
     if (dy)

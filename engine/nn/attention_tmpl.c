@@ -4,9 +4,7 @@
  *
  * q, k, v [n, N] are columns of one array: row t of qkv holds q, k and v of all heads. Backward:
  *     dv = P^T dout,  dP = dout v^T,  dS = P (dP - sum of P dP by rows),
- *     dq = dS k / sqrt(N),  dk = dS^T q / sqrt(N)
- * BLAS's small products are slow where the first factor is transposed (three times as long), so that
- * is done before. */
+ *     dq = dS k / sqrt(N),  dk = dS^T q / sqrt(N) */
 
 static void attention_softmax(real *p, size_t n)
 {
@@ -49,9 +47,8 @@ static void attention_backward(real *dqkv, const real *dout, const real *probs, 
         const size_t at = i / H * n * ld + i % H * N;
         const real *q = qkv + at, *k = q + C, *v = k + C, *p = probs + i * n * n;
         const real *d = dout + i / H * n * C + i % H * N;
-        real *dq = dqkv + at, *dk = dq + C, *dv = dk + C, *ds = scratch, *turned = ds + n * n;
-        transpose(turned, p, n, n, n);
-        GEMM(false, false, n, N, n, 1, turned, n, d, C, 1, dv, ld);
+        real *dq = dqkv + at, *dk = dq + C, *dv = dk + C, *ds = scratch;
+        GEMM(true, false, n, N, n, 1, p, n, d, C, 1, dv, ld);
         GEMM(false, true, n, n, N, 1, d, C, v, ld, 0, ds, n);
         for (size_t t = 0; t < n; t++) {
             const real *pt = p + t * n;
@@ -64,7 +61,6 @@ static void attention_backward(real *dqkv, const real *dout, const real *probs, 
                 dst[u] = pt[u] * (dst[u] - dot);
         }
         GEMM(false, false, n, N, n, scale, ds, n, k, ld, 1, dq, ld);
-        transpose(turned, ds, n, n, n);
-        GEMM(false, false, n, N, n, scale, turned, n, q, ld, 1, dk, ld);
+        GEMM(true, false, n, N, n, scale, ds, n, q, ld, 1, dk, ld);
     }
 }

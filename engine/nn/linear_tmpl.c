@@ -53,14 +53,6 @@ static void bias_backward(real *dbias, const real *dout, size_t T, size_t C)
     }
 }
 
-/* x [n, m] whose rows lie ld apart, as out [m, n]. */
-static void transpose(real *out, const real *x, size_t n, size_t m, size_t ld)
-{
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < m; j++)
-            out[j * n + i] = x[i * ld + j];
-}
-
 /* One product a place, over rows that lie G apart. */
 static void token_project_forward(real *out, const real *x, const real *W, size_t S, size_t G,
                                   size_t I, size_t O)
@@ -70,16 +62,14 @@ static void token_project_forward(real *out, const real *x, const real *W, size_
 }
 
 static void token_project_backward(real *dx, real *dW, const real *dout, const real *x,
-                                   const real *W, size_t S, size_t G, size_t I, size_t O,
-                                   real *scratch)
+                                   const real *W, size_t S, size_t G, size_t I, size_t O)
 {
     for (size_t g = 0; g < G; g++) {
         if (dx)
             GEMM(false, true, S, I, O, 1, dout + g * O, G * O, W + g * I * O, O, 1, dx + g * I,
                  G * I);
-        if (dW) { /* as in attention_tmpl.c: small products want the first factor straight */
-            transpose(scratch, x + g * I, S, I, G * I);
-            GEMM(false, false, I, O, S, 1, scratch, S, dout + g * O, G * O, 1, dW + g * I * O, O);
-        }
+        if (dW)
+            GEMM(true, false, I, O, S, 1, x + g * I, G * I, dout + g * O, G * O, 1, dW + g * I * O,
+                 O);
     }
 }

@@ -93,12 +93,11 @@
     XX(bias_forward, (NN_REAL *out, const NN_REAL *bias, size_t T, size_t C))                      \
     XX(bias_backward, (NN_REAL *dbias, const NN_REAL *dout, size_t T, size_t C))                   \
     /* A matrix for each place: out[s, g] = x[s, g] W[g]; x [S, G, I], W [G, I, O], out            \
-     * [S, G, O]. dx or dW may be NULL; scratch [I, S]. */                                         \
+     * [S, G, O]. dx or dW may be NULL. */                                                         \
     XX(token_project_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t S,          \
                               size_t G, size_t I, size_t O))                                       \
     XX(token_project_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x,    \
-                                const NN_REAL *W, size_t S, size_t G, size_t I, size_t O,          \
-                                NN_REAL *scratch))                                                 \
+                                const NN_REAL *W, size_t S, size_t G, size_t I, size_t O))         \
     /* Adaptive LayerNorm: S samples of n rows; out = xhat (1 + scale[s]) + shift[s], xhat = (x -  \
      * mean) rstd. x [S, n, C]; shift, scale are rows [C] that lie ld apart; mean, rstd [S, n]. */ \
     XX(adaln_forward, (NN_REAL *out, NN_REAL *mean, NN_REAL *rstd, const NN_REAL *x,               \
@@ -113,7 +112,7 @@
     XX(gate_backward, (NN_REAL *dy, NN_REAL *dgate, const NN_REAL *dout, const NN_REAL *y,         \
                        const NN_REAL *gate, size_t S, size_t n, size_t C, size_t ld))              \
     /* Attention of all n places of a sample to each other, H heads of N: see attention_tmpl.c.    \
-     * qkv [S, n, 3, H, N], out [S, n, H, N]; probs [S, H, n, n] are kept; scratch [2, n, n]. */   \
+     * qkv [S, n, 3, H, N], out [S, n, H, N]; probs [S, H, n, n] are kept; scratch [n, n]. */      \
     XX(attention_forward, (NN_REAL *out, NN_REAL *probs, const NN_REAL *qkv, size_t S, size_t n,   \
                            size_t H, size_t N))                                                    \
     XX(attention_backward, (NN_REAL *dqkv, const NN_REAL *dout, const NN_REAL *probs,              \

@@ -239,8 +239,8 @@ BACKWARD(token_project)
 {
     UNUSED;
     size_t G = d->T / d->S;
-    op->token_project_backward(din[0], NULL, dout[0], in[0], in[1], d->S, G, d->C, d->O, aux[0]);
-    op->token_project_backward(NULL, din[1], dout[0], in[0], in[1], d->S, G, d->C, d->O, aux[0]);
+    op->token_project_backward(din[0], NULL, dout[0], in[0], in[1], d->S, G, d->C, d->O);
+    op->token_project_backward(NULL, din[1], dout[0], in[0], in[1], d->S, G, d->C, d->O);
 }
 
 /* in: x, a modulation [S, 3 C] whose first thirds are shift and scale. */
