@@ -1,4 +1,4 @@
-/* POST /v1/states/edits and /v1/states/compare: arithmetic on states, and how far two are apart. */
+/* POST /v1/states/edits: arithmetic on states. */
 #include "api/errands.h"
 
 #include <math.h>
@@ -195,77 +195,5 @@ int handle_state_edits(struct req *r, struct err *e)
     json_decref(o);
     if (rc == 0)
         rc = precondition_key(r, &c->write, e);
-    return errands_submit(r, &c->errand, &task, rc, e);
-}
-
-/* ---- POST /v1/states/compare ---- */
-
-static void write_difference(struct jw *w, const struct rwkv_difference *d)
-{
-    jw_number(w, "cosine", d->cosine);
-    jw_number(w, "relative_l2", d->relative_l2);
-    jw_number(w, "norm", d->norm_a);
-    jw_number(w, "norm_with", d->norm_b);
-}
-
-static void write_block(struct jw *w, const struct block_difference *b)
-{
-    static const char *const names[RWKV_N_PARTS] = {"att_shift", "wkv", "ffn_shift"};
-    jw_object(w, NULL);
-    jw_uint(w, "layer", b->block.layer);
-    jw_string(w, "part", names[b->block.part]);
-    if (b->block.part == RWKV_WKV)
-        jw_uint(w, "head", b->block.head);
-    write_difference(w, &b->is);
-    jw_end_object(w);
-}
-
-static int finish_compare(struct req *r, struct err *e)
-{
-    const struct state_comparison *c = (const struct state_comparison *)(void *)r->sources[0].call;
-    struct jw w = {&r->reply.body, false};
-    req_reply_json(r, 200);
-    jw_object(&w, NULL);
-    jw_string(&w, "object", "state.comparison");
-    jw_string(&w, "state", c->used_a);
-    jw_string(&w, "with", c->used_b);
-    write_difference(&w, &c->whole);
-    jw_array(&w, "layers");
-    for (size_t i = 0; i < c->n_layers; i++) {
-        jw_object(&w, NULL);
-        jw_uint(&w, "layer", i);
-        write_difference(&w, &c->layers[i]);
-        jw_end_object(&w);
-    }
-    jw_end_array(&w);
-    jw_array(&w, "blocks");
-    for (size_t i = 0; i < c->n_blocks; i++)
-        write_block(&w, &c->blocks[i]);
-    jw_end_array(&w);
-    jw_end_object(&w);
-    return r->reply.body.failed ? err_set(e, ERR_NOMEM, "the answer is too large to be held") : 0;
-}
-
-static int decode_compare(struct req *r, const json_t *o, struct state_comparison *c, struct err *e)
-{
-    if (!(c->errand.model = prompt_model(r, o, e)) ||
-        prompt_state_ref(o, "state", true, &c->a, e) < 0 ||
-        prompt_state_ref(o, "with", true, &c->b, e) < 0)
-        return e->code;
-    if (!c->a || !c->b)
-        return err_set_param(e, ERR_INVALID, c->a ? "with" : "state", "%s is missing",
-                             c->a ? "with" : "state");
-    return 0;
-}
-
-int handle_state_compare(struct req *r, struct err *e)
-{
-    static const struct task task = {states_no_record, states_no_end, finish_compare, NULL, false};
-    struct state_comparison *c = state_comparison_new();
-    if (!c)
-        return err_set(e, ERR_NOMEM, "no memory for a request");
-    json_t *o = decode_object(r->body.data, r->body.len, e);
-    int rc = o ? decode_compare(r, o, c, e) : e->code;
-    json_decref(o);
     return errands_submit(r, &c->errand, &task, rc, e);
 }

@@ -89,6 +89,7 @@ static void completion_free(struct call *call)
     free(c->save_state);
     state_file_unref(c->state_file);
     free(c->returned.data);
+    free(c->echo_logits);
     if (c->saved)
         state_info_fini(c->saved);
     free(c->saved);

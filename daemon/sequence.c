@@ -407,10 +407,13 @@ enum sequence_wish sequence_wants(const struct sequence *q)
 static int echo(struct sequence *q, size_t n, const float *all, struct err *e)
 {
     size_t n_vocab = q->model->rwkv_info->n_vocab;
+    float *keep = q->completion->echo_logits;
     for (size_t i = 0; i < n; i++) {
         const float *before = NULL;
         if (all)
             before = i ? all + (i - 1) * n_vocab : q->has_logits ? q->logits : NULL;
+        if (keep && before && q->fed + i > 0)
+            memcpy(keep + (q->fed + i) * n_vocab, before, n_vocab * sizeof *keep);
         if (output_prompt_token(&q->output, q->prompt[q->fed + i], before, e) < 0)
             return e->code;
     }

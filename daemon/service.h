@@ -160,10 +160,10 @@ struct completion {
     const struct model_info *model;
     uint32_t *prompt; /* token ids */
     size_t n_prompt;
-    char *state;           /* "name" or "name@version"; NULL: from the zero state, or from ... */
+    char *state; /* "name" or "name@version"; NULL: from the zero state, or from ... */
     struct state_file *state_file; /* ... this one; one reference */
     bool return_state;             /* give the state after the last token back, as a file */
-    bool no_cache;                 /* neither look for `state` in the cache of states nor add to it */
+    bool no_cache;         /* neither look for `state` in the cache of states nor add to it */
     char *save_state;      /* name for the state after the last token; NULL: keep none */
     bool save_new_version; /* if it exists: add a version (else 409) */
     uint32_t max_tokens;   /* 0: only read the prompt */
@@ -178,6 +178,9 @@ struct completion {
     char *scope;           /* with reuse: who may share them; NULL = "" */
     bool echo;
     int n_logprobs; /* -1: none; else 0..20 alternatives a token */
+    float *
+        echo_logits; /* NULL, or with echo and n_logprobs >= 0: [n_prompt, n_vocab], malloc'd by who
+                         * asks; gets the logits that predict each token but the first */
     /* the result */
     enum finish finish;
     struct timings timings;

@@ -17,7 +17,7 @@ const seen = new Set();
 const unseen = new Set([
   'listModels 429',
   ...['listStates', 'getState', 'patchState', 'deleteState', 'forkState', 'rollbackState', 'listVersions', 'getStateData', 'importState',
-    'editState', 'compareStates', 'projectStates', 'getNeighbors'].map((id) => `${id} 429`)]);
+    'editState', 'projectStates', 'getNeighbors'].map((id) => `${id} 429`)]);
 
 // The path of an operation, its parameters filled with the first example that is no mistake.
 function pathOf(op) {
@@ -404,7 +404,8 @@ const bad = {
     [{ layers: [99] }, 'layers'], [{ heads: [0], parts: ['att_shift'] }, 'heads'], [{ parts: ['x'] }, 'parts'], [{ k: 0 }, 'k'], [{ components: 1 }, 'components'],
     [{ perplexity: 0.5 }, 'perplexity'], [{ perplexity: 4000 }, 'perplexity'], [{ iterations: 0 }, 'iterations'], [{ seed: -2 }, 'seed'], [{ normalize: 1 }, 'normalize'], [{ title: 'x'.repeat(201) }, 'title'],
     [{ tag: 3 }, 'tag']],
-  compareStates: [[{}, 'state'], [{ state: 'a' }, 'with'], [{ state: 'a b', with: 'a' }, 'state'], [{ state: 'a', with: 'a@0' }, 'with'], [{ state: 'a', with: 3 }, 'with']],
+  compareStates: [[{}, 'state'], [{ state: 'a' }, 'with'], [{ state: 'a b', with: 'a' }, 'state'], [{ state: 'a', with: 'a@0' }, 'with'], [{ state: 'a', with: 3 }, 'with'], [{ state: 'a', with: 'a', probe: 3 }, 'probe'],
+    [{ state: 'a', with: 'a', probe: 'x'.repeat(4097) }, 'probe']],
   createChatCompletion: [
     [{ messages: undefined }, 'messages'], [{ messages: [] }, 'messages'], [{ messages: 'hi' }, 'messages'], [{ messages: [1] }, 'messages[0]'],
     [{ messages: [{ content: 'a' }] }, 'messages[0].role'], [{ messages: [{ role: 'king', content: 'a' }] }, 'messages[0].role'],
@@ -648,6 +649,7 @@ test('429 when the queue is full, 503 while it drains', { skip }, async () => {
     await exchange('appendState', { daemon: m, path: '/v1/states/n/append', body: { text: 'a' }, status: 429 });
     await exchange('createEmbedding', { daemon: m, body: { input: 'a' }, status: 429 });
     await exchange('evaluateStates', { daemon: m, body: { text: 'some text' }, status: 429 });
+    await exchange('compareStates', { daemon: m, body: { state: 'n', with: 'n', probe: 'some text' }, status: 429 });
     // Connections that are open when new ones are refused.
     const ids = operations.filter((o) => o.op.responses[503]).map((o) => o.id);
     const open = await Promise.all(ids.map(async (id) => {

@@ -114,6 +114,44 @@ test('evaluate: the sum of what a completion says of the same tokens', async () 
   });
 });
 
+test('compare with a probe: the divergence of what two states predict, against all log probabilities', async () => {
+  const d = await Daemon.start({ model });
+  try {
+    for (const [name, text] of [['a', 'The whale swam on.\n'], ['b', '0123456789\n']]) await d.post('/v1/states', { name, text });
+    const probe = 'and then';
+    const ask = async (state, other) => (await d.post('/v1/states/compare', { state, with: other, probe })).json.probe;
+    const { tokens, kl, kl_reverse } = await ask('a', 'b');
+    assert.equal(tokens, probe.length - 1);
+    assert.ok(kl > 1e-3 && kl_reverse > 1e-3 && kl !== kl_reverse);
+    assert.deepEqual(await ask('b', 'a'), { tokens, kl: kl_reverse, kl_reverse: kl });
+    assert.deepEqual(await ask('a', 'a@1'), { tokens, kl: 0, kl_reverse: 0 });
+    // The same from outside: every token's log probability as the one token after each prefix, biased into sight.
+    let sum = 0;
+    for (let i = 1; i < probe.length; i++) {
+      const of = async (state) => {
+        const all = new Float64Array(256);
+        for (let first = 0; first < 256; first += 64) {
+          const rs = await Promise.all(Array.from({ length: 64 }, (_, k) => d.complete({ state, prompt: [...Buffer.from(probe.slice(0, i)), first + k], max_tokens: 0, echo: true, logprobs: 0 })));
+          rs.forEach((r, k) => { all[first + k] = r.choices[0].logprobs.token_logprobs.at(-1); });
+        }
+        return all;
+      };
+      if (i % 3 === 1) { // some places are enough
+        const [p, q] = [await of('a'), await of('b')];
+        const here = p.reduce((s, x, k) => s + Math.exp(x) * (x - q[k]), 0) * Math.LOG2E;
+        const one = (await d.post('/v1/states/compare', { state: 'a', with: 'b', probe: probe.slice(0, i + 1) })).json.probe;
+        const less = i > 1 ? (await d.post('/v1/states/compare', { state: 'a', with: 'b', probe: probe.slice(0, i) })).json.probe : { tokens: 0, kl: 0 };
+        sum = one.kl * one.tokens - less.kl * less.tokens;
+        assert.ok(Math.abs(sum - here) < 1e-4 * (1 + here), `${sum} ${here}`);
+      }
+    }
+  } catch (e) {
+    await d.kill();
+    throw e;
+  }
+  await d.stop();
+});
+
 test('an edit overtakes long maps, a drain ends them in order', async () => {
   const d = await Daemon.start({ model });
   await bakeKinds(d);
