@@ -25,7 +25,7 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 JOBS    ?= $(shell nproc)
 
-PKGS     := libmicrohttpd jansson libuv sqlite3 openblas zlib nettle
+PKGS     := libmicrohttpd jansson libuv sqlite3 openblas zlib nettle gnutls
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
 CFLAGS   += -std=c11 -g -fno-math-errno -fno-omit-frame-pointer -fstack-protector-strong \
             -ffile-prefix-map=$(CURDIR)=. -pthread -fPIE

@@ -1,5 +1,7 @@
 #include "daemon/client.h"
 
+#include "daemon/tls.h"
+
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +11,11 @@
 
 #define MAX_ANSWER ((size_t)1 << 20)
 
-int target_parse(const char *url, struct target *t, struct err *e)
+int target_parse(const char *url, bool tls, struct target *t, struct err *e)
 {
-    if (!strncmp(url, "http://", 7))
-        url += 7;
+    bool http = !strncmp(url, "http://", 7), https = !strncmp(url, "https://", 8);
+    t->tls = https || (tls && !http);
+    url += https ? 8 : http ? 7 : 0;
     bool v6 = *url == '[';
     const char *host = url + v6;
     size_t n = strcspn(host, v6 ? "]" : ":/");
@@ -21,9 +24,12 @@ int target_parse(const char *url, struct target *t, struct err *e)
     const char *path = *rest == ':' ? rest + 1 + digits : rest;
     if (n == 0 || n >= sizeof t->host || digits >= sizeof t->port || (*rest == ':' && !digits) ||
         (*path && *path != '/') || strlen(path) >= sizeof t->path)
-        return err_set(e, ERR_INVALID, "%s: want http://HOST[:PORT][/PATH]", url);
+        return err_set(e, ERR_INVALID, "%s: want http[s]://HOST[:PORT][/PATH]", url);
     snprintf(t->host, sizeof t->host, "%.*s", (int)n, host);
-    snprintf(t->port, sizeof t->port, "%.*s", digits ? (int)digits : 2, digits ? rest + 1 : "80");
+    snprintf(t->port, sizeof t->port, "%.*s", digits ? (int)digits : 3,
+             digits   ? rest + 1
+             : t->tls ? "443"
+                      : "80");
     snprintf(t->path, sizeof t->path, "%s", *path ? path : "/health/ready");
     if (!strcmp(t->host, "0.0.0.0"))
         snprintf(t->host, sizeof t->host, "127.0.0.1");
@@ -55,10 +61,16 @@ static int connect_to(const struct target *t, unsigned seconds, struct err *e)
     return fd >= 0 ? fd : err_set(e, ERR_UNAVAILABLE, "%s:%s: nobody listens", t->host, t->port);
 }
 
-static int send_all(int fd, const char *p, size_t n)
+/* A connection; tls NULL: in clear text. */
+struct link {
+    int fd;
+    struct tls *tls;
+};
+
+static int send_all(const struct link *l, const char *p, size_t n)
 {
     while (n) {
-        ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
+        ssize_t sent = l->tls ? tls_send(l->tls, p, n) : send(l->fd, p, n, MSG_NOSIGNAL);
         if (sent <= 0)
             return -1;
         p += sent;
@@ -67,7 +79,8 @@ static int send_all(int fd, const char *p, size_t n)
     return 0;
 }
 
-static int send_request(int fd, const struct target *t, const struct client_request *q)
+static int send_request(const struct link *l, const struct target *t,
+                        const struct client_request *q)
 {
     struct buf b;
     buf_init(&b, 16384);
@@ -79,17 +92,18 @@ static int send_request(int fd, const struct target *t, const struct client_requ
         buf_printf(&b, "Content-Type: application/json\r\nContent-Length: %zu\r\n",
                    strlen(q->body));
     buf_printf(&b, "\r\n%s", q->body ? q->body : "");
-    int rc = b.failed ? -1 : send_all(fd, b.data, b.len);
+    int rc = b.failed ? -1 : send_all(l, b.data, b.len);
     buf_fini(&b);
     return rc;
 }
 
 /* The whole answer, which ends with the connection: its status, the body in out. */
-static int read_answer(int fd, struct buf *out)
+static int read_answer(const struct link *l, struct buf *out)
 {
     char piece[4096];
     ssize_t n;
-    while ((n = recv(fd, piece, sizeof piece, 0)) > 0)
+    while ((n = l->tls ? tls_recv(l->tls, piece, sizeof piece)
+                       : recv(l->fd, piece, sizeof piece, 0)) > 0)
         if (buf_append(out, piece, (size_t)n) < 0)
             return 0;
     const char *space = out->data ? strchr(out->data, ' ') : NULL;
@@ -107,12 +121,17 @@ int client_ask(const struct target *t, const struct client_request *q, struct bu
                struct err *e)
 {
     buf_init(out, MAX_ANSWER);
-    int fd = connect_to(t, q->seconds ? q->seconds : CLIENT_SECONDS, e);
-    if (fd < 0)
-        return fd;
-    int status = send_request(fd, t, q) < 0 ? 0 : read_answer(fd, out);
-    close(fd);
-    return status > 0
+    struct link l = {.fd = connect_to(t, q->seconds ? q->seconds : CLIENT_SECONDS, e)};
+    if (l.fd < 0)
+        return l.fd;
+    int status = 0;
+    if (t->tls && tls_open(l.fd, t->host, q->pin, &l.tls, e) < 0)
+        status = e->code;
+    else if (send_request(&l, t, q) == 0)
+        status = read_answer(&l, out);
+    tls_close(l.tls);
+    close(l.fd);
+    return status
                ? status
                : err_set(e, ERR_UNAVAILABLE, "%s:%s: no answer, or none in HTTP", t->host, t->port);
 }

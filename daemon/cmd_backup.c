@@ -57,10 +57,13 @@ static int ask_daemon(const struct config *c, const char *name, struct err *e)
     struct buf answer;
     snprintf(url, sizeof url, "%s/admin/backup", c->listen);
     snprintf(body, sizeof body, "{\"name\": \"%s\"}", name);
-    if (target_parse(url, &t, e) < 0)
+    if (target_parse(url, c->tls_cert != NULL, &t, e) < 0)
         return e->code;
-    struct client_request q = {
-        .method = "POST", .body = body, .key = c->api_key, .seconds = ANSWER_SECONDS};
+    struct client_request q = {.method = "POST",
+                               .body = body,
+                               .key = c->api_key,
+                               .pin = c->tls_cert,
+                               .seconds = ANSWER_SECONDS};
     int status = client_ask(&t, &q, &answer, e);
     if (status > 0 && status != 201)
         err_set(e, status == 401 || status == 403 ? ERR_PERMISSION : ERR_IO,

@@ -4,9 +4,9 @@
 # left alone; a machine without apt is told the list.
 set -eu
 
-run="libmicrohttpd12 libjansson4 libuv1 libsqlite3-0 libopenblas0-pthread zlib1g libnettle8"
+run="libmicrohttpd12 libjansson4 libuv1 libsqlite3-0 libopenblas0-pthread zlib1g libnettle8 libgnutls30"
 build="gcc make pkg-config libmicrohttpd-dev libjansson-dev libuv1-dev libsqlite3-dev \
-       libopenblas-pthread-dev zlib1g-dev nettle-dev"
+       libopenblas-pthread-dev zlib1g-dev nettle-dev libgnutls28-dev"
 demo="curl jq"
 check="libcmocka-dev nodejs npm git ca-certificates"
 full="clang libclang-rt-14-dev valgrind gcc-aarch64-linux-gnu qemu-user \

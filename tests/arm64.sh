@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=build/arm64-root
 lib=$root/usr/lib/aarch64-linux-gnu
-packages=libc6-dev,libmicrohttpd-dev,libjansson-dev,libuv1-dev,libsqlite3-dev,libopenblas-pthread-dev,zlib1g-dev,nettle-dev,libcmocka-dev
+packages=libc6-dev,libmicrohttpd-dev,libjansson-dev,libuv1-dev,libsqlite3-dev,libopenblas-pthread-dev,zlib1g-dev,nettle-dev,libgnutls28-dev,libcmocka-dev
 
 skip() {
     echo "skip: arm64: $*"

@@ -34,6 +34,8 @@ BEGIN {
     home["sqlite3.h"] = "store/"
     home["cblas.h"] = "engine/kernels/"
     home["openblas_config.h"] = "engine/kernels/"
+    home["gnutls/gnutls.h"] = "daemon/"
+    home["gnutls/x509.h"] = "daemon/"
     home["jansson.h"] = "api/ daemon/ engine/sampling/ engine/tensor/ engine/train/"
 }
 function layer(f) {

@@ -11,8 +11,11 @@ import { byteModel } from '../lib/model.mjs';
 const model = byteModel();
 const dir = scratch();
 const [cert, key] = [join(dir, 'cert.pem'), join(dir, 'key.pem')];
-const made = spawnSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert, '-days', '2',
+const certify = (to) => spawnSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', to, '-days', '2',
   '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'], { encoding: 'utf8' });
+const other = join(dir, 'other.pem');
+certify(other);
+const made = certify(cert); // the key is this one's
 const skip = made.status === 0 ? false : 'openssl is not installed, or made no certificate';
 if (skip) console.log(`skip: ${skip}`);
 
@@ -31,6 +34,11 @@ function ask(port, method, path, body) {
   });
 }
 
+// healthcheck, in the way a container asks for it.
+function check(args, pin = '') {
+  return spawnSync(binary, ['healthcheck', ...args], { encoding: 'utf8', env: { ...process.env, DREAMSTATE_TLS_CERT: pin } });
+}
+
 test('TLS: answers, streams, a clean end; nothing in clear text', { skip }, async () => {
   const child = serve(['--tls-cert', cert, '--tls-key', key]);
   const exited = new Promise((ok) => child.on('exit', ok));
@@ -43,6 +51,11 @@ test('TLS: answers, streams, a clean end; nothing in clear text', { skip }, asyn
     const stream = await ask(port, 'POST', '/v1/completions', '{"prompt":"a","max_tokens":5,"seed":1,"stream":true}');
     assert.match(stream.text, /data: \[DONE\]\n\n$/);
     await assert.rejects(fetch(`http://127.0.0.1:${port}/health`));
+    assert.equal(check([`127.0.0.1:${port}`], cert).status, 0);
+    assert.equal(check([`https://127.0.0.1:${port}/health`], cert).status, 0);
+    assert.match(check([`https://127.0.0.1:${port}`]).stderr, /certificate/); // no authority vouches for it
+    assert.match(check([`127.0.0.1:${port}`], other).stderr, /is not that of/);
+    assert.equal(check([`http://127.0.0.1:${port}`], cert).status, 1);
   } finally {
     child.kill('SIGTERM');
   }
