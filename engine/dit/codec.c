@@ -6,8 +6,9 @@
 
 #include <math.h>
 
-#define BLOCK      64   /* states encoded together */
-#define ERROR_ROWS 1000 /* about so many are measured */
+#define BLOCK      64          /* states encoded together */
+#define BLOCK_SIZE (16u << 20) /* floats of states in memory at once, one state at least */
+#define ERROR_ROWS 1000        /* about so many are measured */
 
 int dit_codec__make(struct dit_codec *c, struct err *e)
 {
@@ -151,6 +152,12 @@ int dit_codec_decode(const struct dit_codec *c, const float *z, float *state, st
     return 0;
 }
 
+size_t dit_codec_block(const struct dit_codec *c)
+{
+    size_t n = BLOCK_SIZE / state_shape_floats(&c->shape);
+    return n < 1 ? 1 : n < BLOCK ? n : BLOCK;
+}
+
 /* lost and all [2]: of matrices and of shift vectors. */
 static void compare(const struct dit_codec *c, const float *x, const float *y, double *lost,
                     double *all)
@@ -169,8 +176,9 @@ int dit_codec_error(const struct dit_codec *c, const struct dataset *d, bool hel
                     double *matrices, double *shifts, struct err *e)
 {
     const size_t S = d->state_floats, ld = c->n_token * c->K;
-    float *x = malloc((BLOCK + 1) * S * sizeof *x), *y = x + BLOCK * S;
-    float *z = malloc(BLOCK * ld * sizeof *z);
+    const size_t block = dit_codec_block(c);
+    float *x = malloc((block + 1) * S * sizeof *x), *y = x + block * S;
+    float *z = malloc(block * ld * sizeof *z);
     double lost[2] = {0}, all[2] = {0};
     size_t rows = 0, seen = 0, at = 0;
     int rc = x && z ? 0 : err_set(e, ERR_NOMEM, "state codec: out of memory");
@@ -180,7 +188,7 @@ int dit_codec_error(const struct dit_codec *c, const struct dataset *d, bool hel
     for (size_t i = 0; i <= d->n && rc == 0; i++) {
         if (i < d->n && d->row[i].heldout == heldout && seen++ % every == 0)
             dataset_state(d, i, x + at++ * S);
-        if (at < BLOCK && i < d->n)
+        if (at < block && i < d->n)
             continue;
         rc = dit_codec_encode(c, x, at, z, e);
         for (size_t k = 0; k < at && rc == 0; k++) {

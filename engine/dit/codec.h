@@ -49,6 +49,9 @@ void dit_codec_fini(struct dit_codec *c); /* a zeroed one is fine */
 /* States [n, S] to coordinates z [n, n_token, K]. ERR_NOMEM. */
 int dit_codec_encode(const struct dit_codec *c, const float *states, size_t n, float *z,
                      struct err *e) __attribute__((warn_unused_result));
+/* How many states to encode at a time: at most 64, and together at most 64 MB unless one is
+ * larger. */
+size_t dit_codec_block(const struct dit_codec *c);
 /* Coordinates of one state z [n_token, K] to state [S]. ERR_NOMEM. */
 int dit_codec_decode(const struct dit_codec *c, const float *z, float *state, struct err *e)
     __attribute__((warn_unused_result));

@@ -50,15 +50,14 @@ static int index_rows(struct dit_trainer *t, struct err *e)
 
 static int encode_rows(struct dit_trainer *t, struct err *e)
 {
-    enum { BLOCK = 64 };
     const struct dataset *d = t->d;
-    const size_t S = d->state_floats;
+    const size_t S = d->state_floats, block = dit_codec_block(&t->net->codec);
     size_t total;
-    float *states = malloc(BLOCK * S * sizeof *states);
+    float *states = malloc(block * S * sizeof *states);
     t->z = mem_mul(d->n, t->n, &total) ? mem_calloc_aligned(total, sizeof *t->z) : NULL;
     int rc = states && t->z ? 0 : err_set(e, ERR_NOMEM, "training: out of memory");
-    for (size_t i = 0; i < d->n && rc == 0; i += BLOCK) {
-        size_t m = d->n - i < BLOCK ? d->n - i : BLOCK;
+    for (size_t i = 0; i < d->n && rc == 0; i += block) {
+        size_t m = d->n - i < block ? d->n - i : block;
         for (size_t k = 0; k < m; k++)
             dataset_state(d, i + k, states + k * S);
         rc = dit_codec_encode(&t->net->codec, states, m, t->z + i * t->n, e);

@@ -338,6 +338,7 @@ static void test_same_bytes(void **state)
     struct diffuser *d = make_diffuser(true);
     static float many[MANY * S], one[S], again[MANY * S];
     struct diffuser_condition c[MANY];
+    struct err e = {0};
     for (size_t i = 0; i < MANY; i++)
         c[i] = i % 3 ? by_vector : (struct diffuser_condition){.label = (int32_t)(i % 2)};
     for (int s = 0; s < 3; s++) {
@@ -355,6 +356,12 @@ static void test_same_bytes(void **state)
                    &(struct diffuser_job){.n = 1, .condition = &c[i], .first = i, .states = one});
             assert_memory_equal(one, many + i * S, sizeof one);
         }
+        struct pool *alone = pool_new(1, "test", 0, &e);
+        const struct diffuser_job job = {.n = MANY, .condition = c, .states = again};
+        assert_non_null(alone);
+        assert_int_equal(diffuser_run(d, alone, &o, &job, &e), 0);
+        assert_memory_equal(many, again, sizeof many);
+        pool_free(alone);
         assert_memory_not_equal(many, many + S, sizeof one);
         struct diffuser_options other = o;
         other.seed = 12;
