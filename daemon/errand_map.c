@@ -22,19 +22,20 @@ static char *ref_of(const struct state_info *s)
     return strdup(ref);
 }
 
-/* The first tag that begins with prefix, without it; malloc'd; NULL: none, or no memory. */
-static char *label_of(const struct state_info *s, const char *prefix)
+/* *label: the first tag that begins with prefix, without it, malloc'd; NULL: there is none. */
+static int label_of(const struct state_info *s, const char *prefix, char **label, struct err *e)
 {
     json_t *tags = json_loads(s->tags, 0, NULL);
     size_t n = prefix ? strlen(prefix) : 0;
-    char *label = NULL;
-    for (size_t i = 0; !label && i < json_array_size(tags); i++) {
+    bool failed = !tags;
+    *label = NULL;
+    for (size_t i = 0; !*label && !failed && i < json_array_size(tags); i++) {
         const char *tag = json_string_value(json_array_get(tags, i));
         if (tag && !strncmp(tag, prefix ? prefix : "", n))
-            label = strdup(tag + n);
+            failed = !(*label = strdup(tag + n));
     }
     json_decref(tags);
-    return label;
+    return failed ? err_set(e, ERR_NOMEM, "no memory for the tags of %s", s->name) : 0;
 }
 
 /* ---- projections: the states ---- */
@@ -127,10 +128,12 @@ static int load(struct map *m, struct err *e)
             return e->code;
         features(m, s.state, m->x + i * c->n_features);
         char *ref = strdup(s.ref);
-        p->label = label_of(&s.info, c->label_prefix);
+        int rc = label_of(&s.info, c->label_prefix, &p->label, e);
         fetched_fini(&s);
-        if (!ref)
-            return err_set(e, ERR_NOMEM, "no memory for a name");
+        if (rc < 0 || !ref) {
+            free(ref);
+            return rc < 0 ? rc : err_set(e, ERR_NOMEM, "no memory for a name");
+        }
         free(p->ref);
         p->ref = ref;
     }

@@ -14,6 +14,7 @@
 #define AREA_H     464
 #define NAME_CHARS 24 /* of a legend's name that are shown */
 #define TICKS      6
+#define TEXT_BYTES 1024 /* of a text that are looked at */
 
 static const char *const colors[] = {"#0072B2", "#E69F00", "#009E73", "#CC79A7",
                                      "#56B4E9", "#D55E00", "#000000", "#B8A800"};
@@ -52,8 +53,9 @@ static void put_text(struct buf *out, const char *s, size_t most)
 {
     struct buf valid;
     size_t chars = 0, n;
-    buf_init(&valid, 65536);
-    utf8_append_valid(&valid, s, strlen(s));
+    buf_init(&valid, 3 * TEXT_BYTES); /* a byte may become the 3 of U+FFFD */
+    utf8_append_valid(&valid, s, strnlen(s, TEXT_BYTES));
+    out->failed |= valid.failed;
     for (const char *p = valid.data; p && *p && chars < most; p += n, chars++) {
         n = 1;
         while (((unsigned char)p[n] & 0xc0) == 0x80)

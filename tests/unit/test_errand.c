@@ -1,0 +1,237 @@
+/* Errands without HTTP: through the service as a request goes, and their functions alone with every
+ * allocation failing in turn: ERR_NOMEM, nothing lost, nothing kept. */
+#include "daemon/errand_impl.h"
+#include "engine/kernels/gemm.h"
+#include "tests/lib/alloc_fail.h"
+#include "tests/lib/host.h"
+
+#include <stdlib.h>
+
+static const char *const models[] = {"rand=" RAND_A};
+static struct host *h;
+
+static int set_up(void **state)
+{
+    const struct service_options o = {.lane_threads = 2};
+    uint32_t ids[40];
+    char name[16];
+    (void)state;
+    gemm_setup();
+    h = host_new(models, 1, &o);
+    for (size_t i = 0; i < 12; i++) {
+        some_ids(i + 1, ids, 40);
+        snprintf(name, sizeof name, "s%zu", i);
+        struct state_call *c = bake(h, "rand", name, NULL, ids, 40, 0);
+        call_unref(&c->call);
+        c = state_call_new(STATE_PATCH);
+        c->ref = strdup(name);
+        c->change.tags = strdup(i % 2 ? "[\"odd\"]" : "[\"even\"]");
+        run_state_call(h, c, 0);
+        call_unref(&c->call);
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    host_free(h);
+    return 0;
+}
+
+/* ---- requests ---- */
+
+static struct errand *with_model(struct errand *c)
+{
+    if (c)
+        c->model = service_find_model(h->svc, "rand");
+    return c;
+}
+
+static char **refs_of(const char *a, const char *b)
+{
+    char **refs = calloc(2, sizeof *refs);
+    refs[0] = strdup(a);
+    refs[1] = strdup(b);
+    return refs;
+}
+
+static struct errand *make_edit(void)
+{
+    struct state_edit *c = state_edit_new();
+    c->state = strdup("s0");
+    c->name = strdup("edited");
+    c->ops = calloc(2, sizeof *c->ops);
+    c->n_ops = 2;
+    c->ops[0] = (struct edit_op){.kind = RWKV_EDIT_ADD, .amount = .5, .parts = {true, true, true}};
+    c->ops[0].with = refs_of("s1", "s2");
+    c->ops[0].n_with = 2;
+    c->ops[1] = (struct edit_op){
+        .kind = RWKV_EDIT_NOISE, .amount = .1, .seed = 3, .parts = {[RWKV_WKV] = true}};
+    c->ops_json = strdup("[]");
+    c->write.new_version = true;
+    return with_model(&c->errand);
+}
+
+static struct errand *make_comparison(void)
+{
+    struct state_comparison *c = state_comparison_new();
+    c->a = strdup("s0");
+    c->b = strdup("s1@1");
+    return with_model(&c->errand);
+}
+
+static struct errand *make_projection(void)
+{
+    struct state_projection *c = state_projection_new();
+    c->prefix = strdup("s");
+    c->title = strdup("A map");
+    c->method = PROJECT_TSNE;
+    c->tsne = TSNE_DEFAULTS;
+    c->tsne.perplexity = 0;
+    c->tsne.iterations = 20;
+    c->components = 5;
+    c->k = 3;
+    c->normalize = c->svg = true;
+    c->select.parts[RWKV_WKV] = true;
+    return with_model(&c->errand);
+}
+
+static struct errand *make_neighbors(void)
+{
+    struct state_neighbors *c = state_neighbors_new();
+    c->ref = strdup("s3");
+    c->k = 4;
+    c->metric = METRIC_EUCLIDEAN;
+    return with_model(&c->errand);
+}
+
+static struct errand *(*const makers[])(void) = {make_edit, make_comparison, make_projection,
+                                                 make_neighbors};
+static const struct errand_impl *const impls[] = {&errand_edit, &errand_compare, &errand_project,
+                                                  &errand_neighbors};
+enum { KINDS = 4 };
+
+/* ---- tests ---- */
+
+static int submit(struct errand *c)
+{
+    struct err e = {0};
+    assert_int_equal(service_errand(h->svc, c, &e), 0);
+    answer_free(answer_read(&c->call));
+    return c->call.err.code;
+}
+
+static void test_through_the_service(void **state)
+{
+    (void)state;
+    struct errand *c[KINDS];
+    for (size_t i = 0; i < KINDS; i++) {
+        c[i] = makers[i]();
+        assert_int_equal(submit(c[i]), 0);
+    }
+    const struct state_edit *edit = (const struct state_edit *)(const void *)c[0];
+    assert_string_equal(edit->saved->parents, "[\"s0@1\", \"s1@1\", \"s2@1\"]");
+    assert_false(edit->saved->has_logits);
+    assert_int_equal(edit->saved->n_tokens, 40);
+    const struct state_comparison *cmp = (const struct state_comparison *)(const void *)c[1];
+    assert_int_equal(cmp->n_blocks, 3 * (2 + 2));
+    assert_true(cmp->whole.relative_l2 > 0);
+    const struct state_projection *map = (const struct state_projection *)(const void *)c[2];
+    assert_int_equal(map->n_points, 12);
+    assert_int_equal(map->n_labels, 2);
+    assert_true(map->measured && map->data_bytes > 1000);
+    const struct state_neighbors *near = (const struct state_neighbors *)(const void *)c[3];
+    assert_int_equal(near->n_found, 4);
+    for (size_t i = 1; i < 4; i++)
+        assert_true(near->found[i].distance >= near->found[i - 1].distance);
+    for (size_t i = 0; i < KINDS; i++)
+        call_unref(&c[i]->call);
+}
+
+/* A client that has gone before it began; one that a deadline ends. */
+static void test_ended(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < KINDS; i++) {
+        struct errand *c = makers[i]();
+        call_cancel(&c->call);
+        assert_int_equal(submit(c), ERR_CANCELLED);
+        call_unref(&c->call);
+        c = makers[i]();
+        c->call.deadline_ns = 1;
+        assert_int_equal(submit(c), ERR_TIMEOUT);
+        call_unref(&c->call);
+    }
+}
+
+/* Many together from several sides of the queue: all end, in whatever order. */
+static void test_together(void **state)
+{
+    (void)state;
+    struct errand *c[32];
+    struct err e = {0};
+    for (size_t i = 0; i < 32; i++) {
+        c[i] = makers[i % KINDS]();
+        if (i % 5 == 4)
+            call_cancel(&c[i]->call);
+        assert_int_equal(service_errand(h->svc, c[i], &e), 0);
+    }
+    for (size_t i = 0; i < 32; i++) {
+        answer_free(answer_read(&c[i]->call));
+        /* Two edits of one name at once is the lane's to prevent: it runs one after the other. */
+        assert_int_equal(c[i]->call.err.code, i % 5 == 4 ? ERR_CANCELLED : 0);
+        call_unref(&c[i]->call);
+    }
+}
+
+/* One run of an errand's function on this thread, its request made beforehand. */
+struct sweep {
+    size_t kind;
+    struct errand *c;
+};
+
+static int run_once(void *arg)
+{
+    struct sweep *s = arg;
+    struct err e = {0};
+    const struct errand_run r = {.svc = h->svc,
+                                 .lane = &h->svc->lane,
+                                 .model = registry_model(h->registry, s->c->model),
+                                 .call = &s->c->call};
+    int rc = impls[s->kind]->run(&r, s->c, &e);
+    assert_int_equal(rc, e.code);
+    return rc;
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    thread_enter(THREAD_LANE, NULL); /* whose functions these are; the lane itself is at rest */
+    for (size_t kind = 0; kind < KINDS; kind++) {
+        size_t n = 0;
+        for (bool refused = true; refused; n++) {
+            struct sweep s = {kind, makers[kind]()};
+            alloc_fail_start(n + 1, false);
+            int rc = run_once(&s);
+            refused = alloc_fail_stop();
+            if (rc != (refused ? ERR_NOMEM : 0))
+                fail_msg("kind %zu, allocation %zu: %d", kind, n + 1, rc);
+            call_unref(&s.c->call);
+        }
+        printf("  kind %zu: %zu allocations\n", kind, n - 1);
+        assert_true(n > 5);
+    }
+    thread_enter(THREAD_OTHER, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_through_the_service),
+        cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_no_memory),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
