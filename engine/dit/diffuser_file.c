@@ -4,6 +4,7 @@
 
 #include "daemon/base/buf.h"
 #include "daemon/base/mem.h"
+#include "engine/kernels/gemm.h"
 #include "engine/tensor/write.h"
 
 #include <errno.h>
@@ -304,6 +305,7 @@ static void fill_info(struct diffuser *d)
 static int open_file(struct tensor_file *f, struct diffuser **out, struct err *e)
 {
     struct diffuser *d = calloc(1, sizeof *d);
+    gemm_setup();
     int rc = d ? read_meta(d, f, e) : err_set(e, ERR_NOMEM, "diffuser: out of memory");
     if (rc == 0)
         rc = read_labels(d, f, e);

@@ -52,6 +52,13 @@ size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *b
     return 0;
 }
 
+size_t bake_tokens(const struct tokenizer *t, const char *text, size_t n, uint32_t *ids)
+{
+    size_t k = tokenizer_encode(t, text, n, ids + 1);
+    ids[0] = ids[k + 1] = tokenizer_separator(t);
+    return k + 2;
+}
+
 struct slot {
     size_t row; /* n: free */
     uint32_t *tokens;
@@ -79,8 +86,7 @@ static int start(struct baker *k, struct slot *s, struct err *e)
     if (!s->tokens)
         return err_set(e, ERR_NOMEM, "baking: out of memory");
     s->row = k->next++;
-    s->n_tokens = tokenizer_encode(b->tokenizer, r->text, r->n_text, s->tokens + 1) + 2;
-    s->tokens[0] = s->tokens[s->n_tokens - 1] = tokenizer_separator(b->tokenizer);
+    s->n_tokens = bake_tokens(b->tokenizer, r->text, r->n_text, s->tokens);
     s->fed = 0;
     memset(s->sum, 0, k->info->n_embd * sizeof *s->sum);
     memset(s->state, 0, rwkv_state_floats(k->info) * sizeof *s->state);

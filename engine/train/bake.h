@@ -20,6 +20,9 @@
  * sentence is passed over. */
 size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *begin);
 
+/* The tokens of a text [n] as rows are read: ids [n + 2]; returns their number. */
+size_t bake_tokens(const struct tokenizer *t, const char *text, size_t n, uint32_t *ids);
+
 struct bake {
     const struct rwkv_model *model;
     struct pool *pool;

@@ -27,7 +27,7 @@ static const struct recipe_key keys[] = {
     K("segment_bytes", segment_bytes, RECIPE_UINT, 16, 1e6, false),
     K("style_segments", style_segments, RECIPE_UINT, 1, 1e9, false),
     K("components", components, RECIPE_UINT, 1, 65536, false),
-    K("basis", basis, RECIPE_UINT, 1, 256, false),
+    K("basis", basis, RECIPE_UINT, 0, 256, false),
     K("shifts", shifts, RECIPE_BOOL, 0, 0, false),
     K("n_embd", n_embd, RECIPE_UINT, 1, 16384, false),
     K("n_head", n_head, RECIPE_UINT, 1, 1024, false),

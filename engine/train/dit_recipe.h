@@ -12,7 +12,7 @@
  *     vocab (none; a byte model), seed (1), threads (1)
  *     segments (8000) and eval_segments (600), in equal parts of the corpora and spread over each;
  *     segment_bytes (256); style_segments (24): a style with fewer rows has no label
- *     components (64 a head), basis (head_size; fewer: see codec.h), shifts (false): shift vectors
+ *     components (64 a head), basis (0: see codec.h), shifts (false): shift vectors
  *     have tokens of their own instead of the conditional mean
  *     n_embd (128), n_head (4), n_block (4), n_mlp (4 n_embd), per_token (true)
  *     schedule ("cosine"), prediction ("v"), condition_dropout (0.1)
