@@ -18,6 +18,10 @@ struct G(dit_input) {
     const NN_REAL *y;
     const uint32_t *label;
     const NN_REAL *cond;
+    /* With a context: context [S, max_context, context_dim], of which sample s has the first
+     * n_context[s] rows (maybe none). */
+    const NN_REAL *context;
+    const size_t *n_context;
 };
 
 /* out [S, n, D]; keeps what backward needs, so the arrays of `in` must live until then. */

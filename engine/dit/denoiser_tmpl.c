@@ -10,12 +10,15 @@ typedef struct G(dit_input) input;
 
 #define LN_EPS ((real)1e-6)
 
-/* What each block keeps for its backward, with its size; R = S n rows. */
+/* What each block keeps for its backward, with its size; R = S n rows, K = S M of the context, X: 1
+ * with a context, else 0. */
 /* clang-format off */
 #define BLOCK_ARRAYS(XX)                                                                           \
     XX(x, R * C) XX(mod, S * 6 * C) XX(mean1, R) XX(rstd1, R) XX(h1, R * C) XX(qkv, R * 3 * C)     \
     XX(probs, S * s->n_head * s->n_token * s->n_token) XX(att, R * C) XX(y1, R * C)                \
-    XX(x2, R * C) XX(mean2, R) XX(rstd2, R) XX(h2, R * C) XX(u, R * F) XX(y2, R * C)
+    XX(x2, R * C) XX(mean2, R) XX(rstd2, R) XX(h2, R * C) XX(u, R * F) XX(y2, R * C)               \
+    XX(xc, X * R * C) XX(meanc, X * R) XX(rstdc, X * R) XX(hc, X * R * C) XX(q, X * R * C)         \
+    XX(kv, K * 2 * C) XX(probsc, R * s->n_head * s->max_context) XX(attc, X * R * C)
 /* What a whole pass shares: kept around the blocks, then scratch of forward, then of backward. */
 #define WORK_ARRAYS(XX)                                                                            \
     XX(freq, S * DIT_FREQ) XX(t0, S * C) XX(t0s, S * C) XX(y0, S * C) XX(y0s, S * C) XX(y, S * C)  \
@@ -23,7 +26,7 @@ typedef struct G(dit_input) input;
     XX(fh, R * C) XX(cond, S * s->cond_dim) XX(wide, R * F)                                        \
     XX(dwide, R * F) XX(dx, R * C) XX(dh, R * C) XX(dy, R * C) XX(dqkv, R * 3 * C)                 \
     XX(dmod, S * 6 * C) XX(dcs, S * C) XX(dc, S * C) XX(dt, S * C)                                 \
-    XX(square, s->n_token * s->n_token)
+    XX(dkv, K * 2 * C) XX(square, s->n_token * widest)
 /* clang-format on */
 
 struct block {
@@ -56,6 +59,8 @@ static size_t lay_out(work *w)
 {
     const struct dit_shape *s = &w->l->shape;
     const size_t S = w->max_S, R = S * s->n_token, C = s->n_embd, F = s->n_mlp;
+    const size_t X = s->context_dim > 0, K = S * s->max_context;
+    const size_t widest = s->n_token > s->max_context ? s->n_token : s->max_context;
     size_t used = 0;
 #define XX(name, size) w->name = carve(w->memory, &used, size);
     WORK_ARRAYS(XX)
@@ -220,6 +225,41 @@ static void embed(const struct view *v)
 #define GATE(k)  (b->mod + (3 * (k) + 2) * v->C)
 #define D_MOD(j) (w->dmod + (j)*v->C)
 
+/* x2 = xc + Wp cross_attention(Wq h, Wkv context),  h = norm(xc); xc is x2 as it was. */
+static void cross_forward(const struct view *v)
+{
+    const nn_ops *op = v->op;
+    const struct block *b = v->b;
+    const struct dit_shape *s = &v->w->l->shape;
+    const size_t R = v->R, C = v->C, H = s->n_head, M = s->max_context, X = s->context_dim;
+    memcpy(b->xc, b->x2, R * C * sizeof(real));
+    op->norm_forward(b->hc, b->meanc, b->rstdc, b->xc, BP(CN_W), BP(CN_B), R, 1, C, LN_EPS);
+    affine(v, b->q, b->hc, BP(CQ_W), BP(CQ_B), TIO(R, C, C));
+    affine(v, b->kv, v->w->in.context, BP(CKV_W), BP(CKV_B), TIO(v->S * M, X, 2 * C));
+    op->cross_forward(b->attc, b->probsc, b->q, b->kv, v->w->in.n_context, v->S, v->n, M, H, C / H);
+    op->linear_forward(b->x2, b->attc, BP(CPROJ_W), R, C, C, 1);
+    op->bias_forward(b->x2, BP(CPROJ_B), R, C);
+}
+
+static void cross_backward(const struct view *v)
+{
+    const nn_ops *op = v->op;
+    const struct block *b = v->b;
+    const struct dit_shape *s = &v->w->l->shape;
+    work *w = v->w;
+    const size_t R = v->R, C = v->C, H = s->n_head, M = s->max_context, X = s->context_dim;
+    affine_backward(v, zero(w->dh, R * C), DBP(CPROJ_W), DBP(CPROJ_B), w->dx, b->attc, BP(CPROJ_W),
+                    TIO(R, C, C));
+    op->cross_backward(zero(w->dy, R * C), zero(w->dkv, v->S * M * 2 * C), w->dh, b->probsc, b->q,
+                       b->kv, w->in.n_context, v->S, v->n, M, H, C / H, w->square);
+    affine_backward(v, NULL, DBP(CKV_W), DBP(CKV_B), w->dkv, w->in.context, BP(CKV_W),
+                    TIO(v->S * M, X, 2 * C));
+    affine_backward(v, zero(w->dh, R * C), DBP(CQ_W), DBP(CQ_B), w->dy, b->hc, BP(CQ_W),
+                    TIO(R, C, C));
+    op->norm_backward(w->dx, DBP(CN_W), DBP(CN_B), w->dh, b->xc, b->meanc, b->rstdc, BP(CN_W), R, 1,
+                      C);
+}
+
 static void block_forward(const struct view *v, real *out)
 {
     const nn_ops *op = v->op;
@@ -233,6 +273,8 @@ static void block_forward(const struct view *v, real *out)
     affine(v, b->y1, b->att, BP(PROJ_W), BP(PROJ_B), TIO(R, C, C));
     memcpy(b->x2, b->x, R * C * sizeof(real));
     op->gate_forward(b->x2, b->y1, GATE(0), S, n, C, 6 * C);
+    if (w->l->shape.context_dim)
+        cross_forward(v);
     op->adaln_forward(b->h2, b->mean2, b->rstd2, b->x2, SHIFT(1), SCALE(1), S, n, C, 6 * C, LN_EPS);
     affine(v, b->u, b->h2, BP(FC1_W), BP(FC1_B), TIO(R, C, F));
     op->gelu_forward(w->wide, b->u, R * F);
@@ -281,6 +323,8 @@ static void block_backward(const struct view *v)
                     TIO(R, C, F));
     op->adaln_backward(w->dx, D_MOD(3), D_MOD(4), w->dh, b->x2, b->mean2, b->rstd2, SCALE(1), S, n,
                        C, 6 * C);
+    if (w->l->shape.context_dim)
+        cross_backward(v);
     /* x2 = x + gate y1,  y1 = Wp attention(qkv),  qkv = Wqkv h1,  h1 = adaln(x) */
     op->gate_backward(zero(w->dy, R * C), D_MOD(2), w->dx, b->y1, GATE(0), S, n, C, 6 * C);
     affine_backward(v, zero(w->dh, R * C), DBP(PROJ_W), DBP(PROJ_B), w->dy, b->att, BP(PROJ_W),

@@ -39,6 +39,8 @@ static size_t dim(const struct dit_shape *s, char d)
         return s->n_mlp;
     case 'Y':
         return s->cond_dim;
+    case 'X':
+        return s->context_dim;
     case 'Q':
         return s->n_label + 1;
     case 'K':
@@ -71,10 +73,11 @@ static int shape_check(const struct dit_shape *s, struct err *e)
         const char *name;
         size_t value, low, high;
     } sizes[] = {
-        {"n_token", s->n_token, 1, 65536},   {"token_dim", s->token_dim, 1, 65536},
-        {"n_embd", s->n_embd, 1, 16384},     {"n_head", s->n_head, 1, 1024},
-        {"n_block", s->n_block, 1, 256},     {"n_mlp", s->n_mlp, 1, 65536},
-        {"cond_dim", s->cond_dim, 0, 65536}, {"n_label", s->n_label, 0, 1 << 20},
+        {"n_token", s->n_token, 1, 65536},         {"token_dim", s->token_dim, 1, 65536},
+        {"n_embd", s->n_embd, 1, 16384},           {"n_head", s->n_head, 1, 1024},
+        {"n_block", s->n_block, 1, 256},           {"n_mlp", s->n_mlp, 1, 65536},
+        {"cond_dim", s->cond_dim, 0, 65536},       {"n_label", s->n_label, 0, 1 << 20},
+        {"context_dim", s->context_dim, 0, 65536}, {"max_context", s->max_context, 0, 65536},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < sizes[i].low || sizes[i].value > sizes[i].high)
@@ -83,6 +86,9 @@ static int shape_check(const struct dit_shape *s, struct err *e)
     if (s->n_embd % s->n_head)
         return err_set(e, ERR_INVALID, "diffusion transformer: %zu heads do not divide width %zu",
                        s->n_head, s->n_embd);
+    if (!s->context_dim != !s->max_context)
+        return err_set(e, ERR_INVALID,
+                       "diffusion transformer: a context wants a width and a limit");
     return 0;
 }
 
@@ -106,6 +112,9 @@ int dit_layout_init(struct dit_layout *l, const struct dit_shape *s, struct err 
     for (size_t i = 0; i < s->n_block; i++)
         for (int p = 0; p < DIT_B_COUNT; p++) {
             char name[48];
+            l->block[i][p] = SIZE_MAX;
+            if (p >= DIT_B_CN_W && !s->context_dim)
+                continue;
             snprintf(name, sizeof name, "blocks.%zu.%s", i, blocks[p].name);
             l->block[i][p] = add(l, name, blocks[p].dims);
         }
@@ -130,8 +139,14 @@ void dit_params_init(const struct dit_layout *l, float *flat, uint64_t seed)
         bool embed = !strncmp(p->name, "t_embed", 7) || !strncmp(p->name, "label_embed", 11) ||
                      !strcmp(p->name, "x_proj.bias");
         if (strstr(p->name, "adaln") || !strncmp(p->name, "final", 5) ||
+            strstr(p->name, "cross.proj") ||
             (strstr(p->name, "bias") && strcmp(p->name, "x_proj.bias")))
             continue;
+        if (strstr(p->name, "cross.norm")) {
+            for (size_t n = 0; n < p->count; n++)
+                w[n] = 1;
+            continue;
+        }
         double out = (double)p->shape[p->n_dims - 2], in = (double)p->shape[p->n_dims - 1];
         double limit = sqrt(6 / (in + out));
         for (size_t n = 0; n < p->count; n++)

@@ -6,6 +6,9 @@
  * of Peebles and Xie 2023), stored [in, out]; biases are always a token's own, and so are its
  * position embedding.
  *
+ * With a context, each block attends to its rows between self-attention and MLP: x += proj
+ * attention(norm(x), context), as PixArt-alpha does (Chen et al. 2023), proj being 0 at first.
+ *
  * Threads: read-only once made. */
 #ifndef ENGINE_DIT_PARAMS_H
 #define ENGINE_DIT_PARAMS_H
@@ -27,6 +30,8 @@ struct dit_shape {
     size_t n_block, n_mlp;     /* L F */
     size_t cond_dim;           /* of a condition's vector; 0: none */
     size_t n_label;            /* named conditions beside the vectors; may be 0 */
+    size_t context_dim;        /* X, of the rows that the tokens attend to; 0: no such attention */
+    size_t max_context;        /* M, rows of one sample */
     bool per_token;
 };
 
@@ -50,11 +55,19 @@ struct dit_param {
     XX(FMOD_W, "final.adaln.weight", "2C") XX(FMOD_B, "final.adaln.bias", "2")                     \
     XX(OUT_W, "final.out.weight", "PCD") XX(OUT_B, "final.out.bias", "nD")
 #define DIT_BLOCK_PARAMS(XX)                                                                       \
+    DIT_BLOCK_PLAIN(XX) DIT_BLOCK_CROSS(XX)
+#define DIT_BLOCK_PLAIN(XX)                                                                        \
     XX(MOD_W, "adaln.weight", "6C") XX(MOD_B, "adaln.bias", "6")                                   \
     XX(QKV_W, "qkv.weight", "3C") XX(QKV_B, "qkv.bias", "3")                                       \
     XX(PROJ_W, "proj.weight", "CC") XX(PROJ_B, "proj.bias", "C")                                   \
     XX(FC1_W, "fc1.weight", "FC") XX(FC1_B, "fc1.bias", "F")                                       \
     XX(FC2_W, "fc2.weight", "CF") XX(FC2_B, "fc2.bias", "C")
+/* Only with a context. */
+#define DIT_BLOCK_CROSS(XX)                                                                        \
+    XX(CN_W, "cross.norm.weight", "C") XX(CN_B, "cross.norm.bias", "C")                            \
+    XX(CQ_W, "cross.q.weight", "CC") XX(CQ_B, "cross.q.bias", "C")                                 \
+    XX(CKV_W, "cross.kv.weight", "2X") XX(CKV_B, "cross.kv.bias", "2")                             \
+    XX(CPROJ_W, "cross.proj.weight", "CC") XX(CPROJ_B, "cross.proj.bias", "C")
 /* clang-format on */
 
 enum dit_global_param {

@@ -118,6 +118,13 @@
     XX(attention_backward, (NN_REAL *dqkv, const NN_REAL *dout, const NN_REAL *probs,              \
                             const NN_REAL *qkv, size_t S, size_t n, size_t H, size_t N,            \
                             NN_REAL *scratch))                                                     \
+    /* Attention of n places of a sample to its own m[s] <= M others: q [S, n, H, N], kv [S, M, 2, \
+     * H, N], out [S, n, H, N], 0 where m[s] is 0; probs [S, H, n, M] are kept; scratch [2, n, M]. */\
+    XX(cross_forward, (NN_REAL *out, NN_REAL *probs, const NN_REAL *q, const NN_REAL *kv,          \
+                       const size_t *m, size_t S, size_t n, size_t M, size_t H, size_t N))         \
+    XX(cross_backward, (NN_REAL *dq, NN_REAL *dkv, const NN_REAL *dout, const NN_REAL *probs,      \
+                        const NN_REAL *q, const NN_REAL *kv, const size_t *m, size_t S, size_t n,  \
+                        size_t M, size_t H, size_t N, NN_REAL *scratch))                           \
     /* ce[t] = -log softmax(logits[t])[targets[t]] in nats; probs [T, V] are kept (may be          \
      * logits). Backward takes the weight of each row in the loss: dlogits += weight[t] *          \
      * dce/dlogits. */                                                                             \

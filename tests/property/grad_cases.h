@@ -282,6 +282,17 @@ BACKWARD(attention)
     op->attention_backward(din[0], dout[0], aux[0], in[0], d->S, d->T / d->S, d->H, d->N, aux[1]);
 }
 
+FORWARD(cross)
+{
+    op->cross_forward(out[0], aux[0], in[0], in[1], cross_m, d->S, d->T / d->S, CROSS_M, d->H, d->N);
+}
+BACKWARD(cross)
+{
+    UNUSED;
+    op->cross_backward(din[0], din[1], dout[0], aux[0], in[0], in[1], cross_m, d->S, d->T / d->S,
+                       CROSS_M, d->H, d->N, aux[1]);
+}
+
 FORWARD(xent)
 {
     UNUSED;

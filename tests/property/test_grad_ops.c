@@ -13,7 +13,10 @@ struct dims {
     size_t T, H, N, C, O;
     size_t S; /* samples that the T rows belong to, where an operation knows of them */
 };
-#define MAX_T 40
+#define MAX_T   40
+#define CROSS_M 7
+/* places that samples attend to */
+static const size_t cross_m[] = {5, 0, CROSS_M, 1};
 static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
 
 #define CASES(XX)                                                                                  \
@@ -21,9 +24,10 @@ static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
     XX(norm)                                                                                       \
     XX(shift)                                                                                      \
     XX(linear)                                                                                     \
-    XX(project) XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) \
-        XX(relu2) XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_project) XX(adaln) XX(gate)         \
-            XX(attention)
+    XX(project)                                                                                    \
+    XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2)   \
+        XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_project) XX(adaln) XX(gate) XX(attention)     \
+            XX(cross)
 
 #define REAL    double
 #define OPS     struct nn_f64
@@ -44,7 +48,7 @@ static const struct shapes {
     const char *name, *in, *out, *draw;
 } shapes[] = {
     /* T: [T, C]   C: [C]   W: [C, O]   O: [T, O]   E: [C, C]   S: [H, N, N]   t: [T]
-     * M: [S, 3 C]   G: [T / S, C, O]   Q: [T, 3 C]
+     * M: [S, 3 C]   G: [T / S, C, O]   Q: [T, 3 C]   K: [S, CROSS_M, 2 C]
      * n: normal   u: (0.05, 0.95)   d: a decay   k: unit per head   r: normal, away from 0 */
     {"embed", "E", "T", "n"},         {"norm", "TCC", "T", "nnn"},
     {"shift", "TCC", "T", "nnu"},     {"linear", "TW", "O", "nn"},
@@ -57,7 +61,7 @@ static const struct shapes {
     {"silu", "T", "T", "n"},          {"gelu", "T", "T", "n"},
     {"bias", "TC", "T", "nn"},        {"token_project", "TG", "O", "nn"},
     {"adaln", "TM", "T", "nn"},       {"gate", "TTM", "T", "nnn"},
-    {"attention", "Q", "T", "n"},
+    {"attention", "Q", "T", "n"},     {"cross", "TK", "T", "nn"},
 };
 enum { N_CASES = sizeof shapes / sizeof *shapes };
 
@@ -72,6 +76,7 @@ static size_t size_of(const struct dims *d, char c)
            : c == 'M' ? d->S * 3 * d->C
            : c == 'G' ? d->T / d->S * d->O * d->C
            : c == 'Q' ? d->T * 3 * d->C
+           : c == 'K' ? d->S * CROSS_M * 2 * d->C
                       : d->T;
 }
 
