@@ -22,14 +22,13 @@ static const char *const colors[] = {"#0072B2", "#E69F00", "#009E73", "#CC79A7",
 
 /* Around (0, 0), about 4 wide. Seven against eight colours: 56 pairs before one comes again. */
 static const char *const shapes[] = {
-    "M-3.4,0a3.4,3.4 0 1,0 6.8,0a3.4,3.4 0 1,0 -6.8,0z",          /* circle */
-    "M-3,-3h6v6h-6z",                                             /* square */
-    "M0,-4.2L3.9,2.8H-3.9z",                                      /* triangle */
-    "M0,-4.4L4.4,0L0,4.4L-4.4,0z",                                /* diamond */
-    "M0,4.2L3.9,-2.8H-3.9z",                                      /* triangle, down */
-    "M-1.3,-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z", /* plus */
-    "M-4,-2.2L-2.2,-4L0,-1.8L2.2,-4L4,-2.2L1.8,0L4,2.2L2.2,4L0,1.8L-2.2,4L-4,2.2L-1.8,"
-    "0z", /* cross */
+    "M-3.4,0a3.4,3.4 0 1,0 6.8,0a3.4,3.4 0 1,0 -6.8,0z",           /* circle */
+    "M-3,-3h6v6h-6z",                                              /* square */
+    "M0,-4.2L3.9,2.8H-3.9z",                                       /* triangle */
+    "M0,-4.4L4.4,0L0,4.4L-4.4,0z",                                 /* diamond */
+    "M0,4.2L3.9,-2.8H-3.9z",                                       /* triangle, down */
+    "M-1.3,-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",  /* plus */
+    "M-4,-2L-2,-4L0,-2L2,-4L4,-2L2,0L4,2L2,4L0,2L-2,4L-4,2L-2,0z", /* cross */
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 

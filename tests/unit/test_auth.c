@@ -133,8 +133,8 @@ static void test_wrong_files(void **state)
         "name read key requests=1x\n",
         "name read key tokens=9999999999999\n",
         "a read key\na read other\n",
-        "a read test\nb read "
-        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n",
+        ("a read test\n"
+         "b read sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n"),
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct auth *a;
