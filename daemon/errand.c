@@ -97,6 +97,8 @@ int service_errand(struct service *s, struct errand *c, struct err *e)
         c->call.deadline_ns = c->call.received_ns + s->options.request_ns;
     call_ref(&c->call);
     rc = lane_post(&s->lane, &t->lane, e);
+    if (rc == 0)
+        metrics_add(s->metrics, METRIC_ERRANDS, 1);
     if (rc < 0) {
         metrics_add(s->metrics, METRIC_REFUSED, 1);
         call_unref(&c->call);

@@ -98,6 +98,14 @@ int lane_post(struct lane *l, struct lane_task *t, struct err *e)
     return rc;
 }
 
+size_t lane_waiting(struct lane *l)
+{
+    pthread_mutex_lock(&l->lock);
+    size_t n = l->n;
+    pthread_mutex_unlock(&l->lock);
+    return n;
+}
+
 struct pool *lane_pool(const struct lane *l)
 {
     return l->pool;

@@ -66,6 +66,8 @@ void lane_stop(struct lane *l);
 /* The task is the lane's until it runs. ERR_BUSY, ERR_UNAVAILABLE: it stays the caller's. */
 int lane_post(struct lane *l, struct lane_task *t, struct err *e);
 
+/* Tasks that wait. Any thread. */
+size_t lane_waiting(struct lane *l);
 struct pool *lane_pool(const struct lane *l);
 /* Between two steps of the running task (its pool at rest). */
 void lane_yield(struct lane *l);

@@ -19,6 +19,7 @@
     XX(COMPLETIONS, "completions_total", "Completions admitted")                                   \
     XX(BAKES, "bakes_total", "Bakes admitted")                                                     \
     XX(EMBEDDINGS, "embeddings_total", "Embedding calls admitted")                                 \
+    XX(ERRANDS, "errands_total", "Edits, comparisons, maps of states admitted to the background")  \
     XX(REFUSED, "refused_total", "Requests refused because the queue was full")                    \
     XX(CANCELLED, "cancelled_total", "Requests ended because the client had gone")                 \
     XX(PARKED, "parked_total", "Times a sequence was parked because its client read too slowly")   \

@@ -175,6 +175,8 @@ int service_metrics(struct service *s, struct buf *out)
     write_worker(s, out, "sequences_active", "Sequences in the batch", pick_active);
     write_worker(s, out, "sequences_parked", "Of these waiting for their clients", pick_parked);
     write_store(s, out);
+    metrics_write_one(out, "gauge", "background_waiting", "Tasks waiting for the background lane",
+                      NULL, (double)lane_waiting(&s->lane));
     write_cache(s, out);
     write_sessions(s, out);
     return out->failed ? ERR_NOMEM : 0;

@@ -10,6 +10,7 @@
 #define ENTROPY_TOL   1e-5
 #define ENTROPY_STEPS 100
 #define MIN_GAIN      .01
+#define P_MIN         2.22e-16f /* as scikit-learn; and no denormal numbers, which are slow */
 #define START_STD     1e-4
 
 struct affinities {
@@ -80,6 +81,7 @@ static void symmetric(void *ctx, int part, int parts)
     for (size_t i = (size_t)part; i < a->n; i += (size_t)parts)
         for (size_t j = i + 1; j < a->n; j++) {
             float p = (a->P[i * a->n + j] + a->P[j * a->n + i]) / (2 * (float)a->n);
+            p = p > P_MIN ? p : P_MIN;
             a->P[i * a->n + j] = a->P[j * a->n + i] = p;
         }
 }
