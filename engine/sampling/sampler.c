@@ -21,8 +21,8 @@ struct sampler {
     float *occurrences; /* [n_vocab] */
     bool *is_seen;      /* [n_vocab] */
 
-    /* Scratch: the candidates, ids ascending. */
-    uint32_t *id; /* [n_vocab] */
+    /* Scratch: the candidates, ids ascending; NULL as long as the largest logit is all that is asked. */
+    uint32_t *id; /* [n_vocab]; NULL at temperature 0 */
     float *x;     /* [n_vocab]: logits, then weights exp((logit - max) / temperature) */
     float *rank;  /* [n_vocab]: -|surprisal - entropy|; NULL without typical_p */
     size_t n;
@@ -63,6 +63,22 @@ static bool has_penalties(const struct sampling_params *p)
     return p->presence_penalty != 0 || p->frequency_penalty != 0 || p->repeat_penalty != 1;
 }
 
+/* malloc: what is read of it was written by the same pick. */
+static bool make_scratch(struct sampler *s)
+{
+    const struct sampling_params *p = &s->params;
+    bool draws = p->temperature > 0;
+    if (!s->x && (draws || has_penalties(p) || s->n_bias))
+        s->x = malloc(s->n_vocab * sizeof *s->x);
+    else if (!s->x)
+        return true;
+    if (draws && !s->id)
+        s->id = malloc(s->n_vocab * sizeof *s->id);
+    if (draws && p->typical_p < 1 && !s->rank)
+        s->rank = malloc(s->n_vocab * sizeof *s->rank);
+    return s->x && (!draws || s->id) && (!draws || p->typical_p >= 1 || s->rank);
+}
+
 struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, struct err *e)
 {
     if (sampling_check(p, e) < 0)
@@ -76,11 +92,7 @@ struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, str
         goto nomem;
     s->params = *p;
     s->n_vocab = n_vocab;
-    s->id = calloc(n_vocab, sizeof *s->id);
-    s->x = calloc(n_vocab, sizeof *s->x);
-    if (!s->id || !s->x)
-        goto nomem;
-    if (p->typical_p < 1 && !(s->rank = calloc(n_vocab, sizeof *s->rank)))
+    if (!make_scratch(s))
         goto nomem;
     if (has_penalties(p)) {
         s->seen = calloc(n_vocab, sizeof *s->seen);
@@ -130,7 +142,7 @@ int sampler_set_bias(struct sampler *s, const struct logit_bias *bias, size_t n,
     free(s->bias);
     s->bias = copy;
     s->n_bias = n;
-    return 0;
+    return make_scratch(s) ? 0 : err_set(e, ERR_NOMEM, "no memory for logit biases");
 }
 
 static bool is_allowed(const uint64_t *allowed, size_t id)
@@ -143,6 +155,69 @@ static void ban_others(struct sampler *s, const uint64_t *allowed)
     for (size_t i = 0; i < s->n_vocab; i++)
         s->x[i] = is_allowed(allowed, i) ? s->x[i] : -INFINITY;
 }
+
+/* ---- the largest ---- */
+
+#define LANES 16
+#define BLOCK 1024
+
+/* The largest of x [n], at most FLT_MAX; NaN counts as -inf. Running maxima side by side, which the
+ * compiler makes vectors of. */
+static float max_of(const float *x, size_t n)
+{
+    float lane[LANES], max = -INFINITY;
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++)
+        lane[l] = max;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (size_t l = 0; l < LANES; l++)
+        max = lane[l] > max ? lane[l] : max;
+    return max < FLT_MAX ? max : FLT_MAX;
+}
+
+/* The lowest id of the largest of x [n], 0 if there is no finite one: one pass, and a second over the
+ * block that has it. */
+static uint32_t largest(const float *x, size_t n)
+{
+    float max = -INFINITY;
+    size_t best = 0;
+    for (size_t at = 0; at < n; at += BLOCK) {
+        float m = max_of(x + at, n - at < BLOCK ? n - at : BLOCK);
+        if (m > max)
+            max = m, best = at;
+    }
+    if (max == -INFINITY)
+        return 0;
+    while (!(x[best] >= max))
+        best++;
+    return (uint32_t)best;
+}
+
+/* The same among the allowed ids; the lowest of them if none has a finite logit. */
+static uint32_t largest_allowed(const float *x, const uint64_t *allowed, size_t n)
+{
+    float max = -INFINITY;
+    uint32_t best = 0;
+    bool any = false;
+    for (size_t word = 0; word * 64 < n; word++) {
+        for (uint64_t bits = allowed[word]; bits; bits &= bits - 1) {
+            size_t id = word * 64 + (size_t)__builtin_ctzll(bits);
+            if (id >= n)
+                break;
+            float l = x[id] < FLT_MAX ? x[id] : x[id] >= FLT_MAX ? FLT_MAX : -INFINITY;
+            if (!any || l > max)
+                max = l, best = (uint32_t)id;
+            any = true;
+        }
+    }
+    return best;
+}
+
+/* ---- the candidates ---- */
 
 /* x = the allowed logits with penalties and biases, NaN as -inf and at most FLT_MAX; returns the
  * largest. */
@@ -262,15 +337,15 @@ static uint32_t first_allowed(const struct sampler *s, const uint64_t *allowed)
 
 uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint64_t *allowed)
 {
+    bool greedy = s->params.temperature == 0;
+    if (greedy && !s->n_seen && !s->n_bias)
+        return allowed ? largest_allowed(logits, allowed, s->n_vocab)
+                       : largest(logits, s->n_vocab);
     float max = adjust_logits(s, logits, allowed);
     if (max == -INFINITY)
         return first_allowed(s, allowed);
-    if (s->params.temperature == 0) {
-        size_t best = 0;
-        while (s->x[best] < max)
-            best++;
-        return (uint32_t)best;
-    }
+    if (greedy)
+        return largest(s->x, s->n_vocab);
     filter(s, max);
     double left = draw(s) * weight_sum(s);
     size_t pick = 0;
