@@ -1,7 +1,6 @@
 #include "daemon/porter.h"
 
 #include "daemon/base/clock.h"
-#include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
 #include "daemon/state_import.h"
 #include "daemon/state_put.h"
@@ -51,16 +50,6 @@ static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct m
 
 /* ---- load ---- */
 
-static int make_room(struct sequence *q, struct err *e)
-{
-    const struct rwkv_info *info = q->model->rwkv_info;
-    if (!q->state)
-        q->state = rwkv_state_new(info);
-    if (!q->logits)
-        q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
-    return q->state && q->logits ? 0 : err_set(e, ERR_NOMEM, "no memory for a state");
-}
-
 static bool uses_cache(const struct sequence *q)
 {
     return q->svc->cache && !(q->completion && q->completion->no_cache);
@@ -69,7 +58,7 @@ static bool uses_cache(const struct sequence *q)
 static int unpack(struct sequence *q, struct err *e)
 {
     const struct rwkv_info *info = q->model->rwkv_info;
-    if (make_room(q, e) < 0)
+    if (sequence_make_room(q, e) < 0)
         return e->code;
     if (state_record_unpack(q->blob, q->blob_bytes, q->record.sha256, info, q->state, q->logits,
                             &q->has_logits, &q->n_start, e) < 0) {
@@ -163,7 +152,7 @@ static void on_look(struct mail *m)
 {
     struct sequence *q = LIST_OWNER(m, struct sequence, mail);
     struct err *e = &q->load_error;
-    bool failed = sequence_must_end(q, clock_ns(), e) || make_room(q, e) < 0;
+    bool failed = sequence_must_end(q, clock_ns(), e) || sequence_make_room(q, e) < 0;
     if (!failed && !from_cache(q)) {
         read_post(q);
         return;
@@ -176,7 +165,7 @@ static void on_look(struct mail *m)
 static int import(struct sequence *q, struct err *e)
 {
     const struct state_file *f = q->file;
-    if (make_room(q, e) < 0)
+    if (sequence_make_room(q, e) < 0)
         return e->code;
     struct state_import i = {.info = q->model->rwkv_info, .state = q->state, .logits = q->logits};
     if (f->orientation)

@@ -1,7 +1,6 @@
 #include "daemon/sequence.h"
 
 #include "daemon/base/clock.h"
-#include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
 #include "daemon/worker.h"
 
@@ -81,8 +80,7 @@ static void sequence_free(struct sequence *q)
     guide_fini(&q->guide);
     buf_fini(&q->said);
     embedder_fini(&q->embedder);
-    free(q->state);
-    free(q->logits);
+    state_pool_give(worker_states(q->worker), (struct state_pair){q->state, q->logits});
     free(q->blob);
     free(q);
 }
@@ -182,8 +180,22 @@ void sequence_end(struct sequence *q, const struct err *e)
         fill_timings(q, q->bake ? &q->bake->timings : &q->embedding->timings);
     }
     service_unclaim(s, &q->claim);
-    sequence_free(q);
-    service_end_call(s, w, call, e);
+    service_finish_call(s, w, call, e);
+    sequence_free(q); /* behind the answer's end: its memory is cleared */
+    call_unref(call);
+    service_leave(s);
+}
+
+int sequence_make_room(struct sequence *q, struct err *e)
+{
+    struct state_pair pair;
+    if (q->state)
+        return 0;
+    if (!state_pool_take(worker_states(q->worker), &pair))
+        return err_set(e, ERR_NOMEM, "no memory for a state");
+    q->state = pair.state;
+    q->logits = pair.logits;
+    return 0;
 }
 
 bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e)
@@ -218,14 +230,8 @@ static int make_memory(struct sequence *q, struct err *e)
     struct embedding *embedding = q->embedding;
     if (embedding && embedder_init(&q->embedder, info, embedding, q->state, e) < 0)
         return e->code;
-    if (!q->state)
-        q->state = rwkv_state_new(info);
-    if (embedding)
-        return q->state ? 0 : err_set(e, ERR_NOMEM, "no memory for a state");
-    if (!q->logits)
-        q->logits = mem_calloc_aligned(info->n_vocab, sizeof *q->logits);
-    if (!q->state || !q->logits)
-        return err_set(e, ERR_NOMEM, "no memory for a state");
+    if (sequence_make_room(q, e) < 0)
+        return e->code;
     if (q->keep && q->completion && q->completion->n_stops)
         return rewind_init(&q->rewind, rwkv_state_floats(info), info->n_vocab, e);
     return 0;

@@ -124,6 +124,8 @@ const char *sequence_from_param(const struct sequence *q);
 int sequence_set_saved(struct sequence *q, const struct store_state *state, struct err *e);
 /* Ends the call with e (NULL or code 0: well) and frees q. [any thread that has q] */
 void sequence_end(struct sequence *q, const struct err *e);
+/* Memory for its state and logits, zeroed, unless it has some. ERR_NOMEM. [any thread that has q] */
+int sequence_make_room(struct sequence *q, struct err *e);
 /* Counts n for its model. [any thread that has q] */
 void sequence_count(const struct sequence *q, enum metric_counter c, uint64_t n);
 

@@ -214,7 +214,7 @@ void service_leave(struct service *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void service_end_call(struct service *s, struct worker *w, struct call *c, const struct err *e)
+void service_finish_call(struct service *s, struct worker *w, struct call *c, const struct err *e)
 {
     if (e && e->code) {
         c->err = *e;
@@ -227,6 +227,11 @@ void service_end_call(struct service *s, struct worker *w, struct call *c, const
     }
     service_release(s, w);
     stream_end(&c->stream);
+}
+
+void service_end_call(struct service *s, struct worker *w, struct call *c, const struct err *e)
+{
+    service_finish_call(s, w, c, e);
     call_unref(c);
     service_leave(s);
 }

@@ -79,8 +79,10 @@ void service_release(struct service *s, struct worker *w);
 /* The call has ended: s must not be used after this by who is not its owner. */
 void service_leave(struct service *s);
 
-/* Ends a call: counts it, keeps the error (NULL or code 0: none), ends its stream, drops the
- * service's reference and leaves. */
+/* Ends a call's stream: counts it, keeps the error (NULL or code 0: none). The service's reference and
+ * its leaving are still to come, ... */
+void service_finish_call(struct service *s, struct worker *w, struct call *c, const struct err *e);
+/* ... which this does too. */
 void service_end_call(struct service *s, struct worker *w, struct call *c, const struct err *e);
 
 /* The right to write a name, as service.h has it: lies in who holds it and borrows the name. A claim

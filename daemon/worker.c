@@ -35,6 +35,7 @@ struct worker {
     struct service *svc;
     struct model *model;
     struct mailbox box;
+    struct state_pool states;
     pthread_t thread;
     size_t admitted; /* guard: service.lock */
 
@@ -384,6 +385,7 @@ static void worker_main(void *arg)
 static void free_memory(struct worker *w)
 {
     rwkv_session_free(w->session);
+    state_pool_fini(&w->states);
     snapshot_fini(&w->shown_slots);
     free(w->slots);
     free(w->batch);
@@ -408,8 +410,8 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
     w->batch = calloc(max, sizeof *w->batch);
     w->members = calloc(max, sizeof *w->members);
     bool box = mailbox_init(&w->box, 2 * (max + s->options.max_queue), NULL, NULL) == 0;
-    int rc = 0;
-    if (!box || !shown || !w->slots || !w->batch || !w->members)
+    int rc = state_pool_init(&w->states, m->rwkv_info, max);
+    if (rc < 0 || !box || !shown || !w->slots || !w->batch || !w->members)
         rc = err_set(e, ERR_NOMEM, "no memory for a worker");
     if (rc == 0 && !(w->session = rwkv_session_new(m->rwkv, m->pool, max + PREFILL_ROWS, e)))
         rc = e->code;
@@ -452,6 +454,11 @@ void worker_get_counts(const struct worker *w, struct worker_counts *out)
     out->waiting = atomic_load_explicit(&w->shown_waiting, memory_order_relaxed);
     out->active = atomic_load_explicit(&w->shown_active, memory_order_relaxed);
     out->parked = atomic_load_explicit(&w->shown_parked, memory_order_relaxed);
+}
+
+struct state_pool *worker_states(struct worker *w)
+{
+    return &w->states;
 }
 
 struct model *worker_model(const struct worker *w)

@@ -5,6 +5,7 @@
 #define DAEMON_WORKER_H
 
 #include "daemon/sequence.h"
+#include "daemon/state_pool.h"
 
 int worker_new(struct service *s, struct model *m, struct worker **out, struct err *e)
     __attribute__((warn_unused_result));
@@ -29,6 +30,8 @@ struct worker_counts {
     size_t waiting, active, parked;
 };
 void worker_get_counts(const struct worker *w, struct worker_counts *out);
+/* Where its sequences take their memory from. */
+struct state_pool *worker_states(struct worker *w);
 struct model *worker_model(const struct worker *w);
 
 #endif
