@@ -100,6 +100,7 @@ static void sweep(void *arg)
     }
     pthread_mutex_unlock(&a->lock);
     cancel_listed(&gone);
+    service_end_waiting(a->svc);
 }
 
 /* ---- start and stop ---- */

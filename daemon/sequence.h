@@ -129,10 +129,11 @@ int sequence_make_room(struct sequence *q, struct err *e);
 /* Counts n for its model. [any thread that has q] */
 void sequence_count(const struct sequence *q, enum metric_counter c, uint64_t n);
 
+/* Cancelled, past its deadline, or parked for too long: true with e filled. [any thread that has q] */
+bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e);
+
 /* All below: [thread: worker] */
 
-/* Cancelled, past its deadline, or parked for too long: true with e filled. */
-bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e);
 /* Takes its place in the batch: memory, sampler, first phase. */
 int sequence_start(struct sequence *q, struct err *e);
 /* The tokens it feeds in this step; 0: none. */

@@ -236,6 +236,12 @@ void service_end_call(struct service *s, struct worker *w, struct call *c, const
     service_leave(s);
 }
 
+void service_end_waiting(struct service *s)
+{
+    for (size_t i = 0; i < s->options.registry->n; i++)
+        worker_end_waiting(s->workers[i]);
+}
+
 static void on_drain_deadline(void *arg)
 {
     struct service *s = arg;

@@ -379,6 +379,9 @@ struct slot_info {
 size_t service_slots(const struct service *s, const struct model_info *m, struct slot_info *out);
 /* False while draining: /health/ready answers 503. */
 bool service_ready(const struct service *s);
+/* Ends the cancelled and the late that wait for a place, at once: the model's thread looks only between
+ * two of its steps. */
+void service_end_waiting(struct service *s);
 /* Calls fn(arg) on the loop thread every `ms`, until the service stops. [thread: before it runs] */
 int service_every(struct service *s, unsigned ms, void (*fn)(void *arg), void *arg);
 /* All numbers as Prometheus text (metric names start with dreamstate_). */

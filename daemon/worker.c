@@ -1,12 +1,13 @@
 /* The data, by who touches it:
  *
- *     box      letters from the service and the porter: sequences that are to wait, or that come
- *              back with their state
- *     waiting  a list of sequences (QUEUED), oldest first
+ *     box      letters from the porter and the guider: sequences that come back; and that some wait
+ *     waiting  a list of sequences (QUEUED), oldest first; whoever looks may end those that were
+ *              cancelled, so that none waits for the end of a step to leave
  *     active   a list of sequences (PREFILL, DECODE), the batch. Prompts that have just had their
  *              chunk go to its end: each gets its turn. Sequences that are away because their state
  *              is loaded (LOAD) are in no list, but have their place: all in all max_sequences
- *     batch    this step's rows, one struct rwkv_seq a sequence; members[i] is whose batch[i] is
+ *     batch    this step's rows, one struct rwkv_seq a sequence; members[i] is whose batch[i] is.
+ *              Prompts stand last: the engine gives a cancelled one up within a layer
  *     block    what a sequence wants after every token of a prompt: logits where it is echoed with
  *              logprobs, final hidden states where it is embedded
  *
@@ -39,10 +40,16 @@ struct worker {
     pthread_t thread;
     size_t admitted; /* guard: service.lock */
 
+    pthread_mutex_t lock;
+    struct list waiting; /* guard: lock */
+    size_t n_waiting;    /* guard: lock */
+    struct mail some;    /* tells the worker that some wait; ... */
+    bool told;           /* guard: lock; ... is in the box */
+
     /* the worker thread's own */
     struct rwkv_session *session;
-    struct list waiting, active;
-    size_t n_waiting, n_active; /* n_active: places taken, by the active and by ... */
+    struct list active;
+    size_t n_active;            /* places taken, by the active and by ... */
     size_t n_loading;           /* ... those whose state is being loaded */
     size_t n_parked;            /* of the active: their stream is full, ... */
     size_t n_stalled;           /* ... or, not parked, their mask is not there */
@@ -54,7 +61,7 @@ struct worker {
     uint64_t n_tasks;
 
     /* copies for others, written once a turn */
-    _Atomic size_t shown_waiting, shown_active, shown_parked;
+    _Atomic size_t shown_active, shown_parked;
     struct snapshot shown_slots;
 };
 
@@ -115,19 +122,48 @@ static void end(struct sequence *q, const struct err *e)
 
 /* ---- letters ---- */
 
-static void on_take(struct mail *m)
+static void on_some(struct mail *m)
 {
-    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
-    struct worker *w = q->worker;
-    sequence_set_phase(q, SEQ_QUEUED);
-    list_push(&w->waiting, &q->link);
-    w->n_waiting++;
+    struct worker *w = LIST_OWNER(m, struct worker, some);
+    pthread_mutex_lock(&w->lock);
+    w->told = false;
+    pthread_mutex_unlock(&w->lock);
 }
 
 void worker_take_post(struct worker *w, struct sequence *q)
 {
-    q->mail.run = on_take;
-    ASSERT(mailbox_post(&w->box, &q->mail) == 0); /* as large as the number of admitted calls */
+    sequence_set_phase(q, SEQ_QUEUED);
+    pthread_mutex_lock(&w->lock);
+    list_push(&w->waiting, &q->link);
+    w->n_waiting++;
+    if (!w->told)
+        ASSERT(mailbox_post(&w->box, &w->some) == 0); /* as large as the number of admitted calls */
+    w->told = true;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void worker_end_waiting(struct worker *w)
+{
+    struct list ending;
+    struct err e = {0};
+    uint64_t now = clock_ns();
+    list_init(&ending);
+    pthread_mutex_lock(&w->lock);
+    LIST_FOR_EACH(n, &w->waiting)
+    {
+        struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        if (!sequence_must_end(q, now, &e))
+            continue;
+        list_remove(&q->link);
+        list_push(&ending, &q->link);
+        w->n_waiting--;
+    }
+    pthread_mutex_unlock(&w->lock);
+    for (struct list *n; (n = list_pop(&ending));) {
+        struct sequence *q = LIST_OWNER(n, struct sequence, link);
+        sequence_must_end(q, now, &e);
+        sequence_end(q, &e);
+    }
 }
 
 /* Starts q in a place that is counted already. */
@@ -183,17 +219,21 @@ void worker_guided_post(struct worker *w, struct sequence *q)
     ASSERT(mailbox_post(&w->box, &q->guide.mail) == 0);
 }
 
-static bool has_place(const struct worker *w)
+/* The one that has waited the longest, if there is a place for it; else NULL. */
+static struct sequence *next_waiting(struct worker *w)
 {
-    return w->n_waiting && w->n_active < w->svc->options.max_sequences;
+    struct list *n = NULL;
+    pthread_mutex_lock(&w->lock);
+    if (w->n_active < w->svc->options.max_sequences && (n = list_pop(&w->waiting)))
+        w->n_waiting--;
+    pthread_mutex_unlock(&w->lock);
+    return n ? LIST_OWNER(n, struct sequence, link) : NULL;
 }
 
 static void fill(struct worker *w)
 {
     struct err e = {0};
-    while (has_place(w)) {
-        struct sequence *q = LIST_OWNER(list_pop(&w->waiting), struct sequence, link);
-        w->n_waiting--;
+    for (struct sequence *q; (q = next_waiting(w));) {
         if (sequence_must_end(q, clock_ns(), &e)) {
             sequence_end(q, &e);
             continue;
@@ -206,19 +246,6 @@ static void fill(struct worker *w)
             begin(w, q);
         }
     }
-}
-
-/* Prompt tokens that this step may take. */
-static size_t prefill_budget(const struct worker *w)
-{
-    const uint32_t *tokens;
-    LIST_FOR_EACH(n, &w->active)
-    {
-        const struct sequence *q = LIST_OWNER(n, struct sequence, link);
-        if (q->phase == SEQ_DECODE && sequence_next(q, &tokens))
-            return PREFILL_ROWS_SHARED;
-    }
-    return PREFILL_ROWS;
 }
 
 /* Where the logits or hidden states of a row go; its rows in the block begin at `at`. */
@@ -238,27 +265,27 @@ static int place_output(struct worker *w, struct rwkv_seq *row, const struct seq
     return 0;
 }
 
-/* Fills batch and members; returns their number, *rows the tokens. */
-static size_t gather(struct worker *w, size_t *rows)
+/* Adds those that read a prompt, or those that decode, to the n of the batch, up to `budget` tokens;
+ * *rows: the tokens added. */
+static size_t gather(struct worker *w, bool prompts, size_t budget, size_t n, size_t *rows)
 {
-    size_t n = 0, prefilled = 0, budget = prefill_budget(w);
     *rows = 0;
     LIST_FOR_EACH(node, &w->active)
     {
         struct sequence *q = LIST_OWNER(node, struct sequence, link);
-        struct rwkv_seq row = {.state = q->state};
-        row.n_tokens = sequence_next(q, &row.tokens);
-        bool prompt = q->phase == SEQ_PREFILL;
-        if (row.n_tokens == 0 || (prompt && prefilled + row.n_tokens > budget))
+        struct rwkv_seq row = {.state = q->state, .cancel = &q->call->cancel};
+        if (prompts != (q->phase == SEQ_PREFILL))
             continue;
-        if (place_output(w, &row, q, prefilled) < 0) {
+        row.n_tokens = sequence_next(q, &row.tokens);
+        if (row.n_tokens == 0 || *rows + row.n_tokens > budget)
+            continue;
+        if (place_output(w, &row, q, *rows) < 0) {
             struct err e;
             err_set(&e, ERR_NOMEM, "no memory for the logits of a prompt");
             leave(w, q);
             end(q, &e);
             continue;
         }
-        prefilled += prompt ? row.n_tokens : 0;
         *rows += row.n_tokens;
         w->members[n] = q;
         w->batch[n++] = row;
@@ -273,6 +300,8 @@ static void advance(struct worker *w, size_t i, int rc, const struct err *e)
     const struct rwkv_seq *row = &w->batch[i];
     struct err own = *e;
     bool prompt = q->phase == SEQ_PREFILL;
+    if (row->given_up)
+        return; /* it is cancelled: the sweep takes it out */
     if (rc == 0 || (rc == ERR_NUMERIC && !row->not_finite))
         rc = sequence_advance(q, row->n_tokens, row->all_logits ? row->logits : row->hidden, &own);
     if (rc < 0) {
@@ -288,14 +317,15 @@ static void step(struct worker *w)
 {
     struct metrics *m = w->svc->metrics;
     struct err e = {0};
-    size_t rows, n = gather(w, &rows);
+    size_t rows, prompt_rows, n = gather(w, false, SIZE_MAX, 0, &rows);
+    n = gather(w, true, n ? PREFILL_ROWS_SHARED : PREFILL_ROWS, n, &prompt_rows);
     if (n == 0)
         return;
     uint64_t begun = clock_ns();
     int rc = rwkv_eval(w->session, w->batch, n, &e);
     metrics_observe_ns(m, METRIC_STEP, clock_ns() - begun);
     metrics_observe(m, METRIC_BATCH_SEQUENCES, n);
-    metrics_observe(m, METRIC_BATCH_ROWS, rows);
+    metrics_observe(m, METRIC_BATCH_ROWS, rows + prompt_rows);
     metrics_add(m, METRIC_STEPS, 1);
     for (size_t i = 0; i < n; i++)
         advance(w, i, rc, &e);
@@ -320,15 +350,7 @@ static void sweep(struct worker *w)
     struct err e = {0};
     uint64_t now = clock_ns();
     w->n_parked = w->n_stalled = 0;
-    LIST_FOR_EACH(n, &w->waiting)
-    {
-        struct sequence *q = LIST_OWNER(n, struct sequence, link);
-        if (!sequence_must_end(q, now, &e))
-            continue;
-        list_remove(&q->link);
-        w->n_waiting--;
-        sequence_end(q, &e);
-    }
+    worker_end_waiting(w);
     LIST_FOR_EACH(n, &w->active)
     {
         struct sequence *q = LIST_OWNER(n, struct sequence, link);
@@ -351,6 +373,14 @@ static void sweep(struct worker *w)
     }
 }
 
+static bool may_fill(struct worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    bool may = w->n_waiting && w->n_active < w->svc->options.max_sequences;
+    pthread_mutex_unlock(&w->lock);
+    return may;
+}
+
 static void show(struct worker *w)
 {
     LIST_FOR_EACH(n, &w->active)
@@ -359,7 +389,6 @@ static void show(struct worker *w)
         fill_slot(q, &w->slots[q->slot]);
     }
     snapshot_write(&w->shown_slots, w->slots);
-    atomic_store_explicit(&w->shown_waiting, w->n_waiting, memory_order_relaxed);
     atomic_store_explicit(&w->shown_active, w->n_active, memory_order_relaxed);
     atomic_store_explicit(&w->shown_parked, w->n_parked, memory_order_relaxed);
 }
@@ -376,7 +405,7 @@ static void worker_main(void *arg)
         step(w);
         sweep(w);
         show(w);
-        bool more = w->n_active > w->n_loading + w->n_parked + w->n_stalled || has_place(w);
+        bool more = w->n_active > w->n_loading + w->n_parked + w->n_stalled || may_fill(w);
         patience = more ? 0 : w->n_parked ? PARKED_POLL_NS : MAILBOX_FOREVER;
     }
     ASSERT(list_empty(&w->waiting) && list_empty(&w->active));
@@ -387,6 +416,7 @@ static void free_memory(struct worker *w)
     rwkv_session_free(w->session);
     state_pool_fini(&w->states);
     snapshot_fini(&w->shown_slots);
+    pthread_mutex_destroy(&w->lock);
     free(w->slots);
     free(w->batch);
     free(w->members);
@@ -402,7 +432,10 @@ int worker_new(struct service *s, struct model *m, struct worker **out, struct e
         return err_set(e, ERR_NOMEM, "no memory for a worker");
     w->svc = s;
     w->model = m;
+    pthread_mutex_init(&w->lock, NULL);
     list_init(&w->waiting);
+    list_init(&w->some.link);
+    w->some.run = on_some;
     list_init(&w->active);
     _Static_assert(sizeof(struct slot_info) % 8 == 0, "a snapshot is made of whole words");
     w->slots = calloc(max, sizeof *w->slots);
@@ -449,9 +482,11 @@ size_t *worker_admitted(struct worker *w)
     return &w->admitted;
 }
 
-void worker_get_counts(const struct worker *w, struct worker_counts *out)
+void worker_get_counts(struct worker *w, struct worker_counts *out)
 {
-    out->waiting = atomic_load_explicit(&w->shown_waiting, memory_order_relaxed);
+    pthread_mutex_lock(&w->lock);
+    out->waiting = w->n_waiting;
+    pthread_mutex_unlock(&w->lock);
     out->active = atomic_load_explicit(&w->shown_active, memory_order_relaxed);
     out->parked = atomic_load_explicit(&w->shown_parked, memory_order_relaxed);
 }

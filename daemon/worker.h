@@ -14,6 +14,8 @@ void worker_free(struct worker *w);
 
 /* Puts q (NEW or FIND) into the worker's queue. */
 void worker_take_post(struct worker *w, struct sequence *q);
+/* Ends those in the queue that were cancelled or are late. */
+void worker_end_waiting(struct worker *w);
 /* Gives q (LOAD) back, its state in memory or q->load_error filled. */
 void worker_loaded_post(struct worker *w, struct sequence *q);
 
@@ -29,7 +31,7 @@ void worker_get_slots(const struct worker *w, struct slot_info *out);
 struct worker_counts {
     size_t waiting, active, parked;
 };
-void worker_get_counts(const struct worker *w, struct worker_counts *out);
+void worker_get_counts(struct worker *w, struct worker_counts *out);
 /* Where its sequences take their memory from. */
 struct state_pool *worker_states(struct worker *w);
 struct model *worker_model(const struct worker *w);

@@ -17,6 +17,7 @@ struct part {
     const struct kern *kern;
     int part, parts;
     size_t lo, hi;  /* columns of [C] */
+    size_t n;       /* rows: those of the block that are not given up */
     float *scratch; /* this thread's */
 };
 
@@ -46,7 +47,7 @@ static void product_share(const struct part *p, const struct mat *w, const struc
 {
     size_t lo, hi;
     pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, x, p->s->n, y, add, lo, hi);
+    product(p, w, x, p->n, y, add, lo, hi);
 }
 
 /* Columns lo..hi of LayerNorm(x) into y. A row that is not finite any more is noted once. */
@@ -78,7 +79,7 @@ static void embed(const struct part *p)
     const struct rwkv_session *s = p->s;
     const struct rwkv_model *m = s->m;
     size_t C = m->info.n_embd, from, to;
-    pool_slice(s->n, 1, p->part, p->parts, &from, &to);
+    pool_slice(p->n, 1, p->part, p->parts, &from, &to);
     for (size_t i = from; i < to; i++) {
         const uint8_t *table = m->emb.data;
         float *x = s->x.row[i], mean, rstd;
@@ -94,7 +95,7 @@ static void att_in(const struct part *p, size_t layer)
     struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
     size_t lo = p->lo, n = p->hi - p->lo;
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0; i < p->n; i++) {
         const struct row *row = &s->rows[i];
         float *z = s->z.row[i];
         float *shift = rwkv_state_att_shift(&s->m->info, row->seq->state, layer);
@@ -113,8 +114,8 @@ static void lora_down(const struct part *p, const struct mat *w, int mix, int lo
     const struct rwkv_session *s = p->s;
     size_t lo, hi;
     pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, &s->in[mix], s->n, s->down[lora].row, false, lo, hi);
-    for (size_t i = 0; f && i < s->n; i++)
+    product(p, w, &s->in[mix], p->n, s->down[lora].row, false, lo, hi);
+    for (size_t i = 0; f && i < p->n; i++)
         f(s->down[lora].row[i] + lo, s->down[lora].row[i] + lo, hi - lo);
 }
 
@@ -163,7 +164,7 @@ static void recur(const struct part *p, const struct rwkv_layer *y, size_t layer
 {
     const struct rwkv_session *s = p->s;
     size_t N = s->m->info.head_size, at = head * N;
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0; i < p->n; i++) {
         float *S = rwkv_state_wkv(&s->m->info, s->rows[i].seq->state, layer) + at * N;
         struct wkv_args a = {
             .S = S,
@@ -201,8 +202,8 @@ static void att_mix(const struct part *p, size_t layer)
         return;
     for (int q = 0; q < N_LORA; q++)
         if (q != LORA_V || layer)
-            product(p, &y->up[q], &s->down[q], s->n, s->lora[q].row, false, from * N, to * N);
-    for (size_t i = 0; i < s->n; i++)
+            product(p, &y->up[q], &s->down[q], p->n, s->lora[q].row, false, from * N, to * N);
+    for (size_t i = 0; i < p->n; i++)
         gates(p, y, layer, i, from * N, (to - from) * N);
     for (size_t h = from; h < to; h++)
         recur(p, y, layer, h);
@@ -214,7 +215,7 @@ static void ffn_in(const struct part *p, size_t layer)
     struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
     size_t lo = p->lo, n = p->hi - p->lo;
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0; i < p->n; i++) {
         const struct row *row = &s->rows[i];
         float *z = s->z.row[i];
         float *shift = rwkv_state_ffn_shift(&s->m->info, row->seq->state, layer);
@@ -232,17 +233,36 @@ static void ffn_key(const struct part *p, size_t layer)
     const struct mat *w = &s->m->layers[layer].ffn_key;
     size_t lo, hi;
     pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, &s->in[0], s->n, s->ffn.row, false, lo, hi);
-    for (size_t i = 0; i < s->n; i++)
+    product(p, w, &s->in[0], p->n, s->ffn.row, false, lo, hi);
+    for (size_t i = 0; i < p->n; i++)
         p->kern->vec_relu2(s->ffn.row[i] + lo, s->ffn.row[i] + lo, hi - lo);
 }
 
-static void run_layer(const struct part *p, size_t layer)
+/* Rows that go on: those at the end whose sequence was cancelled are left out from here on. Part 0 looks
+ * before a barrier, so that all threads leave out the same. */
+static size_t look_at_cancel(const struct part *p)
 {
-    const struct rwkv_session *s = p->s;
+    size_t n = p->n;
+    for (const struct row *r; n > 0; n--) {
+        r = &p->s->rows[n - 1];
+        if (!r->seq->cancel || !atomic_load_explicit(r->seq->cancel, memory_order_relaxed))
+            break;
+        r->seq->given_up = true;
+    }
+    return n;
+}
+
+static void run_layer(struct part *p, size_t layer)
+{
+    struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
     att_in(p, layer);
+    if (p->part == 0)
+        s->going_on = look_at_cancel(p);
     meet(p);
+    p->n = s->going_on; /* written again only after more barriers */
+    if (!p->n)
+        return;
     att_project(p, layer);
     meet(p);
     att_mix(p, layer);
@@ -263,7 +283,7 @@ static void run_head(const struct part *p)
     struct rwkv_session *s = p->s;
     const struct rwkv_model *m = s->m;
     size_t at = 0, lo, hi;
-    for (size_t i = 0; i < s->n; i++) {
+    for (size_t i = 0; i < p->n; i++) {
         bool wanted = s->rows[i].logits != NULL;
         float *z = wanted ? s->in[0].row[at++] : s->in[1].row[0];
         norm_row(p, i, m->ln_out_w, m->ln_out_b, z, FAULT_AFTER_LAYERS, m->info.n_layer - 1);
@@ -272,9 +292,9 @@ static void run_head(const struct part *p)
     }
     meet(p);
     pool_slice(m->head.rows, 16, p->part, p->parts, &lo, &hi);
-    if (s->n_logits)
-        product(p, &m->head, &s->in[0], s->n_logits, s->logits, false, lo, hi);
-    for (size_t i = 0; i < s->n_logits; i++)
+    if (at)
+        product(p, &m->head, &s->in[0], at, s->logits, false, lo, hi);
+    for (size_t i = 0; i < at; i++)
         s->logits_bad[(size_t)p->part * s->max_rows + i] =
             !p->kern->vec_finite(s->logits[i] + lo, hi - lo);
 }
@@ -282,14 +302,15 @@ static void run_head(const struct part *p)
 static void run_block(void *ctx, int part, int parts)
 {
     struct rwkv_session *s = ctx;
-    struct part p = {.s = s, .kern = &s->m->kern, .part = part, .parts = parts,
+    struct part p = {.s = s, .kern = &s->m->kern, .part = part, .parts = parts, .n = s->n,
                      .scratch = s->scratch + (size_t)part * s->scratch_floats};
     pool_slice(s->m->info.n_embd, 16, part, parts, &p.lo, &p.hi);
     embed(&p);
     meet(&p);
-    for (size_t layer = 0; layer < s->m->info.n_layer; layer++)
+    for (size_t layer = 0; layer < s->m->info.n_layer && p.n; layer++)
         run_layer(&p, layer);
-    run_head(&p);
+    if (p.n)
+        run_head(&p);
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------- */
@@ -298,7 +319,7 @@ static int check_seqs(const struct rwkv_session *s, struct rwkv_seq *seqs, size_
 {
     size_t vocab = s->m->info.n_vocab;
     for (size_t i = 0; i < n; i++) {
-        seqs[i].not_finite = false;
+        seqs[i].not_finite = seqs[i].given_up = false;
         if (seqs[i].n_tokens == 0)
             return err_set(e, ERR_INVALID, "sequence %zu has no tokens", i);
         for (size_t t = 0; t < seqs[i].n_tokens; t++)
@@ -345,6 +366,8 @@ static int check_rows(const struct rwkv_session *s, int rc, struct err *e)
     size_t at = 0;
     for (size_t i = 0; i < s->n; i++) {
         const struct row *r = &s->rows[i];
+        if (r->seq->given_up)
+            break; /* and so are those behind it */
         bool bad = r->logits && logits_bad(s, at++);
         if ((!r->fault && !bad) || r->seq->not_finite)
             continue;
@@ -381,7 +404,7 @@ int rwkv_eval(struct rwkv_session *s, struct rwkv_seq *seqs, size_t n_seqs, stru
         return rc;
     s->n = s->n_logits = 0;
     for (size_t i = 0; i < n_seqs; i++)
-        for (size_t t = 0; t < seqs[i].n_tokens; t++) {
+        for (size_t t = 0; t < seqs[i].n_tokens && !seqs[i].given_up; t++) {
             add_row(s, &seqs[i], i, t);
             if (s->n == s->max_rows)
                 rc = flush_block(s, rc, e);

@@ -27,6 +27,7 @@
 #include "engine/kernels/pool.h"
 #include "engine/tensor/dtype.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,6 +99,9 @@ struct rwkv_seq {
     bool all_logits;
     float *hidden;          /* out: [n_tokens, C] LN_out after each token, what the head multiplies; or
                                NULL. Asking for it changes no byte of anything else */
+    const atomic_bool *cancel; /* read once a layer; NULL: none. Once it is true, a sequence that stands
+                               behind all others that go on may be given up */
+    bool given_up;          /* out: it was: its state, logits and hidden are undefined */
     bool not_finite;        /* out: its state or logits are no longer finite numbers (ERR_NUMERIC) */
 };
 

@@ -49,6 +49,7 @@ struct rwkv_session {
     /* the present block; written before pool_run, read by all */
     size_t n, n_logits;
     int parts; /* threads at work on it */
+    size_t going_on; /* rows that are not given up; written by part 0 alone */
 };
 
 #endif

@@ -87,6 +87,11 @@ bool service_ready(const struct service *s)
     return atomic_load(&((struct service *)(uintptr_t)s)->ready);
 }
 
+void service_end_waiting(struct service *s)
+{
+    (void)s;
+}
+
 int service_every(struct service *s, unsigned ms, void (*fn)(void *arg), void *arg)
 {
     (void)ms;

@@ -280,6 +280,57 @@ static void test_not_finite(void **state)
     test_model_close(&t);
 }
 
+/* Of three sequences some are cancelled: those behind all others are given up, also in blocks that
+ * follow; the others have the bytes they have alone. */
+static void test_given_up(void **state)
+{
+    (void)state;
+    struct test_model t;
+    struct err e = {0};
+    test_model_open(&t, FP32, 2, -1, CPU_AUTO);
+    const struct rwkv_info *info = t.info;
+    uint32_t ids[] = {5, 6, 7, 8};
+    size_t V = info->n_vocab, floats = rwkv_state_floats(info);
+    float *alone = rwkv_state_new(info), *st[3], *logits = malloc(4 * V * sizeof *logits);
+    assert_true(alone && logits);
+    for (int i = 0; i < 3; i++)
+        assert_non_null(st[i] = rwkv_state_new(info));
+    for (size_t rows = 3; rows <= 12; rows += 9) {
+        struct rwkv_session *s = rwkv_session_new(t.m, t.pool, rows, &e);
+        struct rwkv_seq one = {.tokens = ids, .n_tokens = 4, .state = alone, .logits = logits + 3 * V};
+        memset(alone, 0, floats * sizeof *alone);
+        assert_non_null(s);
+        assert_int_equal(rwkv_eval(s, &one, 1, &e), 0);
+        assert_false(one.given_up);
+        for (unsigned which = 0; which < 8; which++) {
+            atomic_bool cancel[3];
+            struct rwkv_seq q[3];
+            for (int i = 0; i < 3; i++) {
+                memset(st[i], 0, floats * sizeof(float));
+                atomic_init(&cancel[i], which >> i & 1);
+                q[i] = (struct rwkv_seq){.tokens = ids, .n_tokens = 4, .state = st[i],
+                                         .logits = logits + (size_t)i * V, .cancel = &cancel[i]};
+            }
+            assert_int_equal(rwkv_eval(s, q, 3, &e), 0);
+            assert_true(q[2].given_up == (which >> 2 & 1));
+            for (int i = 0; i < 3; i++) {
+                assert_true(!q[i].given_up || (which >> i & 1));
+                if (q[i].given_up)
+                    continue;
+                assert_memory_equal(st[i], alone, floats * sizeof(float));
+                assert_memory_equal(q[i].logits, one.logits, V * sizeof(float));
+            }
+            if (which == 7)
+                assert_true(q[0].given_up && q[1].given_up);
+        }
+        rwkv_session_free(s);
+    }
+    for (int i = 0; i < 3; i++)
+        free(st[i]);
+    free(alone), free(logits);
+    test_model_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_bad_token),
         cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
