@@ -493,7 +493,7 @@ static void test_refusals(void **state)
 static int open_fit_and_close(void *arg)
 {
     const struct manifold_run run = {.pool = pool};
-    const struct dit_codec_options o = {.components = K, .basis = 8, .shifts = true};
+    const struct dit_codec_options o = {.components = 4, .basis = 4, .shifts = true};
     struct dataset d;
     struct dit_codec c = {0};
     struct err e = {0};
