@@ -4,6 +4,7 @@
  * shift then needs nothing of another thread, and the row statistics that every thread computes for
  * itself cost less than a barrier. Products are cut by output rows, time mixing by heads. The numbers
  * in comments are the steps of reference/rwkv7.md section 1. */
+#include "engine/rwkv/params.h"
 #include "engine/rwkv/session.h"
 
 #include <math.h>
@@ -134,9 +135,17 @@ static void att_project(const struct part *p, size_t layer)
         lora_down(p, &y->down[LORA_V], MIX_V, LORA_V, NULL);
 }
 
+/* Vector q of the recurrence for a row's sequence: its own or the model's. */
+static const float *theta_of(const struct part *p, size_t row, size_t layer, enum rwkv_theta q)
+{
+    const struct rwkv_layer *y = &p->s->m->layers[layer];
+    const float *own[RWKV_THETA] = {y->w0, y->a0, y->v0, y->k_k, y->k_a, y->r_k};
+    const float *theta = p->s->rows[row].seq->theta;
+    return theta ? theta + (layer * RWKV_THETA + q) * p->s->m->info.n_embd : own[q];
+}
+
 /* 3 to 6 but for the normalisation of kk: channels lo..lo + n of one row. */
-static void gates(const struct part *p, const struct rwkv_layer *y, size_t layer, size_t i, size_t lo,
-                  size_t n)
+static void gates(const struct part *p, size_t layer, size_t i, size_t lo, size_t n)
 {
     const struct rwkv_session *s = p->s;
     float *v = s->v.row[i] + lo, *v_first = s->v_first.row[i] + lo;
@@ -148,11 +157,11 @@ static void gates(const struct part *p, const struct rwkv_layer *y, size_t layer
         .v = v,
         .k = s->k.row[i] + lo,
         .kk = s->kk.row[i] + lo,
-        .w0 = y->w0 + lo,
-        .a0 = y->a0 + lo,
-        .v0 = layer ? y->v0 + lo : NULL,
-        .k_k = y->k_k + lo,
-        .k_a = y->k_a + lo,
+        .w0 = theta_of(p, i, layer, RWKV_W0) + lo,
+        .a0 = theta_of(p, i, layer, RWKV_A0) + lo,
+        .v0 = layer ? theta_of(p, i, layer, RWKV_V0) + lo : NULL,
+        .k_k = theta_of(p, i, layer, RWKV_K_K) + lo,
+        .k_a = theta_of(p, i, layer, RWKV_K_A) + lo,
         .v_lora = s->lora[LORA_V].row[i] + lo,
         .v_first = v_first,
     };
@@ -182,7 +191,7 @@ static void recur(const struct part *p, const struct rwkv_layer *y, size_t layer
             .ln_b = y->ln_x_b + at,
             .r = a.r,
             .k = a.k,
-            .r_k = y->r_k + at,
+            .r_k = theta_of(p, i, layer, RWKV_R_K) + at,
             .v = a.v,
             .g = s->lora[LORA_G].row[i] + at,
         };
@@ -204,7 +213,7 @@ static void att_mix(const struct part *p, size_t layer)
         if (q != LORA_V || layer)
             product(p, &y->up[q], &s->down[q], p->n, s->lora[q].row, false, from * N, to * N);
     for (size_t i = 0; i < p->n; i++)
-        gates(p, y, layer, i, from * N, (to - from) * N);
+        gates(p, layer, i, from * N, (to - from) * N);
     for (size_t h = from; h < to; h++)
         recur(p, y, layer, h);
 }

@@ -50,6 +50,8 @@ struct G(rwkv_work) {
     size_t T; /* of the last forward */
     const uint32_t *tokens, *targets;
     const real *weight;
+    const real *theta; /* instead of the parameters' vectors; NULL: those */
+    real *dtheta;
     struct layer *layer; /* [L] */
     real *memory;
 #define XX(name, size) real *name;
@@ -122,6 +124,12 @@ size_t G(rwkv_work_bytes)(const work *w)
     return w->bytes;
 }
 
+void G(rwkv_work_set_theta)(work *w, const real *theta, real *dtheta)
+{
+    w->theta = theta;
+    w->dtheta = dtheta;
+}
+
 static real *zero(real *x, size_t n)
 {
     memset(x, 0, n * sizeof *x);
@@ -133,31 +141,52 @@ struct view {
     work *w;
     const nn_ops *op;
     struct layer *y;
-    const size_t *at; /* offsets of the layer's parameters */
-    const real *p;    /* parameters */
-    real *dp;         /* their gradients (backward) */
+    const size_t *at;              /* offsets of the layer's parameters */
+    const real *p;                 /* parameters */
+    real *dp;                      /* their gradients (backward) */
+    const real *theta[RWKV_THETA]; /* [C] each */
+    real *dtheta[RWKV_THETA];
     bool matrices;
     size_t i, T, C, F, N, H, TC;
     const struct rwkv_shape *s;
     real *att0, *wkv0, *ffn0; /* the layer's part of the initial state (forward) */
     real *datt0, *dwkv0, *dffn0;
 };
-#define P(id)  (v->p + v->at[RWKV_P_##id])
-#define DP(id) (v->dp + v->at[RWKV_P_##id])
-#define DM(id) (v->matrices ? DP(id) : NULL)
+#define P(id)   (v->p + v->at[RWKV_P_##id])
+#define DP(id)  (v->dp + v->at[RWKV_P_##id])
+#define DM(id)  (v->matrices ? DP(id) : NULL)
+#define TH(id)  (v->theta[RWKV_##id])
+#define DTH(id) (v->dtheta[RWKV_##id])
+
+static void find_theta(struct view *v)
+{
+    static const int id[RWKV_THETA] = {RWKV_P_W0,  RWKV_P_A0,  RWKV_P_V0,
+                                       RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
+    const work *w = v->w;
+    for (size_t q = 0; q < RWKV_THETA; q++) {
+        const size_t at = (v->i * RWKV_THETA + q) * v->C, own = v->at[id[q]];
+        if (own == SIZE_MAX) /* layer 0's v0 */
+            continue;
+        v->theta[q] = w->theta ? w->theta + at : v->p + own;
+        if (v->dp)
+            v->dtheta[q] = w->theta ? w->dtheta + at : v->dp + own;
+    }
+}
 
 static struct view view_of(work *w, size_t i, const real *p, real *dp)
 {
     const struct rwkv_shape *s = &w->l->shape;
     size_t C = s->n_embd, CN = C * s->head_size, at = i * (2 * C + CN);
     /* clang-format off */
-    return (struct view){.w = w, .op = w->op, .y = &w->layer[i], .at = w->l->layer[i], .p = p,
+    struct view v = {.w = w, .op = w->op, .y = &w->layer[i], .at = w->l->layer[i], .p = p,
                          .dp = dp, .i = i, .T = w->T, .C = C, .F = s->n_ffn, .N = s->head_size,
                          .H = w->l->n_head, .TC = w->T * C, .s = s, .att0 = w->state0 + at,
                          .wkv0 = w->state0 + at + C, .ffn0 = w->state0 + at + C + CN,
                          .datt0 = w->dstate + at, .dwkv0 = w->dstate + at + C,
                          .dffn0 = w->dstate + at + C + CN};
     /* clang-format on */
+    find_theta(&v);
+    return v;
 }
 
 /* The token-shift mix of one of r w k v a g, into the shared buffer. */
@@ -178,12 +207,12 @@ static void pairs_forward(const struct view *v)
     op->project_forward(y->hw, mix(v, P(X_W)), P(W1), T, C, s->rank_w);
     op->tanh_forward(y->hw, y->hw, T * s->rank_w);
     op->project_forward(y->sw, y->hw, P(W2), T, s->rank_w, C);
-    op->sigmoid_forward(y->sw, y->sw, P(W0), T, C);
+    op->sigmoid_forward(y->sw, y->sw, TH(W0), T, C);
     op->decay_forward(y->w, y->sw, v->TC);
     /* a = sigmoid(a0 + (x_a a1) a2) */
     op->project_forward(y->ha, mix(v, P(X_A)), P(A1), T, C, s->rank_a);
     op->project_forward(y->a, y->ha, P(A2), T, s->rank_a, C);
-    op->sigmoid_forward(y->a, y->a, P(A0), T, C);
+    op->sigmoid_forward(y->a, y->a, TH(A0), T, C);
     /* g = sigmoid(x_g g1) g2 */
     op->project_forward(y->hg, mix(v, P(X_G)), P(G1), T, C, s->rank_g);
     op->sigmoid_forward(y->hg, y->hg, NULL, T, s->rank_g);
@@ -195,7 +224,7 @@ static void pairs_forward(const struct view *v)
         return;
     op->project_forward(y->hv, xv, P(V1), T, C, s->rank_v);
     op->project_forward(y->sv, y->hv, P(V2), T, s->rank_v, C);
-    op->sigmoid_forward(y->sv, y->sv, P(V0), T, C);
+    op->sigmoid_forward(y->sv, y->sv, TH(V0), T, C);
     op->vres_forward(y->vv, y->v, v->w->layer[0].v, y->sv, v->TC);
 }
 
@@ -210,13 +239,13 @@ static void att_forward(const struct view *v)
     op->linear_forward(y->k, mix(v, P(X_K)), P(KEY), T, C, C, 0);
     pairs_forward(v);
     const real *vv = v->i ? y->vv : y->v;
-    op->kk_forward(y->kk, y->kk_rnorm, y->k, P(K_K), T, H, N);
-    op->kmod_forward(y->kf, y->k, y->a, P(K_A), T, C);
+    op->kk_forward(y->kk, y->kk_rnorm, y->k, TH(K_K), T, H, N);
+    op->kmod_forward(y->kf, y->k, y->a, TH(K_A), T, C);
     memcpy(w->S, v->wkv0, C * N * sizeof(real));
     op->wkv7_forward(y->y, y->sa, y->S_cache, w->S, y->r, y->w, y->kf, vv, y->kk, y->a, T, H, N,
                      w->wkv);
     op->norm_forward(y->o, y->meanx, y->rstdx, y->y, P(LNX_W), P(LNX_B), T, H, N, LNX_EPS);
-    op->bonus_forward(y->o, y->r, y->kf, vv, P(R_K), T, H, N);
+    op->bonus_forward(y->o, y->r, y->kf, vv, TH(R_K), T, H, N);
     op->mul_forward(w->xq, y->o, y->g, v->TC);
     memcpy(y->x2, y->x, v->TC * sizeof(real));
     op->linear_forward(y->x2, w->xq, P(OUT), T, C, C, 1);
@@ -247,9 +276,8 @@ static void keep_state(const struct view *v, real *state)
     memcpy(to + C + CN, v->y->z2 + last, C * sizeof *to);
 }
 
-double G(rwkv_forward)(work *w, const real *params, const uint32_t *tokens,
-                       const uint32_t *targets, const real *weight, size_t T, real *state, real *ce,
-                       real *logits)
+double G(rwkv_forward)(work *w, const real *params, const uint32_t *tokens, const uint32_t *targets,
+                       const real *weight, size_t T, real *state, real *ce, real *logits)
 {
     const struct rwkv_layout *l = w->l;
     const nn_ops *op = w->op;
@@ -318,8 +346,8 @@ static void wkv_backward(const struct view *v)
     op->mul_forward(w->xq, y->o, y->g, TC);
     op->linear_backward(zero(w->dxq, TC), DM(OUT), w->dx, w->xq, P(OUT), T, C, C);
     op->mul_backward(zero(w->dt, TC), zero(w->dg, TC), w->dxq, y->o, y->g, TC);
-    op->bonus_backward(zero(w->dr, TC), zero(w->dkf, TC), zero(w->dvv, TC), DP(R_K), w->dt, y->r,
-                       y->kf, vv, P(R_K), T, H, N);
+    op->bonus_backward(zero(w->dr, TC), zero(w->dkf, TC), zero(w->dvv, TC), DTH(R_K), w->dt, y->r,
+                       y->kf, vv, TH(R_K), T, H, N);
     op->norm_backward(zero(w->dy, TC), DP(LNX_W), DP(LNX_B), w->dt, y->y, y->meanx, y->rstdx,
                       P(LNX_W), T, H, N);
     op->wkv7_backward(w->dr, zero(w->dw, TC), w->dkf, w->dvv, zero(w->dkk, TC), zero(w->da, TC),
@@ -343,7 +371,7 @@ static void pairs_backward(const struct view *v)
     size_t T = v->T, C = v->C, TC = v->TC;
     /* w = exp(-e^(-1/2) sw), sw = sigmoid(w0 + tanh(x_w w1) w2) */
     op->decay_backward(zero(w->dt, TC), w->dw, y->w, TC);
-    op->sigmoid_backward(zero(w->dy, TC), DP(W0), w->dt, y->sw, T, C);
+    op->sigmoid_backward(zero(w->dy, TC), DTH(W0), w->dt, y->sw, T, C);
     op->project_backward(zero(w->dlow, T * s->rank_w), DM(W2), w->dy, y->hw, P(W2), T, s->rank_w,
                          C);
     op->tanh_backward(zero(w->dlow2, T * s->rank_w), w->dlow, y->hw, T * s->rank_w);
@@ -351,7 +379,7 @@ static void pairs_backward(const struct view *v)
                          s->rank_w);
     mix_backward(v, RWKV_P_X_W);
     /* a = sigmoid(a0 + (x_a a1) a2) */
-    op->sigmoid_backward(zero(w->dy, TC), DP(A0), w->da, y->a, T, C);
+    op->sigmoid_backward(zero(w->dy, TC), DTH(A0), w->da, y->a, T, C);
     op->project_backward(zero(w->dlow, T * s->rank_a), DM(A2), w->dy, y->ha, P(A2), T, s->rank_a,
                          C);
     op->project_backward(zero(w->dxq, TC), DM(A1), w->dlow, mix(v, P(X_A)), P(A1), T, C, s->rank_a);
@@ -379,7 +407,7 @@ static void value_backward(const struct view *v)
     if (v->i) {
         op->vres_backward(zero(w->dv, TC), w->dv_first, zero(w->dt, TC), w->dvv, y->v,
                           w->layer[0].v, y->sv, TC);
-        op->sigmoid_backward(zero(w->dy, TC), DP(V0), w->dt, y->sv, T, C);
+        op->sigmoid_backward(zero(w->dy, TC), DTH(V0), w->dt, y->sv, T, C);
         op->project_backward(zero(w->dlow, T * s->rank_v), DM(V2), w->dy, y->hv, P(V2), T,
                              s->rank_v, C);
         op->project_backward(w->dxq, DM(V1), w->dlow, xv, P(V1), T, C, s->rank_v);
@@ -403,8 +431,8 @@ static void att_backward(const struct view *v)
     memcpy(w->dz + TC - C, v->datt0, C * sizeof(real));
     zero(v->datt0, C);
     /* kf = k (1 + (a - 1) k_a), kk = normalised k k_k */
-    op->kmod_backward(zero(w->dk, TC), w->da, DP(K_A), w->dkf, y->k, y->a, P(K_A), T, C);
-    op->kk_backward(w->dk, DP(K_K), w->dkk, y->kk, y->kk_rnorm, y->k, P(K_K), T, v->H, v->N);
+    op->kmod_backward(zero(w->dk, TC), w->da, DTH(K_A), w->dkf, y->k, y->a, TH(K_A), T, C);
+    op->kk_backward(w->dk, DTH(K_K), w->dkk, y->kk, y->kk_rnorm, y->k, TH(K_K), T, v->H, v->N);
     pairs_backward(v);
     value_backward(v);
     op->linear_backward(zero(w->dxq, TC), DM(REC), w->dr, mix(v, P(X_R)), P(REC), T, C, C);
@@ -415,8 +443,8 @@ static void att_backward(const struct view *v)
                       C);
 }
 
-void G(rwkv_backward)(work *w, const real *params, real *dparams, bool matrices,
-                      real *dstate, real *dlogits)
+void G(rwkv_backward)(work *w, const real *params, real *dparams, bool matrices, real *dstate,
+                      real *dlogits)
 {
     const struct rwkv_layout *l = w->l;
     const nn_ops *op = w->op;

@@ -161,6 +161,19 @@ static size_t dim_of(const struct tensor_file *f, const char *name, int from_end
     return t && t->n_dims > from_end ? t->shape[t->n_dims - 1 - from_end] : 0;
 }
 
+void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, float *theta)
+{
+    static const int id[RWKV_THETA] = {RWKV_P_W0,  RWKV_P_A0,  RWKV_P_V0,
+                                       RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
+    const size_t C = l->shape.n_embd;
+    memset(theta, 0, rwkv_layout_theta(l) * sizeof *theta);
+    for (size_t i = 0; i < l->shape.n_layer; i++)
+        for (size_t q = 0; q < RWKV_THETA; q++)
+            if (l->layer[i][id[q]] != SIZE_MAX)
+                memcpy(theta + (i * RWKV_THETA + q) * C, flat + l->layer[i][id[q]],
+                       C * sizeof *theta);
+}
+
 int rwkv_shape_read(struct rwkv_shape *s, const struct tensor_file *f, struct err *e)
 {
     char name[48];

@@ -100,6 +100,17 @@ int rwkv_params_write(const struct rwkv_layout *l, const float *flat, const char
 int rwkv_params_init(const struct rwkv_layout *l, float *flat, uint64_t seed, struct err *e)
     __attribute__((warn_unused_result));
 
+/* The vectors that shape a layer's recurrence, as one array: theta [L, RWKV_THETA, C], in this
+ * order. Decay exp(-e^(-1/2) sigmoid(w0 + ...)), in-context rate sigmoid(a0 + ...), value residual
+ * sigmoid(v0 + ...) (nothing reads layer 0's, which is 0), removal and replacement keys, bonus. */
+enum rwkv_theta { RWKV_W0, RWKV_A0, RWKV_V0, RWKV_K_K, RWKV_K_A, RWKV_R_K, RWKV_THETA };
+static inline size_t rwkv_layout_theta(const struct rwkv_layout *l)
+{
+    return l->shape.n_layer * RWKV_THETA * l->shape.n_embd;
+}
+/* Those of flat. */
+void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, float *theta);
+
 /* Numbers of one sequence's state: per layer att shift [C], wkv [H, N, N], ffn shift [C] (rwkv.h).
  */
 static inline size_t rwkv_layout_state(const struct rwkv_layout *l)

@@ -200,12 +200,66 @@ static void test_cut_in_two(void **state)
     model_close(&m);
 }
 
+/* Vectors given from outside: their gradients, and nothing changed where they are the model's own.
+ */
+static void test_theta(void **state)
+{
+    (void)state;
+    static const int id[RWKV_THETA] = {RWKV_P_W0,  RWKV_P_A0,  RWKV_P_V0,
+                                       RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
+    struct rng rng;
+    struct model m;
+    rng_init(&rng, 8, 0);
+    model_open(&m, 3, 16, 32, &rng);
+    const size_t n = rwkv_layout_theta(&m.l), C = 32;
+    double *theta = draw(n, 0, &rng), *dtheta = draw(n, 0, &rng);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t q = 0; q < RWKV_THETA; q++)
+            if (i || q != RWKV_V0)
+                memcpy(theta + (i * RWKV_THETA + q) * C, m.p + m.l.layer[i][id[q]],
+                       C * sizeof *theta);
+    double own = loss(&m);
+    backward(&m, m.dp, m.dstate, true);
+    rwkv_work_set_theta_f64(m.w, theta, dtheta);
+    double *dp = draw(m.l.count, 0, &rng), *dstate = draw(m.S, 0, &rng);
+    assert_true(loss(&m) == own);
+    backward(&m, dp, dstate, true);
+    assert_memory_equal(dstate, m.dstate, m.S * sizeof *dstate);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t q = 0; q < RWKV_THETA; q++) {
+            if (!i && q == RWKV_V0)
+                continue;
+            const size_t at = m.l.layer[i][id[q]];
+            assert_memory_equal(dtheta + (i * RWKV_THETA + q) * C, m.dp + at, C * sizeof *dp);
+            memcpy(dp + at, m.dp + at, C * sizeof *dp); /* was not touched: compared below */
+        }
+    assert_memory_equal(dp, m.dp, m.l.count * sizeof *dp);
+    for (size_t i = 0; i < n; i++) /* other numbers than the model's */
+        theta[i] += 0.1 * rng_normal(&rng);
+    memset(dtheta, 0, n * sizeof *dtheta);
+    backward(&m, dp, dstate, false);
+    for (size_t k = 0; k < n / C; k++)
+        if (k != RWKV_V0)
+            check_part(&m, "theta", theta + k * C, dtheta + k * C, C, &rng);
+        else
+            for (size_t c = 0; c < C; c++)
+                assert_true(dtheta[k * C + c] == 0);
+    rwkv_work_set_theta_f64(m.w, NULL, NULL);
+    assert_true(loss(&m) == own);
+    free(theta);
+    free(dtheta);
+    free(dp);
+    free(dstate);
+    model_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_frozen_matrices),
         cmocka_unit_test(test_cut_in_two),
+        cmocka_unit_test(test_theta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
