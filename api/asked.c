@@ -378,6 +378,21 @@ static int fill(struct completion *c, const struct asked *a, struct err *e)
                : 0;
 }
 
+/* The choices of one prompt read it once. */
+static int share_prompt(struct completions *t, size_t i, struct err *e)
+{
+    struct completion *c = t->choices[i].c;
+    if (t->n == 1 || c->echo || !c->n_prompt)
+        return 0;
+    if (i % t->n) {
+        c->shared = t->choices[i - 1].c->shared;
+        shared_prompt_ref(c->shared);
+        return 0;
+    }
+    c->shared = shared_prompt_new(t->n);
+    return c->shared ? 0 : err_set(e, ERR_NOMEM, "no memory for a shared prompt");
+}
+
 static int check_count(const struct asked *a, struct err *e)
 {
     size_t all = a->n_prompts * (size_t)a->n;
@@ -425,7 +440,8 @@ int completions_submit(struct req *r, struct completions *t, struct asked *a, st
         t->choices[i].c = c;
         req_add_source(r, &c->call);
         t->n_choices = i + 1;
-        if (fill(c, a, e) < 0 || copy_prompt(c, a, i / t->n, i % t->n == t->n - 1, e) < 0)
+        if (fill(c, a, e) < 0 || copy_prompt(c, a, i / t->n, i % t->n == t->n - 1, e) < 0 ||
+            share_prompt(t, i, e) < 0)
             return e->code;
         c->sampling.seed = t->seed + i % t->n;
     }

@@ -112,16 +112,19 @@ static void write_head(struct jw *w, const struct completions *t, const char *ob
     jw_string(w, "system_fingerprint", t->fingerprint);
 }
 
-/* A prompt counts once, however many choices it has; what a named state had read counts as cached.
- */
+/* A prompt counts once, however many choices it has; what a named state had read counts as cached. What
+ * one choice has read for the others does not: the least of them counts. */
 static void write_usage(struct jw *w, const struct completions *t)
 {
-    uint64_t prompt = 0, cached = 0, sampled = 0;
+    uint64_t prompt = 0, cached = 0, sampled = 0, least = 0;
     for (size_t i = 0; i < t->n_choices; i++) {
         const struct timings *m = &t->choices[i].c->timings;
         if (i % t->n == 0) {
             prompt += m->cache_n + m->prompt_n;
-            cached += m->cache_n;
+            cached += least = m->cache_n;
+        } else if (m->cache_n < least) {
+            cached -= least - m->cache_n;
+            least = m->cache_n;
         }
         sampled += m->predicted_n;
     }

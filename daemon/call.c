@@ -83,6 +83,7 @@ static void completion_free(struct call *call)
     free(c->stop_lens);
     free(c->bias);
     schema_unref(c->schema);
+    shared_prompt_unref(c->shared);
     free(c->scope);
     free(c->prompt);
     free(c->state);

@@ -40,6 +40,7 @@ static void fill_from_completion(struct sequence *q, struct completion *c)
     q->keep = c->save_state || c->return_state;
     q->new_version = c->save_new_version;
     q->max_tokens = c->max_tokens;
+    q->shared = c->shared;
     q->reuse = c->reuse && !c->echo && c->n_prompt && !c->state_file;
     buf_init(&q->said, (size_t)64 << 20);
     q->echo = c->echo;
@@ -73,6 +74,8 @@ static void fill_from_embedding(struct sequence *q, struct embedding *b)
 
 static void sequence_free(struct sequence *q)
 {
+    if (q->shared)
+        shared_prompt_drop(q->shared, q->leads);
     if (q->completion)
         output_fini(&q->output);
     sampler_free(q->sampler);
@@ -362,20 +365,44 @@ static int prompt_done(struct sequence *q, struct err *e)
 {
     q->prompt_done_ns = clock_ns();
     sequence_set_phase(q, SEQ_DECODE);
-    sequence_park(q);
+    if (q->leads)
+        shared_prompt_give(q->shared, &(struct shared_state){q->model->rwkv_info, q->used, q->state,
+                                                             q->logits, q->n_read});
+    if (!q->joined)
+        sequence_park(q);
+    q->leads = false;
+    q->shared = NULL;
     return sample(q, e);
 }
 
-int sequence_start(struct sequence *q, struct err *e)
+/* Another has read the prompt, or does, or q is to read it for all. */
+static enum shared_prompt_way join(struct sequence *q)
 {
-    ASSERT_THREAD(THREAD_WORKER);
-    sequence_set_phase(q, SEQ_PREFILL);
-    q->begun_ns = clock_ns();
-    metrics_observe_ns(q->svc->metrics, METRIC_QUEUE, q->begun_ns - q->call->received_ns);
-    if (make_memory(q, e) < 0 || make_sampler(q, e) < 0)
-        return e->code;
-    guide_ask(&q->guide, &q->svc->guider);
-    if (q->reuse)
+    struct shared_state s = {q->model->rwkv_info, q->used, q->state, q->logits, 0};
+    enum shared_prompt_way way = shared_prompt_take(q->shared, &s);
+    q->leads = way == SHARED_LEAD;
+    q->follows = way == SHARED_WAIT;
+    if (way == SHARED_OTHER)
+        q->shared = NULL;
+    if (way != SHARED_TAKEN)
+        return way;
+    sequence_count(q, METRIC_CACHED_TOKENS, q->n_prompt);
+    q->shared = NULL;
+    q->begun_ns = clock_ns(); /* it waited, it did not read */
+    q->joined = q->has_logits = true;
+    q->n_read = s.n_read;
+    q->n_start += q->n_prompt;
+    q->prompt += q->n_prompt;
+    q->n_prompt = 0;
+    return way;
+}
+
+int sequence_begin_prompt(struct sequence *q, struct err *e)
+{
+    enum shared_prompt_way way = q->shared ? join(q) : SHARED_LEAD;
+    if (way == SHARED_WAIT)
+        return 0;
+    if (way != SHARED_TAKEN && q->reuse)
         find_session(q);
     if (q->n_prompt == 0 && q->has_logits)
         return prompt_done(q, e);
@@ -389,11 +416,23 @@ int sequence_start(struct sequence *q, struct err *e)
     return 0;
 }
 
+int sequence_start(struct sequence *q, struct err *e)
+{
+    ASSERT_THREAD(THREAD_WORKER);
+    sequence_set_phase(q, SEQ_PREFILL);
+    q->begun_ns = clock_ns();
+    metrics_observe_ns(q->svc->metrics, METRIC_QUEUE, q->begun_ns - q->call->received_ns);
+    if (make_memory(q, e) < 0 || make_sampler(q, e) < 0)
+        return e->code;
+    guide_ask(&q->guide, &q->svc->guider);
+    return sequence_begin_prompt(q, e);
+}
+
 size_t sequence_next(const struct sequence *q, const uint32_t **tokens)
 {
     size_t n = q->phase == SEQ_PREFILL ? q->n_prompt - q->fed : q->n_due;
     *tokens = q->phase == SEQ_PREFILL ? q->prompt + q->fed : q->due;
-    if (q->parked_ns)
+    if (q->parked_ns || q->follows)
         return 0;
     return n < SEQUENCE_CHUNK ? n : SEQUENCE_CHUNK;
 }

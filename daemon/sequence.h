@@ -17,7 +17,8 @@
  *   DONE        ended; about to be freed
  *
  * An answer that is held to a JSON schema may be stalled in DECODE: its logits are there, its mask is
- * not yet (guide.h). Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
+ * not yet (guide.h). One in PREFILL may follow another that reads the same prompt (shared_prompt.h): it
+ * feeds nothing until that one has. Parked is no phase: a sequence in PREFILL or DECODE whose records the stream does not take stays
  * in its place and is left out of the batch until they are taken.
  *
  * `mail` is its ticket: a sequence is in one mailbox, or in the hands of one thread. */
@@ -29,6 +30,7 @@
 #include "daemon/output.h"
 #include "daemon/rewind.h"
 #include "daemon/service_impl.h"
+#include "daemon/shared_prompt.h"
 
 #define SEQUENCE_CHUNK 64 /* tokens of a prompt in a step */
 
@@ -82,6 +84,9 @@ struct sequence {
      * request; logits [V] are those after the last one, where has_logits */
     float *state, *logits;
     bool has_logits;
+    struct shared_prompt *shared; /* borrowed from the call; NULL: it reads its prompt itself */
+    bool leads, follows;          /* PREFILL: it reads it for the others too; it waits for who does */
+    bool joined;                  /* another has read it */
     uint64_t n_start, n_read;
     size_t fed;          /* of prompt */
     const uint32_t *due; /* DECODE: [n_due] to be fed next */
@@ -136,6 +141,8 @@ bool sequence_must_end(struct sequence *q, uint64_t now, struct err *e);
 
 /* Takes its place in the batch: memory, sampler, first phase. */
 int sequence_start(struct sequence *q, struct err *e);
+/* Begins to read its prompt: at the start, and again while it waits for another to read it. */
+int sequence_begin_prompt(struct sequence *q, struct err *e);
 /* The tokens it feeds in this step; 0: none. */
 size_t sequence_next(const struct sequence *q, const uint32_t **tokens);
 /* What it wants of them: no logits, those after the last (into q->logits), those after every one, or

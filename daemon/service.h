@@ -121,10 +121,18 @@ int schema_new(const char *text, size_t n, struct schema **out, struct err *e);
 void schema_ref(struct schema *s);
 void schema_unref(struct schema *s); /* NULL is fine */
 
+/* One prompt that several completions read from the same start: one of them reads it, the others copy
+ * its state. What each says is what it says alone. */
+struct shared_prompt;
+/* For n completions; one reference. NULL: no memory. */
+struct shared_prompt *shared_prompt_new(size_t n);
+void shared_prompt_ref(struct shared_prompt *p);
+void shared_prompt_unref(struct shared_prompt *p); /* NULL is fine */
+
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH };
 
 struct timings {       /* llama-server's words */
-    uint64_t cache_n;  /* tokens that the named or parked state had read already */
+    uint64_t cache_n;  /* tokens that the named or parked state, or another choice, had read already */
     uint64_t prompt_n; /* tokens evaluated before the first sampled one */
     double prompt_ms;
     uint64_t predicted_n;
@@ -174,6 +182,7 @@ struct completion {
     size_t *stop_lens;
     size_t n_stops;
     struct schema *schema; /* one reference; NULL: any text */
+    struct shared_prompt *shared; /* one reference; NULL: it reads its prompt itself. Not with echo */
     bool reuse;            /* may go on from, and leave behind, parked states: daemon/sessions.h */
     char *scope;           /* with reuse: who may share them; NULL = "" */
     bool echo;

@@ -52,7 +52,7 @@ struct worker {
     size_t n_active;            /* places taken, by the active and by ... */
     size_t n_loading;           /* ... those whose state is being loaded */
     size_t n_parked;            /* of the active: their stream is full, ... */
-    size_t n_stalled;           /* ... or, not parked, their mask is not there */
+    size_t n_stalled;           /* ... or, not parked, their mask is not there or they follow */
     struct rwkv_seq *batch;     /* [max_sequences] */
     struct sequence **members;  /* [max_sequences] */
     float *block;               /* [PREFILL_ROWS, max(V, C)], made when first needed */
@@ -345,6 +345,30 @@ static void park(struct worker *w, struct sequence *q, uint64_t now)
     w->n_parked++;
 }
 
+/* Those that wait for another to read their prompt: it has, or has ended and one of them is to. After
+ * all else that ends sequences in a turn, so that none waits for one that is gone. */
+static void look_at_followers(struct worker *w)
+{
+    struct err e = {0};
+    bool again = true;
+    while (again) {
+        again = false;
+        LIST_FOR_EACH(n, &w->active)
+        {
+            struct sequence *q = LIST_OWNER(n, struct sequence, link);
+            if (!q->follows || sequence_begin_prompt(q, &e) == 0)
+                continue;
+            leave(w, q);
+            end(q, &e);
+            again = true;
+        }
+    }
+    LIST_FOR_EACH(n, &w->active)
+    {
+        w->n_stalled += LIST_OWNER(n, struct sequence, link)->follows;
+    }
+}
+
 static void sweep(struct worker *w)
 {
     struct err e = {0};
@@ -371,6 +395,7 @@ static void sweep(struct worker *w)
             sequence_end(q, NULL);
         }
     }
+    look_at_followers(w);
 }
 
 static bool may_fill(struct worker *w)

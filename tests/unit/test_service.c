@@ -173,6 +173,62 @@ static void test_crowd(void **state)
     host_free(h);
 }
 
+/* Five that share a prompt, on three places; `leaves`: who is cancelled once reading has begun. What the
+ * others say is what each says alone, and where nobody leaves the prompt is read once. */
+static void share(struct host *h, struct oracle *o, uint64_t seed, size_t n_prompt, int leaves)
+{
+    enum { N = 5, TOKENS = 12 };
+    static uint32_t prompt[40 * SEQUENCE_CHUNK];
+    struct completion *c[N];
+    struct err e;
+    uint32_t want[TOKENS];
+    uint64_t read = metrics_get(h->svc->metrics, METRIC_PROMPT_TOKENS), n_read = 0;
+    struct shared_prompt *shared = shared_prompt_new(N);
+    some_ids(seed, prompt, n_prompt);
+    for (size_t i = 0; i < N; i++) {
+        c[i] = ask(h, "a", prompt, n_prompt, TOKENS, 50 + i);
+        c[i]->shared = shared;
+        shared_prompt_ref(shared);
+        assert_int_equal(service_complete(h->svc, c[i], &e), 0);
+    }
+    shared_prompt_unref(shared);
+    while (leaves >= 0 && metrics_get(h->svc->metrics, METRIC_PROMPT_TOKENS) == read)
+        sched_yield();
+    if (leaves >= 0)
+        call_cancel(&c[leaves]->call);
+    for (int i = 0; i < N; i++) {
+        struct answer *a = answer_read(&c[i]->call);
+        if (i != leaves || !c[i]->call.err.code) {
+            assert_int_equal(c[i]->call.err.code, 0);
+            oracle_reset(o);
+            oracle_feed(o, prompt, n_prompt);
+            oracle_sample(o, &c[i]->sampling, TOKENS, want, false);
+            same_ids(a, want, TOKENS);
+            assert_int_equal(c[i]->timings.cache_n + c[i]->timings.prompt_n, n_prompt);
+        }
+        n_read += c[i]->timings.prompt_n;
+        answer_free(a);
+        call_unref(&c[i]->call);
+    }
+    if (leaves < 0)
+        assert_int_equal(n_read, n_prompt);
+    assert_int_equal(metrics_get(h->svc->metrics, METRIC_PROMPT_TOKENS) - read, n_read);
+}
+
+static void test_shared_prompt(void **state)
+{
+    (void)state;
+    struct host *h =
+        host_new(one_model, 1, &(struct service_options){.max_sequences = 3, .max_queue = 64});
+    struct oracle *o = oracle_new(RAND_A);
+    share(h, o, 1, 1, -1);
+    share(h, o, 2, 200, -1);
+    for (int leaves = 0; leaves < 5; leaves++)
+        share(h, o, 3, 40 * SEQUENCE_CHUNK, leaves);
+    oracle_free(o);
+    host_free(h);
+}
+
 static void test_full_queue(void **state)
 {
     (void)state;
@@ -431,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_empty_prompt),
         cmocka_unit_test(test_stop_strings),
         cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_shared_prompt),
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_reader_given_up),
