@@ -51,15 +51,15 @@ static void finish(struct dit_schedule *s)
         p->mean_xt = (1 - prev) * sqrt(1 - p->beta) / (1 - bar);
     }
     for (size_t i = 0; i < s->n; i++)
-        s->step[i].log_variance = log(s->step[i ? i : 1].variance);
+        s->step[i].log_variance = log(s->step[i || s->n == 1 ? i : 1].variance);
 }
 
 static int make(struct dit_schedule *s, enum dit_schedule_kind kind, size_t n, size_t limit,
                 struct err *e)
 {
     *s = (struct dit_schedule){.kind = kind};
-    if (n < 2 || n > limit)
-        return err_set(e, ERR_INVALID, "diffusion schedule: %zu steps, want 2 to %zu", n, limit);
+    if (n < 1 || n > limit)
+        return err_set(e, ERR_INVALID, "diffusion schedule: %zu steps, want 1 to %zu", n, limit);
     s->n = n;
     s->step = calloc(n, sizeof *s->step);
     return s->step ? 0 : err_set(e, ERR_NOMEM, "diffusion schedule: out of memory");
@@ -67,6 +67,10 @@ static int make(struct dit_schedule *s, enum dit_schedule_kind kind, size_t n, s
 
 int dit_schedule_init(struct dit_schedule *s, enum dit_schedule_kind kind, size_t n, struct err *e)
 {
+    *s = (struct dit_schedule){.kind = kind};
+    if (n < 2)
+        return err_set(e, ERR_INVALID, "diffusion schedule: %zu steps, want 2 to %d", n,
+                       DIT_TIMESTEPS);
     int rc = make(s, kind, n, DIT_TIMESTEPS, e);
     if (rc < 0)
         return rc;

@@ -42,7 +42,7 @@ bool dit_schedule_parse(const char *s, enum dit_schedule_kind *out);
 /* n from 2 to DIT_TIMESTEPS. ERR_INVALID, ERR_NOMEM. */
 int dit_schedule_init(struct dit_schedule *s, enum dit_schedule_kind kind, size_t n, struct err *e)
     __attribute__((warn_unused_result));
-/* The same noise at given timesteps only: t [n], ascending, each below from->n. */
+/* The same noise at given timesteps only: t [n], ascending, each below from->n; n may be 1. */
 int dit_schedule_pick(struct dit_schedule *s, const struct dit_schedule *from, const size_t *t,
                       size_t n, struct err *e) __attribute__((warn_unused_result));
 /* At n timesteps spread evenly from the first to the last, rounded (n from 2 to from->n). */
