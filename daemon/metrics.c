@@ -13,7 +13,7 @@
 #define PREFIX      "dreamstate_"
 #define MAX_BUCKETS 16
 #define MAX_HTTP    256 /* routes x statuses; more are counted under route "other" */
-#define N_ERRORS    32  /* of the ERR_* codes */
+#define N_ERRORS    64  /* of the ERR_* codes */
 
 /* Upper bounds in nanoseconds or in units; UINT64_MAX ends them (+Inf). */
 static const uint64_t seconds_bounds[] = {100000u,     250000u,     500000u,      1000000u,

@@ -4,6 +4,7 @@
 
 #include "daemon/base/list.h"
 #include "store/backup.h"
+#include "store/q_docs.h"
 #include "store/q_states.h"
 
 #include <pthread.h>
@@ -15,11 +16,15 @@ enum req_kind {
     REQ_PUT,
     REQ_DELETE,
     REQ_PATCH,
-    REQ_FORK, /* the last that writes */
+    REQ_FORK,
+    REQ_DOC_PUT,
+    REQ_DOC_DELETE, /* the last that writes */
     REQ_GET,
     REQ_FIND_KEY,
     REQ_LIST,
     REQ_VERSIONS,
+    REQ_DOC_GET,
+    REQ_DOC_LIST,
     REQ_BACKUP
 };
 
@@ -29,19 +34,20 @@ struct req {
     store_state_fn *done;
     store_list_fn *done_list;
     store_backup_fn *done_backup;
+    store_doc_fn *done_doc;
     void *arg;
-    char name[STORE_NAME_MAX + 1]; /* list: after */
-    uint64_t version;              /* versions: before */
-    uint64_t if_revision;          /* delete */
-    bool with_blob;                /* get */
-    size_t limit;                  /* list, versions */
-    bool newest;                   /* list */
-    char to[STORE_NAME_MAX + 1];   /* fork; list: prefix */
-    bool rollback;                 /* fork */
+    char name[STORE_NAME_MAX + 1];  /* list: after */
+    uint64_t version;               /* versions: before */
+    uint64_t if_revision;           /* delete */
+    bool with_blob;                 /* get */
+    size_t limit;                   /* list, versions */
+    bool newest;                    /* list */
+    char to[STORE_NAME_MAX + 1];    /* fork; list: prefix */
+    bool rollback;                  /* fork */
     char model[STORE_NAME_MAX + 1]; /* list */
-    char *text;                    /* patch, fork: what patch points to; list: tag; backup: dir */
-    struct store_patch patch;      /* patch, fork */
-    struct store_write how;        /* what adds a version, or finds a key; its texts are: */
+    char *text; /* patch, fork: what patch points to; list: tag; backup: dir; a document's body */
+    struct store_patch patch; /* patch, fork */
+    struct store_write how;   /* what adds a version, or finds a key; its texts are: */
     char key[STORE_KEY_MAX + 1], request_sha256[65];
     struct store_state state; /* put: its record */
     void *blob;               /* put: given; get: being read */
@@ -49,7 +55,11 @@ struct req {
     int64_t blob_id;          /* get */
     struct q_put put;
     struct backup *backup;
+    struct store_doc
+        doc; /* documents: what is put, or which; its body is text. list: kind, status */
+    enum store_doc_if doc_if;
     /* The answer: */
+    struct q_docs docs;
     struct err err;
     struct store_state out;
     bool found; /* find key */

@@ -85,6 +85,21 @@ static const char *const steps[] = {
     "  created_ms INTEGER NOT NULL"
     ") STRICT;"
     "CREATE INDEX write_keys_created ON write_keys(created_ms);",
+
+    /* 2 -> 3.
+     * Records of other things than states; area: the word of q_docs.c. */
+    "CREATE TABLE documents ("
+    "  seq INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  area TEXT NOT NULL,"
+    "  name TEXT NOT NULL,"
+    "  kind TEXT NOT NULL,"
+    "  status TEXT NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  changed_ms INTEGER NOT NULL,"
+    "  body TEXT NOT NULL,"
+    "  UNIQUE (area, name)"
+    ") STRICT;"
+    "CREATE INDEX documents_area ON documents(area, seq);",
 };
 
 static int run_step(struct db *db, const char *sql, int version, struct err *e)
@@ -133,8 +148,9 @@ int db_migrate(struct db *db, struct err *e)
 int db_check(struct db *db, struct err *e)
 {
     static const char *const checks[] = {
-        "PRAGMA quick_check(names)", "PRAGMA quick_check(blobs)", "PRAGMA quick_check(states)",
-        "PRAGMA quick_check(state_tags)", "PRAGMA quick_check(write_keys)"};
+        "PRAGMA quick_check(names)",      "PRAGMA quick_check(blobs)",
+        "PRAGMA quick_check(states)",     "PRAGMA quick_check(state_tags)",
+        "PRAGMA quick_check(write_keys)", "PRAGMA quick_check(documents)"};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         sqlite3_stmt *st;
         int rc = db_query(db, &st, e, checks[i], "");

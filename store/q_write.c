@@ -7,7 +7,8 @@
 bool q_is_refusal(int code)
 {
     return code == ERR_STATE_EXISTS || code == ERR_STATE_NOT_FOUND ||
-           code == ERR_VERSION_CONFLICT || code == ERR_KEY_REUSED;
+           code == ERR_VERSION_CONFLICT || code == ERR_KEY_REUSED || code == ERR_JOB_NOT_FOUND ||
+           code == ERR_DATASET_NOT_FOUND || code == ERR_DATASET_EXISTS;
 }
 
 static int check_revision(const struct store_state *s, uint64_t want, struct err *e)

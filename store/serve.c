@@ -62,13 +62,32 @@ static void req_answer(struct store *s, struct req *r)
     store__req_free(r);
 }
 
+static bool is_doc(const struct req *r)
+{
+    return r->kind == REQ_DOC_PUT || r->kind == REQ_DOC_DELETE || r->kind == REQ_DOC_GET ||
+           r->kind == REQ_DOC_LIST;
+}
+
+static void doc_answer(struct store *s, struct req *r)
+{
+    count_answer(s, &r->err);
+    bool ok = r->err.code == 0;
+    r->done_doc(r->arg, &r->err, ok ? r->docs.rows : NULL, ok ? r->docs.n : 0,
+                ok && r->docs.has_more);
+    store__req_free(r);
+}
+
 /* Puts what was being done before the message of a failure that does not name its state. */
 static void req_name_error(struct req *r)
 {
     int c = r->err.code;
     if (c == 0 || q_is_refusal(c))
         return;
-    static const char *const verbs[] = {"store", "delete", "change", "fork", "read"};
+    static const char *const verbs[] = {[REQ_PUT] = "store",
+                                        [REQ_DELETE] = "delete",
+                                        [REQ_PATCH] = "change",
+                                        [REQ_FORK] = "fork",
+                                        [REQ_GET] = "read"};
     if (r->kind == REQ_FIND_KEY)
         err_prefix(&r->err, "find an idempotency key");
     else
@@ -128,6 +147,21 @@ static void do_list(struct store *s, struct req *r)
     store__req_free(r);
 }
 
+static void do_doc(struct store *s, struct req *r)
+{
+    if (r->kind == REQ_DOC_GET) {
+        q_doc_get(&s->db, r->doc.area, r->doc.name, &r->docs, &r->err);
+    } else {
+        const struct store_doc_query q = {.area = r->doc.area,
+                                          .kind = r->doc.kind,
+                                          .status = r->doc.status,
+                                          .before = r->version,
+                                          .limit = r->limit};
+        q_doc_list(&s->db, &q, &r->docs, &r->err);
+    }
+    doc_answer(s, r);
+}
+
 static void do_find_key(struct store *s, struct req *r)
 {
     r->found = q_key_find(&s->db, &s->env, &r->how, &r->out, &r->err) > 0;
@@ -185,6 +219,7 @@ static void write_begin(struct store *s, struct req *r)
 {
     int rc = 1;
     q_state_fini(&r->out);
+    q_docs_fini(&r->docs);
     r->err = (struct err){0};
     r->change = (struct q_counts){0};
     r->put = (struct q_put){.state = &r->state, .blob = r->blob, .how = &r->how};
@@ -204,6 +239,10 @@ static int write_end(struct store *s, struct req *r)
         return q_state_patch(&s->db, &s->env, r->name, r->version, &r->patch, &r->out, &r->err);
     case REQ_FORK:
         return q_state_fork(&s->db, &s->env, &fork, &r->out, &r->change, &r->err);
+    case REQ_DOC_PUT:
+        return q_doc_put(&s->db, s->env.now_ms, &r->doc, r->doc_if, &r->docs, &r->err);
+    case REQ_DOC_DELETE:
+        return q_doc_delete(&s->db, r->doc.area, r->doc.name, &r->docs, &r->err);
     default:
         ASSERT(r->kind == REQ_PUT);
         while ((rc = put_step(s, r)) > 0)
@@ -280,6 +319,10 @@ static void do_writes(struct store *s, struct req *const *group, size_t n)
                 group[i]->err = e;
     }
     for (size_t i = 0; i < n; i++) {
+        if (is_doc(group[i])) {
+            doc_answer(s, group[i]);
+            continue;
+        }
         req_name_error(group[i]);
         req_answer(s, group[i]);
     }
@@ -291,7 +334,7 @@ static void do_writes(struct store *s, struct req *const *group, size_t n)
 
 static bool is_write(const struct req *r)
 {
-    return r->kind <= REQ_FORK;
+    return r->kind <= REQ_DOC_DELETE;
 }
 
 /* The next read, or the next run of writes. */
@@ -327,6 +370,8 @@ static bool run_small(struct store *s)
         do_get(s, group[0]);
     else if (group[0]->kind == REQ_FIND_KEY)
         do_find_key(s, group[0]);
+    else if (is_doc(group[0]))
+        do_doc(s, group[0]);
     else
         do_list(s, group[0]);
     return true;

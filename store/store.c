@@ -18,6 +18,7 @@ void store__req_free(struct req *r)
         return;
     q_state_fini(&r->state);
     q_state_fini(&r->out);
+    q_docs_fini(&r->docs);
     backup_free(r->backup);
     free(r->blob);
     free(r->text);
@@ -411,6 +412,87 @@ int store_list_versions(struct store *s, const char *name, uint64_t before, size
         return e->code;
     r->limit = limit;
     r->done_list = done;
+    return submit_small(s, r, e);
+}
+
+/* ---- documents ---- */
+
+static struct req *req_doc(enum req_kind kind, enum store_area area, store_doc_fn *done, void *arg,
+                           struct err *e)
+{
+    ASSERT((unsigned)area < STORE_AREAS);
+    struct req *r = req_new(kind, arg, e);
+    if (r) {
+        r->doc.area = area;
+        r->done_doc = done;
+    }
+    return r;
+}
+
+static int doc_name(struct err *e)
+{
+    return err_set_param(e, ERR_INVALID, "name",
+                         "a name is 1 to %d of the characters A-Z a-z 0-9 . _ -", STORE_NAME_MAX);
+}
+
+int store_put_doc(struct store *s, const struct store_doc *doc, enum store_doc_if how,
+                  store_doc_fn *done, void *arg, struct err *e)
+{
+    if (!memchr(doc->name, 0, sizeof doc->name) || !is_name(doc->name, false))
+        return doc_name(e);
+    if (!memchr(doc->kind, 0, sizeof doc->kind) || !memchr(doc->status, 0, sizeof doc->status) ||
+        text_len(doc->body) > TEXTS_MAX)
+        return err_set(e, ERR_INVALID, "a record's texts are too long");
+    struct req *r = req_doc(REQ_DOC_PUT, doc->area, done, arg, e);
+    if (!r)
+        return ERR_NOMEM;
+    r->doc = *doc;
+    r->doc_if = how;
+    if (!(r->text = strdup(doc->body ? doc->body : "{}"))) {
+        store__req_free(r);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    r->doc.body = r->text;
+    return submit_small(s, r, e);
+}
+
+static int doc_named(struct store *s, struct req *r, const char *name, struct err *e)
+{
+    if (!r)
+        return e->code;
+    memcpy(r->doc.name, name, strlen(name) + 1);
+    return submit_small(s, r, e);
+}
+
+int store_get_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
+                  void *arg, struct err *e)
+{
+    return is_name(name, false) ? doc_named(s, req_doc(REQ_DOC_GET, area, done, arg, e), name, e)
+                                : doc_name(e);
+}
+
+int store_delete_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
+                     void *arg, struct err *e)
+{
+    return is_name(name, false) ? doc_named(s, req_doc(REQ_DOC_DELETE, area, done, arg, e), name, e)
+                                : doc_name(e);
+}
+
+int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
+                    struct err *e)
+{
+    if (check_limit(q->limit, e) < 0)
+        return e->code;
+    if (text_len(q->kind) >= sizeof((struct store_doc *)0)->kind ||
+        text_len(q->status) >= sizeof((struct store_doc *)0)->status)
+        return err_set(e, ERR_INVALID, "the kind or the status to list is too long");
+    struct req *r = req_doc(REQ_DOC_LIST, q->area, done, arg, e);
+    if (!r)
+        return ERR_NOMEM;
+    memcpy(r->doc.kind, q->kind ? q->kind : "", text_len(q->kind) + 1);
+    memcpy(r->doc.status, q->status ? q->status : "", text_len(q->status) + 1);
+    r->version = q->before;
+    r->limit = q->limit;
     return submit_small(s, r, e);
 }
 

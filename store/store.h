@@ -165,6 +165,42 @@ int store_list_states(struct store *s, const struct store_query *query, store_li
 int store_list_versions(struct store *s, const char *name, uint64_t before, size_t limit,
                         store_list_fn *done, void *arg, struct err *e);
 
+/* ---- documents ----
+ * Records of other things, by area and name: a word each for kind and status, to list by, and a JSON
+ * object that only its maker reads. */
+enum store_area { STORE_JOBS, STORE_DATASETS, STORE_AREAS };
+struct store_doc {
+    enum store_area area;
+    char name[STORE_NAME_MAX + 1];  /* as a state's */
+    char kind[32], status[16];      /* "": none */
+    uint64_t seq;                   /* set by the put that makes it; grows, never used again */
+    int64_t created_ms, changed_ms; /* wall clock; set by put */
+    const char *body;               /* JSON, at most 1 MiB */
+};
+enum store_doc_if {
+    STORE_DOC_NEW,    /* it must not be there: ERR_DATASET_EXISTS, ... of the area */
+    STORE_DOC_CHANGE, /* it must be there: ERR_JOB_NOT_FOUND, ERR_DATASET_NOT_FOUND, ... */
+    STORE_DOC_ANY
+};
+typedef void store_doc_fn(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
+                          bool has_more);
+/* Answer of the first three: the document as it is, or (delete) was. */
+int store_put_doc(struct store *s, const struct store_doc *doc, enum store_doc_if how,
+                  store_doc_fn *done, void *arg, struct err *e);
+int store_get_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
+                  void *arg, struct err *e);
+int store_delete_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
+                     void *arg, struct err *e);
+struct store_doc_query {
+    enum store_area area;
+    const char *kind, *status; /* NULL or "": any */
+    uint64_t before;           /* only those made before this seq; 0: all */
+    size_t limit;              /* 1..1000 */
+};
+/* The newest first. */
+int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
+                    struct err *e);
+
 /* Copies the database into dir (made if it does not exist), which can then be opened as a store's: in
  * slices on the store's thread, with other requests served in between. Everything answered before the
  * call is in it, what is written meanwhile too. The file appears under its name when it is whole and

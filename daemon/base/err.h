@@ -20,9 +20,12 @@
     XX(ROUTE_NOT_FOUND, 404, "not_found", "not_found_error")                                       \
     XX(MODEL_NOT_FOUND, 404, "model_not_found", "not_found_error")                                 \
     XX(STATE_NOT_FOUND, 404, "state_not_found", "not_found_error")                                 \
+    XX(JOB_NOT_FOUND, 404, "job_not_found", "not_found_error")                                     \
+    XX(DATASET_NOT_FOUND, 404, "dataset_not_found", "not_found_error")                             \
     XX(METHOD, 405, "method_not_allowed", "invalid_request_error")                                 \
     XX(TIMEOUT, 408, "request_timeout", "invalid_request_error")                                   \
     XX(STATE_EXISTS, 409, "state_exists", "conflict_error")                                        \
+    XX(DATASET_EXISTS, 409, "dataset_exists", "conflict_error")                                    \
     XX(STATE_BUSY, 409, "state_busy", "conflict_error")                                            \
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
     XX(NO_DIFFUSER, 409, "no_diffuser", "conflict_error")                                          \
@@ -63,7 +66,8 @@ enum err_code {
 struct err {
     int code;       /* ERR_*, 0 while nothing failed */
     char param[48]; /* the request field at fault, or "" */
-    char msg[256];  /* one line for a person: what was being done, to what, what was found and wanted */
+    char msg
+        [256]; /* one line for a person: what was being done, to what, what was found and wanted */
 };
 
 /* Fill e (NULL: nothing is kept) and return code. The message is cut to fit. */
