@@ -140,8 +140,11 @@ test-valgrind: tests ## the unit tests under valgrind (kernels without AVX-512, 
 test-http: $(BIN) tests/node_modules/.package-lock.json ## contract and end-to-end tests of the HTTP interface (Node 18 or newer)
 	$(Q)cd tests && DREAMSTATE_BIN=$(BIN) node --test --test-reporter=tap contract/*.test.mjs e2e/*.test.mjs
 
-soak: $(BIN) ## two minutes of mixed load (SOAK_SECONDS): answers, counters, memory
+soak: $(BIN) ## the long runs: 20,000 requests friendly and hostile, 32 clients with secrets, kill -9 under load
 	$(Q)cd tests && DREAMSTATE_BIN=$(BIN) node --test --test-reporter=tap soak/*.test.mjs
+
+soak-short: ## the same, less of it: for the gate
+	$(Q)SOAK_REQUESTS=1000 MARKER_REQUESTS=400 KILL_ROUNDS=2 $(MAKE) --no-print-directory soak
 
 tests/node_modules/.package-lock.json: tests/package-lock.json
 	$(Q)cd tests && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json
@@ -201,7 +204,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 force:
-.PHONY: all tests test-unit test-http soak test-asan test-tsan test-threads test-arm64 test-valgrind fuzz fuzz-run fuzz-smoke \
+.PHONY: all tests test-unit test-http soak soak-short test-asan test-tsan test-threads test-arm64 test-valgrind fuzz fuzz-run fuzz-smoke \
         check-rules demo install models check check-full clean help force
 .SECONDARY:
 

@@ -52,6 +52,7 @@ section fuzz-smoke make -s fuzz-smoke
 section asan make -s -j"$jobs" test-asan
 section tsan make -s -j"$jobs" test-tsan
 section http make -s test-http
+[ "$mode" = full ] || section soak-short make -s soak-short
 section demo env DEMO_QUIET=1 deploy/demo.sh
 if [ "$mode" = full ]; then
     section clang make -s -j"$jobs" all tests CC=clang PROFILE=clang WERROR=1
