@@ -75,7 +75,8 @@ test('the queue: what waits, what is refused, what is cancelled', async () => {
   const before = await scrape();
   const long = { prompt: 'a', max_tokens: 1000000 };
   const lost = [1, 2, 3].map(() => d.post('/v1/completions', long).catch((e) => e));
-  await d.until('dreamstate_sequences_waiting', (v) => v === 1);
+  await d.until('dreamstate_sequences_active', (v) => v === 2);
+  await d.until('dreamstate_sequences_waiting', (v) => v === 1); // the third, no longer one of those
   assert.equal((await d.post('/v1/completions', long)).status, 429);
   const full = await scrape();
   assert.equal(value(full, 'dreamstate_sequences_active', { model: 'a' }), 2);
