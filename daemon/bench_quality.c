@@ -225,7 +225,7 @@ static int score_all(struct bench *b, const struct rwkv_model *m, struct err *e)
     for (size_t i = 0; i < b->n_corpora; i++)
         for (size_t j = 0; j < b->corpora[i].text.n_docs; j++) {
             const struct doc *d = &b->corpora[i].docs[j];
-            seqs[k++] = (struct score_seq){d->tokens, d->n_tokens, d->bits};
+            seqs[k++] = (struct score_seq){.tokens = d->tokens, .n_tokens = d->n_tokens, .bits = d->bits};
         }
     int rc = rwkv_score(m, b->pool, seqs, n, e);
     free(seqs);

@@ -9,6 +9,7 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } parts[] = {
+    {"dreamstate", bench_dreamstate},
     {"quality", bench_quality},
     {"service", bench_service},
     {"speed", bench_speed},

@@ -329,3 +329,9 @@ int diffuser_run(const struct diffuser *d, struct pool *pool, const struct diffu
     run_fini(&r);
     return rc;
 }
+
+int diffuser_encode(const struct diffuser *d, const float *states, size_t n, float *coordinates,
+                    struct err *e)
+{
+    return dit_codec_encode(&d->codec, states, n, coordinates, e);
+}

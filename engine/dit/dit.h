@@ -61,6 +61,10 @@ int32_t diffuser_label(const struct diffuser *d, const char *name);
 int64_t diffuser_matrix_token(const struct diffuser_info *i, size_t layer, size_t head);
 int64_t diffuser_shift_token(const struct diffuser_info *i, size_t layer, size_t which);
 
+/* States [n, S] to coordinates [n, n_token, token_dim]. ERR_NOMEM. */
+int diffuser_encode(const struct diffuser *d, const float *states, size_t n, float *coordinates,
+                    struct err *e) __attribute__((warn_unused_result));
+
 #define DIFFUSER_NONE   (-1)
 #define DIFFUSER_VECTOR (-2)
 struct diffuser_condition {

@@ -58,7 +58,10 @@ static size_t refill(struct slot *slots, const struct rwkv_info *info, const str
                 continue;
             s->seq = q;
             s->fed = 0;
-            memset(s->state, 0, rwkv_state_floats(info) * sizeof *s->state);
+            if (q->state)
+                memcpy(s->state, q->state, rwkv_state_floats(info) * sizeof *s->state);
+            else
+                memset(s->state, 0, rwkv_state_floats(info) * sizeof *s->state);
         }
         used += s->seq != NULL;
     }

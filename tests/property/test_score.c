@@ -75,7 +75,7 @@ static void test_against_single_steps(void **state)
             tokens[i][t] = (x = x * 1664525u + 1013904223u) / 65536 % (uint32_t)n_vocab;
         for (size_t t = 0; t < LONGEST; t++)
             bits[i][t] = -1;
-        seqs[i] = (struct score_seq){tokens[i], n, bits[i]};
+        seqs[i] = (struct score_seq){.tokens = tokens[i], .n_tokens = n, .bits = bits[i]};
     }
     assert_int_equal(rwkv_score(f->model, f->pool, seqs, N_SEQS, &e), 0);
     for (size_t i = 0; i < N_SEQS; i++) {
@@ -92,7 +92,8 @@ static void test_refuses_foreign_tokens(void **state)
     struct fixture *f = *state;
     uint32_t tokens[3] = {1, 2, (uint32_t)rwkv_get_info(f->model)->n_vocab};
     float bits[2];
-    struct score_seq last = {tokens, 3, bits}, first = {tokens + 2, 1, bits};
+    struct score_seq last = {.tokens = tokens, .n_tokens = 3, .bits = bits},
+                     first = {.tokens = tokens + 2, .n_tokens = 1, .bits = bits};
     struct err e = {0};
     assert_int_equal(rwkv_score(f->model, f->pool, &last, 1, &e), ERR_INVALID);
     assert_int_equal(rwkv_score(f->model, f->pool, &first, 1, &e), ERR_INVALID);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Train the diffuser of the bundled model by a recipe: get and extract the text, bake the dataset of
 # states (once; remove the recipe's `dataset` after the model has changed), run stages of at most the
-# recipe's max_minutes until its steps are done, put the result here.
+# recipe's max_minutes until its steps are done, put the result here, and beside it what
+# `dreamstated bench dreamstate` needs to know of the training states (reference.safetensors, 7 MB).
 #     dit.sh [RECIPE]        RECIPE: dit.json beside this script by default
 # It may be stopped at any time: started again it goes on from the checkpoint in the recipe's `out`.
 set -eu
@@ -20,3 +21,5 @@ while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
     "$bin" train dit "$recipe"
 done
 cp "$out/diffuser.safetensors" "$here/diffuser.safetensors"
+"$bin" bench dreamstate --prepare "$here/reference.safetensors" --dataset "$(field dataset)" \
+    --diffuser "$here/diffuser.safetensors" --model "$(field model)"

@@ -1,0 +1,331 @@
+/* The texts, and the real states they leave. */
+#include "daemon/bench_dreamstate.h"
+
+#include "daemon/base/mem.h"
+#include "engine/train/bake.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define SLOTS 16 /* texts baked together */
+
+/* Texts that the judge is tried on are cut so; the first length that it is sure of is used. */
+static const size_t judge_lengths[] = {48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512};
+#define JUDGE_SURE .98
+
+void ds_note(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+/* ---- Corpora --------------------------------------------------------------------------------- */
+
+static int read_names(struct ds_bench *b, struct err *e)
+{
+    struct buf path;
+    json_error_t je;
+    json_t *root = NULL, *item;
+    size_t i;
+    buf_init(&path, 4096);
+    int rc = buf_printf(&path, "%s/baselines.json", b->o.heldout);
+    if (rc < 0 || !(root = json_load_file(path.data, JSON_REJECT_DUPLICATES, &je)))
+        rc = err_set(e, ERR_IO, "%s/baselines.json: %s", b->o.heldout, rc < 0 ? "path" : je.text);
+    json_array_foreach(json_object_get(root, "corpora"), i, item)
+    {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (i >= DS_CORPORA || !name || !*name || strlen(name) >= sizeof b->corpus[0].name ||
+            strchr(name, '/')) {
+            rc = err_set(e, ERR_FORMAT, "baselines.json: entry %zu is no corpus", i);
+            break;
+        }
+        memcpy(b->corpus[b->n_corpora++].name, name, strlen(name) + 1);
+    }
+    if (rc == 0 && b->n_corpora < 2)
+        rc = err_set(e, ERR_FORMAT, "baselines.json: fewer than two corpora");
+    json_decref(root);
+    buf_fini(&path);
+    return rc;
+}
+
+static int open_corpora(struct ds_bench *b, struct err *e)
+{
+    int rc = read_names(b, e);
+    for (size_t k = 0; rc == 0 && k < b->n_corpora; k++) {
+        struct buf path;
+        buf_init(&path, 4096);
+        if ((rc = buf_printf(&path, "%s/%s.gz", b->o.heldout, b->corpus[k].name)) < 0)
+            err_set(e, rc, "%s: path too long", b->o.heldout);
+        else
+            rc = heldout_open(path.data, &b->corpus[k].text, e);
+        buf_fini(&path);
+    }
+    return rc;
+}
+
+/* A text begins behind a line's end with that line's indentation, which baking leaves out. */
+static size_t with_indent(const char *text, size_t begin)
+{
+    size_t i = begin;
+    while (i && (text[i - 1] == ' ' || text[i - 1] == '\t'))
+        i--;
+    return i == 0 || text[i - 1] == '\n' ? i : begin;
+}
+
+/* All pieces of a corpus, in order; *out is the caller's. */
+static int cut(const struct ds_corpus *c, uint32_t first_document, struct ds_piece **out, size_t *n,
+               struct err *e)
+{
+    size_t cap = c->text.n_text / (DS_PIECE / 2) + 1, len, begin;
+    *n = 0;
+    if (!(*out = malloc(cap * sizeof **out)))
+        return err_set(e, ERR_NOMEM, "no memory for pieces");
+    for (size_t d = 0; d < c->text.n_docs; d++) {
+        const struct heldout_doc *doc = &c->text.docs[d];
+        size_t at = 0;
+        while (*n < cap && (len = bake_piece(doc->text, doc->n, DS_PIECE, &at, &begin)) > 0)
+            (*out)[(*n)++] =
+                (struct ds_piece){doc->text + begin, len, begin - with_indent(doc->text, begin),
+                                  first_document + (uint32_t)d};
+    }
+    return 0;
+}
+
+/* Targets evenly spread; the source of each half a corpus and half a stride (of at least 4 pieces) on,
+ * so that no piece is both. */
+static int choose_pieces(struct ds_bench *b, struct err *e)
+{
+    uint32_t documents = 0;
+    for (size_t k = 0; k < b->n_corpora; k++) {
+        struct ds_piece *all;
+        size_t n;
+        int rc = cut(&b->corpus[k], documents, &all, &n, e);
+        if (rc == 0 && n < 4 * b->per)
+            rc = err_set(e, ERR_INVALID, "%s has %zu pieces of text, %zu are wanted",
+                         b->corpus[k].name, n, 4 * b->per);
+        for (size_t j = 0; rc == 0 && j < b->per; j++) {
+            size_t at = j * n / b->per;
+            b->target[k * b->per + j] = all[at];
+            b->source[k * b->per + j] = all[(at + n / 2 + n / b->per / 2) % n];
+            b->own[k * b->per + j] = (uint32_t)k;
+        }
+        free(all);
+        if (rc < 0)
+            return rc;
+        documents += (uint32_t)b->corpus[k].text.n_docs;
+    }
+    return 0;
+}
+
+/* ---- Baking ---------------------------------------------------------------------------------- */
+
+/* The state before and behind the last separator, and the mean of the hidden states. */
+struct baked {
+    float *open, *state, *vector; /* [S], [S], [C]; open or vector may be NULL */
+};
+
+static int bake_some(const struct ds_bench *b, struct rwkv_session *s, const struct ds_piece *p,
+                     struct baked *to, size_t n, struct err *e)
+{
+    const size_t C = b->info->n_embd;
+    uint32_t *ids = calloc(n, (DS_PIECE + 2) * sizeof *ids);
+    float *hidden = malloc(n * (DS_PIECE + 2) * C * sizeof *hidden);
+    struct rwkv_seq seq[SLOTS];
+    int rc = ids && hidden ? 0 : err_set(e, ERR_NOMEM, "no memory to bake texts");
+    for (int last = 0; last < 2 && rc == 0; last++) {
+        for (size_t i = 0; i < n; i++) {
+            uint32_t *id = ids + i * (DS_PIECE + 2);
+            float *h = hidden + i * (DS_PIECE + 2) * C;
+            size_t all = bake_tokens(b->tokenizer, p[i].text, p[i].n, id);
+            if (last && to[i].open)
+                memcpy(to[i].open, to[i].state, b->S * sizeof *to[i].open);
+            else if (!last)
+                memset(to[i].state, 0, b->S * sizeof *to[i].state);
+            seq[i] = (struct rwkv_seq){.tokens = last ? id + all - 1 : id,
+                                       .n_tokens = last ? 1 : all - 1,
+                                       .state = to[i].state,
+                                       .hidden = last ? h + (all - 1) * C : h};
+        }
+        rc = rwkv_eval(s, seq, n, e);
+    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        for (size_t c = 0; to[i].vector && c < C; c++) {
+            double sum = 0;
+            for (size_t t = 0; t < p[i].n + 2; t++)
+                sum += (double)hidden[(i * (DS_PIECE + 2) + t) * C + c];
+            to[i].vector[c] = (float)(sum / (double)(p[i].n + 2));
+        }
+    free(ids);
+    free(hidden);
+    return rc;
+}
+
+static int bake_pieces(struct ds_bench *b, const struct ds_piece *p, const struct baked *first,
+                       struct err *e)
+{
+    struct rwkv_session *s = rwkv_session_new(b->model, b->pool, 256, e);
+    int rc = s ? 0 : e->code;
+    for (size_t i = 0; rc == 0 && i < b->n; i += SLOTS) {
+        struct baked to[SLOTS];
+        size_t m = b->n - i < SLOTS ? b->n - i : SLOTS;
+        for (size_t k = 0; k < m; k++)
+            to[k] = (struct baked){
+                first->open ? first->open + (i + k) * b->S : NULL, first->state + (i + k) * b->S,
+                first->vector ? first->vector + (i + k) * b->info->n_embd : NULL};
+        rc = bake_some(b, s, p + i, to, m, e);
+    }
+    rwkv_session_free(s);
+    return rc;
+}
+
+/* ---- The judge ------------------------------------------------------------------------------- */
+
+/* Real texts of `length` bytes from sentence or line starts of the other half of the documents: the
+ * share judged right, the mean of the corpora. */
+static double judge_real(const struct ds_bench *b, size_t length)
+{
+    double sum = 0;
+    for (size_t k = 0; k < b->n_corpora; k++) {
+        size_t right = 0, n = 0;
+        for (size_t d = 1; d < b->corpus[k].text.n_docs; d += 2) {
+            const struct heldout_doc *doc = &b->corpus[k].text.docs[d];
+            size_t at = 0, begin;
+            while (bake_piece(doc->text, doc->n, DS_PIECE, &at, &begin) > 0)
+                if (doc->n - begin >= length) {
+                    right += ds_judge_classify(b->judge, doc->text + begin, length) == k;
+                    n++;
+                }
+        }
+        sum += n ? (double)right / (double)n : 0;
+    }
+    return sum / (double)b->n_corpora;
+}
+
+/* Trained on every other document; the shortest texts of which it is sure are those to judge. */
+static int train_judge(struct ds_bench *b, struct err *e)
+{
+    if (!(b->judge = ds_judge_new(b->n_corpora)))
+        return err_set(e, ERR_NOMEM, "no memory for a judge");
+    for (size_t k = 0; k < b->n_corpora; k++)
+        for (size_t d = 0; d < b->corpus[k].text.n_docs; d += 2)
+            ds_judge_train(b->judge, k, b->corpus[k].text.docs[d].text,
+                           b->corpus[k].text.docs[d].n);
+    for (size_t i = 0; i < sizeof judge_lengths / sizeof *judge_lengths; i++) {
+        b->judged = judge_lengths[i];
+        b->judge_accuracy = judge_real(b, b->judged);
+        if (b->judge_accuracy >= JUDGE_SURE)
+            break;
+    }
+    ds_note("judge: right on %.3f of real texts of %zu bytes", b->judge_accuracy, b->judged);
+    return 0;
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
+int ds_open_diffuser(struct ds_bench *b, const char *path, struct err *e)
+{
+    struct diffuser *d;
+    int rc = diffuser_open(path, &d, e);
+    if (rc < 0)
+        return rc;
+    const struct diffuser_info *i = diffuser_get_info(d);
+    if (strcmp(i->fingerprint, b->info->fingerprint) != 0 || i->cond_dim != b->info->n_embd) {
+        diffuser_close(d);
+        return err_set(e, ERR_INVALID, "%s: made for another model, or without texts", path);
+    }
+    diffuser_close(b->diffuser);
+    b->diffuser = d;
+    ds_reference_fini(&b->ref);
+    if ((rc = ds_reference_open(&b->ref, b->o.reference, d, e)) < 0)
+        return rc;
+    b->d = b->ref.d;
+    if (b->ref.n_corpora < b->n_corpora)
+        return err_set(e, ERR_INVALID, "the reference knows %zu corpora", b->ref.n_corpora);
+    for (size_t k = 0; k < b->n_corpora; k++)
+        if (strcmp(b->ref.label[k], b->corpus[k].name) != 0)
+            return err_set(e, ERR_INVALID, "the reference's corpora are in another order");
+    return 0;
+}
+
+int ds_encode(const struct ds_bench *b, const float *states, size_t n, float *z, struct err *e)
+{
+    const struct diffuser_info *i = diffuser_get_info(b->diffuser);
+    float *whole = malloc(i->n_token * i->token_dim * sizeof *whole);
+    int rc = whole ? 0 : err_set(e, ERR_NOMEM, "no memory for coordinates");
+    for (size_t k = 0; rc == 0 && k < n; k++) {
+        rc = diffuser_encode(b->diffuser, states + k * b->S, 1, whole, e);
+        memcpy(z + k * b->d, whole, b->d * sizeof *z);
+    }
+    free(whole);
+    return rc;
+}
+
+static int allocate(struct ds_bench *b, struct err *e)
+{
+    const size_t n = b->n;
+    b->S = rwkv_state_floats(b->info);
+    b->own = calloc(n, sizeof *b->own);
+    b->target = calloc(n, sizeof *b->target);
+    b->source = calloc(n, sizeof *b->source);
+    b->vector = calloc(n * b->info->n_embd, sizeof *b->vector);
+    b->target_state = malloc(n * b->S * sizeof(float));
+    b->source_state = malloc(n * b->S * sizeof(float));
+    b->source_open = malloc(n * b->S * sizeof(float));
+    b->target_z = malloc(n * b->d * sizeof(float));
+    b->source_z = malloc(n * b->d * sizeof(float));
+    return b->own && b->target && b->source && b->vector && b->target_state && b->source_state &&
+                   b->source_open && b->target_z && b->source_z
+               ? 0
+               : err_set(e, ERR_NOMEM, "no memory for %zu states", 3 * n);
+}
+
+int ds_material_open(struct ds_bench *b, struct err *e)
+{
+    int rc = open_corpora(b, e);
+    if (rc == 0 && !(b->pool = pool_new(b->o.threads, "bench", 0, e)))
+        rc = e->code;
+    b->run.pool = b->pool;
+    rc = rc < 0 ? rc
+                : rwkv_open(b->o.model, &(struct rwkv_options){.weights_type = -1}, b->pool,
+                            &b->model, e);
+    if (rc < 0)
+        return rc;
+    b->info = rwkv_get_info(b->model);
+    b->per = b->o.states;
+    b->n = b->per * b->n_corpora;
+    if (b->info->n_vocab != 256)
+        return err_set(e, ERR_INVALID, "this bench needs a model of bytes");
+    if (!(b->tokenizer = tokenizer_new_bytes()))
+        return err_set(e, ERR_NOMEM, "no memory for a tokenizer");
+    rc = ds_open_diffuser(b, b->o.diffuser[b->o.n_diffusers - 1], e);
+    rc = rc < 0 ? rc : allocate(b, e);
+    rc = rc < 0 ? rc : choose_pieces(b, e);
+    ds_note("baking %zu held-out texts", 2 * b->n);
+    rc = rc < 0 ? rc : bake_pieces(b, b->target, &(struct baked){NULL, b->target_state, NULL}, e);
+    rc = rc < 0 ? rc
+                : bake_pieces(b, b->source,
+                              &(struct baked){b->source_open, b->source_state, b->vector}, e);
+    rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
+    rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
+    return rc < 0 ? rc : train_judge(b, e);
+}
+
+void ds_material_close(struct ds_bench *b)
+{
+    for (size_t k = 0; k < b->n_corpora; k++)
+        heldout_fini(&b->corpus[k].text);
+    void *const all[] = {b->own,          b->target,      b->source,   b->vector,  b->target_state,
+                         b->source_state, b->source_open, b->target_z, b->source_z};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    ds_judge_free(b->judge);
+    ds_reference_fini(&b->ref);
+    diffuser_close(b->diffuser);
+    tokenizer_free(b->tokenizer);
+    rwkv_close(b->model);
+    pool_free(b->pool);
+}
