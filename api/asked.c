@@ -122,9 +122,18 @@ static int decode_response_format(const json_t *v, struct asked *a, struct err *
     if (strcmp(type, "json_schema") != 0)
         return err_set_param(e, ERR_INVALID, param,
                              "response_format.type is not text, json_object or json_schema");
+    const char *text;
+    size_t bytes;
+    bool strict;
     if (!json_object_get(outer, "schema"))
         return err_set_param(e, ERR_INVALID, param,
                              "response_format.json_schema is not an object with a schema");
+    if (decode_text(outer, "name", &text, &bytes, e) < 0 ||
+        decode_text(outer, "description", &text, &bytes, e) < 0 ||
+        decode_bool(outer, "strict", &strict, e) < 0) {
+        snprintf(e->param, sizeof e->param, "%s", param);
+        return e->code;
+    }
     return compile_schema(json_object_get(outer, "schema"), param, a, e);
 }
 
@@ -194,6 +203,9 @@ static int decode_state(struct req *r, const json_t *o, struct asked *a, struct 
 {
     const json_t *v = decode_field(o, "state");
     bool brought = json_is_object(v) && !decode_field(v, "name");
+    if (json_is_object(v) && !brought && decode_field(v, "data"))
+        return err_set_param(e, ERR_INVALID, "state",
+                             "both name and data of a state are given: one is wanted");
     int rc = brought ? decode_inline(r, v, a, e) : prompt_state_ref(o, "state", true, &a->state, e);
     if (rc < 0 || (rc = prompt_model_state(r, o, "state", &a->state, e)) < 0)
         return rc;

@@ -100,9 +100,10 @@ static const struct task embeddings_task = {no_record, no_end, finish, free, fal
 
 static int decode_format(const json_t *o, struct embeddings *t, struct err *e)
 {
-    const char *format = NULL;
+    const char *format = NULL, *user = NULL;
     int64_t dimensions = t->model->n_embd;
     if (decode_word(o, "encoding_format", &format, e) < 0 ||
+        decode_word(o, "user", &user, e) < 0 || /* OpenAI's, of no meaning here */
         decode_int(o, "dimensions", 1, INT32_MAX, &dimensions, e) < 0)
         return e->code;
     t->base64 = format && strcmp(format, "base64") == 0;

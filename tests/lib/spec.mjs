@@ -45,6 +45,13 @@ export function check(schema, value, what) {
     throw new Error(`${what}: ${ajv.errorsText(validate.errors, { separator: '\n  ' })}\n${JSON.stringify(value).slice(0, 600)}`);
 }
 
+// Does the schema take the value?
+const known = new Map();
+export function accepts(schema, value) {
+  if (!known.has(schema)) known.set(schema, ajv.compile(absolute(schema)));
+  return known.get(schema)(value);
+}
+
 // The same schema with its references made to point into the document.
 function absolute(node) {
   if (Array.isArray(node)) return node.map(absolute);
