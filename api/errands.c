@@ -8,13 +8,7 @@ int errands_submit(struct req *r, struct errand *c, const struct task *t, int rc
 {
     if (rc == 0)
         rc = service_errand(r->svc, c, e);
-    if (rc < 0) {
-        call_unref(&c->call);
-        return rc;
-    }
-    req_add_source(r, &c->call);
-    req_await(r, t, NULL);
-    return 0;
+    return req_follow(r, &c->call, t, rc);
 }
 
 int errands_decode_refs(const json_t *v, const char *param, size_t most, char ***out, size_t *n,

@@ -78,19 +78,24 @@ static int read_content(struct buf *raw, const json_t *m, bool assistant, struct
     return 0;
 }
 
+void messages_roles(const struct chat_template *t, struct messages_role out[MESSAGES_ROLES])
+{
+    const struct messages_role roles[MESSAGES_ROLES] = {{"system", t->system},
+                                                        {"developer", t->system},
+                                                        {"user", t->user},
+                                                        {"assistant", t->assistant},
+                                                        {"tool", t->tool}};
+    memcpy(out, roles, sizeof roles);
+}
+
 /* What the template calls the role; NULL and e. */
 static const char *role_name(const struct chat_template *t, const json_t *m, struct place *where,
                              struct err *e)
 {
-    const struct {
-        const char *role, *name;
-    } roles[] = {{"system", t->system},
-                 {"developer", t->system},
-                 {"user", t->user},
-                 {"assistant", t->assistant},
-                 {"tool", t->tool}};
+    struct messages_role roles[MESSAGES_ROLES];
+    messages_roles(t, roles);
     const char *role = json_string_value(json_object_get(m, "role"));
-    for (size_t i = 0; role && i < sizeof roles / sizeof roles[0]; i++)
+    for (size_t i = 0; role && i < MESSAGES_ROLES; i++)
         if (!strcmp(role, roles[i].role))
             return roles[i].name;
     err_set_param(e, ERR_INVALID, at(where, ".role"),

@@ -23,6 +23,14 @@ struct messages_how {
     bool answer;  /* end where the assistant's next answer begins */
 };
 
+enum { MESSAGES_ROLES = 5 };
+
+/* The roles that messages may have, and what the template calls each. */
+struct messages_role {
+    const char *role, *name;
+};
+void messages_roles(const struct chat_template *t, struct messages_role out[MESSAGES_ROLES]);
+
 /* Appends the array `messages` to out; *continued says whether an answer is begun already. ERR_INVALID
  * with param "messages" or "messages[i].content" and the like. */
 int messages_render(const json_t *messages, const struct chat_template *t, struct messages_how how,

@@ -1,6 +1,7 @@
 /* GET /props and GET /slots: llama-server's words, and below "dreamstate" what it has no words for. No
  * path of this machine and no text of a request is shown. */
 #include "api/http.h"
+#include "api/messages.h"
 #include "api/prompt.h"
 #include "api/route.h"
 
@@ -45,19 +46,14 @@ static void write_params(struct jw *w, const struct sampling_params *p, int64_t 
  * /apply-template gives. A JSON string is a Jinja string too. */
 static void jinja_template(struct buf *out, const struct chat_template *t)
 {
-    const struct {
-        const char *role, *name;
-    } roles[] = {{"system", t->system},
-                 {"developer", t->system},
-                 {"user", t->user},
-                 {"assistant", t->assistant},
-                 {"tool", t->tool}};
+    struct messages_role roles[MESSAGES_ROLES];
+    messages_roles(t, roles);
     buf_puts(out, "{%- set colon = ");
     json_quote(out, t->colon, strlen(t->colon));
     buf_puts(out, " -%}{%- set separator = ");
     json_quote(out, t->separator, strlen(t->separator));
     buf_puts(out, " -%}{%- set names = {");
-    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+    for (size_t i = 0; i < MESSAGES_ROLES; i++) {
         buf_printf(out, "%s\"%s\": ", i ? ", " : "", roles[i].role);
         json_quote(out, roles[i].name, strlen(roles[i].name));
     }

@@ -179,6 +179,17 @@ void req_await(struct req *r, const struct task *t, void *data)
     r->data = data;
 }
 
+int req_follow(struct req *r, struct call *c, const struct task *t, int rc)
+{
+    if (rc < 0) {
+        call_unref(c);
+        return rc;
+    }
+    req_add_source(r, c);
+    req_await(r, t, NULL);
+    return 0;
+}
+
 static bool source_waits(struct source *s)
 {
     pthread_mutex_lock(&s->r->lock);

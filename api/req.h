@@ -146,6 +146,8 @@ int req_hold(struct req *r, size_t bytes, struct err *e);
 void req_await(struct req *r, const struct task *t, void *data);
 /* Takes over one reference to a call that was submitted. False: too many (nothing taken). */
 bool req_add_source(struct req *r, struct call *c);
+/* Waits for one call, which the service took (rc 0); one that it refused is given back. Returns rc. */
+int req_follow(struct req *r, struct call *c, const struct task *t, int rc);
 
 enum pump { PUMP_DATA, PUMP_END, PUMP_WAIT, PUMP_GONE };
 /* Moves records from the streams to the task. WAIT: the connection is suspended now. END: all have

@@ -53,13 +53,7 @@ int states_submit(struct req *r, struct state_call *c, const struct task *t, int
 {
     if (rc == 0)
         rc = service_state(r->svc, c, e);
-    if (rc < 0) {
-        call_unref(&c->call);
-        return rc;
-    }
-    req_add_source(r, &c->call);
-    req_await(r, t, NULL);
-    return 0;
+    return req_follow(r, &c->call, t, rc);
 }
 
 /* ---- fields ---- */
@@ -299,7 +293,8 @@ int states_query_limit(struct req *r, size_t min, size_t *limit, struct err *e)
     size_t n = strspn(text, "0123456789");
     unsigned long v = n && n < 5 && !text[n] ? strtoul(text, NULL, 10) : ULONG_MAX;
     if (v < min || v > 1000)
-        return err_set_param(e, ERR_INVALID, "limit", "limit is not a number from %zu to 1000", min);
+        return err_set_param(e, ERR_INVALID, "limit", "limit is not a number from %zu to 1000",
+                             min);
     *limit = v;
     return 0;
 }

@@ -40,9 +40,25 @@ test('generateText and streamText say the same', { skip }, async () => {
   assert.equal(usage.cachedInputTokens, whole.usage.inputTokens); // the same question: read already
 });
 
-test('completions', { skip }, async () => {
-  const r = await ai.generateText({ model: dreamstate.completionModel('tiny'), prompt: 'Hello', ...ask });
-  assert.equal(r.usage.outputTokens, 12);
+test('completions, whole and streamed', { skip }, async () => {
+  const call = { model: dreamstate.completionModel('tiny'), prompt: 'Hello', ...ask };
+  const whole = await ai.generateText(call);
+  assert.equal(whole.usage.outputTokens, 12);
+  const stream = ai.streamText(call);
+  let text = '';
+  for await (const part of stream.textStream) text += part;
+  assert.equal(text, whole.text);
+  assert.equal((await stream.usage).outputTokens, 12);
+});
+
+test('embeddings', { skip }, async () => {
+  const model = dreamstate.textEmbeddingModel('tiny');
+  const values = ['Hello', 'Good morning', 'Hello'];
+  const { embeddings, usage } = await ai.embedMany({ model, values });
+  assert.equal(usage.tokens, 22);
+  assert.deepEqual(embeddings[0], embeddings[2]);
+  assert.ok(Math.abs(ai.cosineSimilarity(embeddings[0], embeddings[2]) - 1) < 1e-6);
+  assert.deepEqual((await ai.embed({ model, value: 'Good morning' })).embedding, embeddings[1]);
 });
 
 test('generateObject: JSON by a schema', { skip }, async () => {

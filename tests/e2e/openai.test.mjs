@@ -122,6 +122,32 @@ test('embeddings', { skip }, async () => {
     (e) => e instanceof OpenAI.BadRequestError && e.param === 'dimensions');
 });
 
+test('giving up, by signal or by time, frees the sequence of a whole answer too', { skip }, async () => {
+  const ask = [{ model: 'tiny', messages: [{ role: 'user', content: 'a' }], max_tokens: 1000000 }];
+  const abort = new AbortController();
+  const left = client.chat.completions.create(...ask, { signal: abort.signal });
+  await d.until('dreamstate_sequences_active', (v) => v === 1);
+  abort.abort();
+  await assert.rejects(left, (e) => e instanceof OpenAI.APIUserAbortError);
+  await d.until('dreamstate_sequences_active', (v) => v === 0);
+  await assert.rejects(client.chat.completions.create(...ask, { timeout: 50 }), (e) => e instanceof OpenAI.APIConnectionTimeoutError);
+  await d.until('dreamstate_sequences_active', (v) => v === 0);
+});
+
+test('request ids, and a key that is wrong', { skip }, async () => {
+  const { data, request_id } = await client.models.list().withResponse();
+  assert.match(request_id, /^req-/);
+  assert.equal(data.data[0].id, 'tiny');
+  const m = await Daemon.start({ model: byteModel('tiny.safetensors'), env: { DREAMSTATE_API_KEY: 'key-of-the-daemon-0' } });
+  try {
+    const as = (apiKey) => new OpenAI({ baseURL: `${m.url}/v1`, apiKey, maxRetries: 0 }).models.list();
+    await assert.rejects(as('another'), (e) => e instanceof OpenAI.AuthenticationError && e.code === 'invalid_api_key');
+    assert.equal((await as('key-of-the-daemon-0')).data.length, 1);
+  } finally {
+    await m.stop();
+  }
+});
+
 test('aborting a stream is harmless', { skip }, async () => {
   const stream = await client.completions.create({ model: 'tiny', prompt: 'a', max_tokens: 100000, stream: true });
   let n = 0;

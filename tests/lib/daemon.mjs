@@ -30,7 +30,7 @@ export class Daemon {
   // options: model (path, or list of NAME=path), data (folder; else a new one), args, env (besides our own)
   static async start({ model, data = scratch(), args = [], env = {} }) {
     const models = [model].flat().flatMap((m) => ['--model', m]);
-    const d = new Daemon();
+    const d = new this();
     d.data = data;
     d.log = '';
     d.child = spawn(binary, ['serve', ...models, '--listen', '127.0.0.1:0', '--data', data, ...args], {
