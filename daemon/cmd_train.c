@@ -1,9 +1,10 @@
-/* `dreamstated train base|state|dit RECIPE`: training without the daemon. SIGINT and SIGTERM stop after
+/* `dreamstated train base|state|dit|hybrid RECIPE`: training without the daemon. SIGINT and SIGTERM stop after
  * the present step, with a checkpoint; the same command then goes on. */
 #include "daemon/base/err.h"
 #include "daemon/cmd.h"
 #include "engine/train/base.h"
 #include "engine/train/dit.h"
+#include "engine/train/hybrid.h"
 #include "engine/train/state.h"
 
 #include <errno.h>
@@ -34,9 +35,11 @@ static void on_step(void *ctx, const struct train_step *s)
     if (!r->tty && s->step % r->every && s->step != s->steps)
         return;
     unsigned eta = (unsigned)s->eta_s;
-    char bits[32] = "";
+    char bits[64] = "";
     if (!r->dit)
         snprintf(bits, sizeof bits, "  %.4f bits/byte", s->loss * 1.4426950408889634);
+    if (s->diffusion > 0)
+        snprintf(bits + strlen(bits), sizeof bits - strlen(bits), "  diffusion %.4f", s->diffusion);
     fprintf(stderr,
             "%sstep %llu/%llu  loss %.4f%s  lr %.2e  norm %.2f  %.0f %s/s  ETA %u:%02u:%02u%s",
             r->tty ? "\r" : "", (unsigned long long)s->step, (unsigned long long)s->steps, s->loss,
@@ -62,13 +65,13 @@ static void on_note(void *ctx, const char *text)
 
 static int usage(void)
 {
-    fputs(
-        "usage: dreamstated train base|state|dit RECIPE [--threads N] [--max-minutes M] [--stop-at "
-        "STEP]\n"
-        "  --threads N      instead of the recipe's\n"
-        "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
-        "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
-        stderr);
+    fputs("usage: dreamstated train base|state|dit|hybrid RECIPE [--threads N] [--max-minutes M] "
+          "[--stop-at "
+          "STEP]\n"
+          "  --threads N      instead of the recipe's\n"
+          "  --max-minutes M  stop after M minutes with a checkpoint; the same command goes on\n"
+          "  --stop-at STEP   stop once STEP steps are done, with a checkpoint\n",
+          stderr);
     return 2;
 }
 
@@ -110,6 +113,17 @@ static int run_dit(const void *r, const struct train_control *c, struct pool *po
     return train_dit(r, c, pool, done, e);
 }
 
+static int read_hybrid(void *r, const char *path, struct err *e)
+{
+    return hybrid_recipe_read(r, path, e);
+}
+
+static int run_hybrid(const void *r, const struct train_control *c, struct pool *pool, bool *done,
+                      struct err *e)
+{
+    return train_hybrid(r, c, pool, done, e);
+}
+
 static const struct kind {
     const char *name, *result; /* out/RESULT.safetensors */
     size_t size, threads, out; /* of the recipe; offsets of uint64_t threads and char out[] in it */
@@ -125,6 +139,7 @@ static const struct kind {
     K("base", "model", recipe, read_recipe, run_base),
     K("state", "state", recipe, read_recipe, run_state),
     K("dit", "diffuser", dit_recipe, read_dit, run_dit),
+    K("hybrid", "hybrid", hybrid_recipe, read_hybrid, run_hybrid),
 #undef K
 };
 

@@ -81,8 +81,7 @@ static size_t doc_end(const struct corpus *c, size_t i)
     return i + strlen((const char *)c->text + i);
 }
 
-/* A place to begin: just behind the first line or sentence end after byte i, else i itself. */
-static size_t boundary(const struct corpus *c, size_t i, size_t end)
+size_t corpus_boundary(const struct corpus *c, size_t i, size_t end)
 {
     size_t limit = end - i > BOUNDARY_SPAN ? i + BOUNDARY_SPAN : end;
     for (size_t p = i; p + 1 < limit; p++) {
@@ -113,7 +112,7 @@ static void start_anew(const struct sampler *s, struct stream *at, struct rng *r
             begin = (size_t)rng_below(rng, c->n);
         while (!c->text[begin]);
         end = doc_end(c, begin);
-        size_t b = boundary(c, begin, end);
+        size_t b = corpus_boundary(c, begin, end);
         begin = end - b >= MIN_REST ? b : begin;
     }
     *at = (struct stream){(int64_t)k, (int64_t)begin, (int64_t)end};

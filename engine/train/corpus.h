@@ -35,6 +35,10 @@ int corpus_open(struct corpus *c, const char *name, const char *path, double wei
     __attribute__((warn_unused_result));
 void corpus_close(struct corpus *c);
 
+/* A place to begin: just behind the first line or sentence end after byte i of a document that ends
+ * at `end`, else i itself. */
+size_t corpus_boundary(const struct corpus *c, size_t i, size_t end);
+
 struct stream {
     int64_t corpus, at,
         end; /* the next byte to predict and the end of its document; at == end: none */

@@ -50,7 +50,7 @@ static const struct recipe_key keys[] = {
     RECIPE_KEY(struct recipe, "max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
 };
 
-static int read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list, const char *where,
+int recipe_read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list, const char *where,
                         struct err *e)
 {
     char entry[48];
@@ -131,9 +131,9 @@ int recipe_read(struct recipe *r, const char *path, struct err *e)
         return e->code;
     int rc = recipe_read_object(r, root, keys, RECIPE_KEYS(keys), " model data eval ", "", e);
     if (rc == 0)
-        rc = read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
+        rc = recipe_read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
     if (rc == 0)
-        rc = read_corpora(r->eval, &r->n_eval, json_object_get(root, "eval"), "eval", e);
+        rc = recipe_read_corpora(r->eval, &r->n_eval, json_object_get(root, "eval"), "eval", e);
     if (rc == 0 && json_object_get(root, "model"))
         rc = read_model(r, json_object_get(root, "model"), e);
     if (rc == 0)

@@ -34,6 +34,10 @@ struct recipe_key {
 int recipe_read_object(void *to, const json_t *o, const struct recipe_key *table, size_t n,
                        const char *others, const char *where, struct err *e)
     __attribute__((warn_unused_result));
+/* A list of corpora, {"name", "path", "weight"}; `where` is its key. ERR_INVALID. */
+struct recipe_corpus;
+int recipe_read_corpora(struct recipe_corpus *to, size_t *n, const json_t *list, const char *where,
+                        struct err *e) __attribute__((warn_unused_result));
 /* A file's JSON, to be json_decref'd. NULL: ERR_IO, ERR_INVALID. */
 json_t *recipe_load(const char *path, struct err *e) __attribute__((warn_unused_result));
 

@@ -79,10 +79,13 @@ void train_run_step(struct train_run *r, struct train_step *s)
     double t = seconds(r);
     s->tokens_per_s = (double)(s->tokens - r->first_tokens) / t;
     s->eta_s = t / (double)(s->step - r->first_step) * (double)(s->steps - s->step);
-    log_line(r,
-             json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)s->step, "tokens",
-                       (json_int_t)s->tokens, "loss", s->loss, "bits", s->loss * 1.4426950408889634,
-                       "lr", s->lr, "grad_norm", s->norm, "tokens_per_s", s->tokens_per_s));
+    json_t *o =
+        json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "step", (json_int_t)s->step, "tokens",
+                  (json_int_t)s->tokens, "loss", s->loss, "bits", s->loss * 1.4426950408889634,
+                  "lr", s->lr, "grad_norm", s->norm, "tokens_per_s", s->tokens_per_s);
+    if (s->diffusion > 0)
+        json_object_set_new(o, "diffusion_loss", json_real(s->diffusion));
+    log_line(r, o);
     if (r->control->on_step)
         r->control->on_step(r->control->ctx, s);
 }

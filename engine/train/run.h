@@ -16,6 +16,7 @@ struct train_step {
     uint64_t step, steps; /* steps done, of */
     uint64_t tokens;      /* seen since the beginning (a diffuser's: samples) */
     double loss;          /* nats a token, of this batch (a diffuser's: mean squared error) */
+    double diffusion;     /* a hybrid's second term, mean squared error; others: 0 */
     double lr, norm;      /* of this step; norm before clipping */
     double tokens_per_s;  /* since this run began */
     double eta_s;         /* seconds left at that rate */

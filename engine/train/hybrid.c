@@ -1,0 +1,244 @@
+#include "engine/train/hybrid.h"
+
+#include "daemon/base/mem.h"
+#include "engine/kernels/gemm.h"
+#include "engine/tensor/tensor.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/hybrid_trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct hybrid_run {
+    const struct hybrid_recipe *r;
+    struct pool *pool;
+    struct rwkv_layout l;
+    float *weights; /* [l.count] */
+    struct rwkv_model *model;
+    struct hybrid_pairs p;
+    struct hybrid net;
+    struct hybrid_trainer t;
+    uint64_t step;
+    struct train_run run;
+};
+
+static void out_path(const struct hybrid_run *b, const char *name, char *path, size_t size)
+{
+    snprintf(path, size, "%s/%s", b->r->out, name);
+}
+
+/* The model twice: to read contexts with, and to train through. */
+static int open_model(struct hybrid_run *b, struct err *e)
+{
+    const struct rwkv_options o = {.weights_type = DTYPE_F32};
+    struct rwkv_shape s;
+    int rc = rwkv_open(b->r->model, &o, b->pool, &b->model, e);
+    if (rc < 0)
+        return rc;
+    const struct tensor_file *f = rwkv_get_file(b->model);
+    rc = rwkv_shape_read(&s, f, e);
+    if (rc == 0)
+        rc = rwkv_layout_init(&b->l, &s, e);
+    if (rc == 0)
+        rc = rwkv_params_check(&b->l, f, e);
+    if (rc < 0)
+        return rc;
+    b->weights = mem_calloc_aligned(b->l.count, sizeof *b->weights);
+    if (!b->weights)
+        return err_set(e, ERR_NOMEM, "training: out of memory");
+    return rwkv_params_read(&b->l, b->weights, f, e);
+}
+
+static bool go_on(void *ctx, size_t done, size_t n)
+{
+    struct hybrid_run *b = ctx;
+    const struct train_control *c = b->run.control;
+    if (n >= 1000 && done % 500 == 0 && done && done < n)
+        train_run_note(&b->run, "dataset: %zu of %zu pairs", done, n);
+    return !(c->stop && atomic_load(c->stop));
+}
+
+static int open_pairs(struct hybrid_run *b, struct err *e)
+{
+    const struct hybrid_recipe *r = b->r;
+    const struct hybrid_data d = {r, b->model, &b->l, b->weights, b->pool, go_on, b};
+    double loss[2];
+    int rc = 0;
+    if (access(r->dataset, F_OK) != 0) {
+        rc = hybrid_data_make(&d, loss, e);
+        if (rc == 0)
+            train_run_note(&b->run,
+                           "targets: continuations of %.4f bits/byte with the model's own vectors, "
+                           "%.4f with the targets mixed in",
+                           loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634);
+    }
+    if (rc == 0)
+        rc = hybrid_pairs_open(&b->p, r->dataset, e);
+    if (rc < 0)
+        return rc;
+    if (strcmp(b->p.fingerprint, rwkv_get_info(b->model)->fingerprint) ||
+        b->p.n_theta != rwkv_layout_theta(&b->l) || b->p.X != b->l.shape.n_embd + 2)
+        return err_set(e, ERR_INVALID, "dataset %s: made with another model", r->dataset);
+    for (size_t i = 0; i < b->p.n; i++)
+        if (b->p.first[i + 1] - b->p.first[i] > (int64_t)r->max_context)
+            return err_set(e, ERR_INVALID, "dataset %s: a context has more than %llu rows",
+                           r->dataset, (unsigned long long)r->max_context);
+    if (!b->p.n_train || b->p.n_train == b->p.n)
+        return err_set(e, ERR_INVALID, "dataset %s: pairs to train on and to hold out are wanted",
+                       r->dataset);
+    return 0;
+}
+
+static int open_network(struct hybrid_run *b, struct err *e)
+{
+    const struct hybrid_recipe *r = b->r;
+    const struct dit_shape s = {
+        .n_embd = r->n_embd, .n_head = r->n_head, .n_block = r->n_block, .n_mlp = r->n_mlp};
+    const struct hybrid_setup setup = {r, &b->p, &b->net, &b->l, b->weights, b->pool};
+    struct hybrid_info *i = &b->net.info;
+    i->shape = (struct state_shape){b->l.shape.n_layer, b->l.shape.n_embd, b->l.shape.head_size};
+    i->max_context = r->max_context;
+    i->sampling_steps = r->sampling_steps;
+    memcpy(i->fingerprint, b->p.fingerprint, sizeof i->fingerprint);
+    int rc = hybrid_init(&b->net, &s, e);
+    return rc < 0 ? rc : hybrid_trainer_init(&b->t, &setup, e);
+}
+
+static int save_or_load(struct hybrid_run *b, bool save, struct err *e)
+{
+    char path[RECIPE_PATH + 32];
+    const size_t n = b->t.count;
+    struct checkpoint_array arrays[] = {
+        {"params", DTYPE_F32, n, b->t.params},
+        {"adam.m", DTYPE_F32, n, b->t.m},
+        {"adam.v", DTYPE_F32, n, b->t.v},
+        {"average", DTYPE_F32, n, b->net.params},
+    };
+    struct checkpoint_number numbers[] = {
+        {"step", b->step, false},
+        {"seed", b->r->seed, true},
+        {"pairs", b->p.n, true},
+    };
+    struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
+    out_path(b, "checkpoint.safetensors", path, sizeof path);
+    if (!save) {
+        int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+        b->step = numbers[0].value;
+        return rc;
+    }
+    int rc = checkpoint_write(&c, path, e);
+    out_path(b, "hybrid.safetensors", path, sizeof path);
+    b->net.info.steps = b->step;
+    return rc < 0 ? rc : hybrid_write(&b->net, path, e);
+}
+
+static int evaluate(struct hybrid_run *b, struct err *e)
+{
+    static const char *const of[] = {"plain", "context", "wrong", "none", "diffusion"};
+    static const char *const group[RWKV_THETA] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
+    enum { FIRST = HYBRID_EVALS + 1 };
+    const size_t n = FIRST + b->l.shape.n_layer * RWKV_THETA;
+    double *value = calloc(n, sizeof *value);
+    const char **names = calloc(n, sizeof *names);
+    char(*name)[48] = calloc(n, sizeof *name);
+    int rc = value && names && name ? 0 : err_set(e, ERR_NOMEM, "training: out of memory");
+    if (rc == 0) {
+        hybrid_trainer_evaluate(&b->t, value, &value[HYBRID_EVALS]);
+        for (size_t i = 0; i < n; i++) {
+            const size_t k = i - FIRST;
+            names[i] = i < FIRST ? of[i] : name[i];
+            if (i < FIRST)
+                continue;
+            snprintf(name[i], sizeof *name, "alpha.%zu.%s", k / RWKV_THETA, group[k % RWKV_THETA]);
+            value[i] = hybrid_alpha(&b->net, k / RWKV_THETA, k % RWKV_THETA);
+        }
+        const struct train_eval v = {
+            .step = b->step, .n = n, .names = names, .bits = value, .mean = value[HYBRID_OWN]};
+        train_run_eval(&b->run, &v);
+    }
+    free(value);
+    free(names);
+    free(name);
+    return rc;
+}
+
+static int one_step(struct hybrid_run *b, struct err *e)
+{
+    const struct hybrid_recipe *r = b->r;
+    struct train_step report = {.steps = r->schedule.steps, .lr = train_lr(&r->schedule, b->step)};
+    double loss[2];
+    hybrid_trainer_step(&b->t, b->step, report.lr, loss, &report.norm);
+    if (!isfinite(loss[0]) || !isfinite(loss[1]) || !isfinite(report.norm))
+        return err_set(e, ERR_NUMERIC, "training step %llu: losses %g and %g, gradient norm %g",
+                       (unsigned long long)b->step, loss[0], loss[1], report.norm);
+    report.step = ++b->step;
+    report.tokens = b->step * r->batch * b->p.T;
+    report.loss = loss[0];
+    report.diffusion = loss[1];
+    train_run_step(&b->run, &report);
+    return 0;
+}
+
+static int loop(struct hybrid_run *b, struct err *e)
+{
+    const struct hybrid_recipe *r = b->r;
+    int rc = b->step ? 0 : evaluate(b, e);
+    bool stop = b->step >= r->schedule.steps;
+    while (!stop && rc == 0) {
+        rc = one_step(b, e);
+        stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
+        if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
+            rc = evaluate(b, e);
+        if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
+            rc = save_or_load(b, true, e);
+    }
+    return rc;
+}
+
+static int begin(struct hybrid_run *b, struct err *e)
+{
+    int rc = open_model(b, e);
+    if (rc == 0)
+        rc = open_pairs(b, e);
+    if (rc == 0)
+        rc = open_network(b, e);
+    if (rc == 0)
+        rc = save_or_load(b, false, e);
+    if (rc < 0)
+        return rc;
+    train_run_begin(&b->run, b->step, b->step * b->r->batch * b->p.T);
+    train_run_note(&b->run, "%zu parameters, %zu + %zu pairs, %d threads, SIMD %s, step %llu",
+                   b->net.info.n_params, b->p.n_train, b->p.n - b->p.n_train, b->t.threads,
+                   cpu_level_name(cpu_detect(CPU_AUTO)), (unsigned long long)b->step);
+    return 0;
+}
+
+int train_hybrid(const struct hybrid_recipe *r, const struct train_control *c, struct pool *pool,
+                 bool *done, struct err *e)
+{
+    struct hybrid_run *b = calloc(1, sizeof *b);
+    *done = false;
+    if (!b)
+        return err_set(e, ERR_NOMEM, "training: out of memory");
+    gemm_setup();
+    b->r = r;
+    b->pool = pool;
+    int rc = train_run_open(&b->run, c, r->out, r->max_minutes, 0, 0, e);
+    if (rc == 0)
+        rc = begin(b, e);
+    if (rc == 0) {
+        rc = loop(b, e);
+        *done = rc == 0 && b->step >= r->schedule.steps;
+    }
+    train_run_close(&b->run);
+    hybrid_trainer_fini(&b->t);
+    hybrid_fini(&b->net);
+    hybrid_pairs_close(&b->p);
+    rwkv_close(b->model);
+    rwkv_layout_fini(&b->l);
+    free(b->weights);
+    free(b);
+    return rc;
+}

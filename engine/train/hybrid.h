@@ -1,0 +1,23 @@
+/* Training of a hybrid from a recipe (hybrid_recipe.h): `dreamstated train hybrid`.
+ *
+ * Makes the dataset of pairs if it does not exist (hybrid_data.h), then trains the parameter
+ * transformer and alpha, the model staying as it is: the cross entropy of the continuation through
+ * the adjusted recurrence, and lambda times the denoising error on the targets (chain.h).
+ *
+ * Writes into out: checkpoint.safetensors (a run that was stopped or killed ends with the bytes of
+ * one that was not), hybrid.safetensors (the averaged weights; hybrid.h opens it) and log.jsonl: both
+ * losses and the gradient's norm of every step; held out, bits a byte of continuations with the
+ * model's own vectors (plain), under their context, under one of another corpus (wrong), under an
+ * empty one (none), the diffusion's error, and alpha of every layer and group. */
+#ifndef ENGINE_TRAIN_HYBRID_H
+#define ENGINE_TRAIN_HYBRID_H
+
+#include "engine/kernels/pool.h"
+#include "engine/train/hybrid_recipe.h"
+#include "engine/train/run.h"
+
+/* As train_base (base.h). ERR_CANCELLED: stopped while the dataset was made, nothing lost but that. */
+int train_hybrid(const struct hybrid_recipe *r, const struct train_control *c, struct pool *pool,
+                 bool *done, struct err *e) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,105 @@
+#include "engine/train/hybrid_recipe.h"
+
+#include "engine/train/recipe_json.h"
+
+#define K(name, member, kind, low, high, required)                                                 \
+    RECIPE_KEY(struct hybrid_recipe, name, member, kind, low, high, required)
+static const struct recipe_key keys[] = {
+    K("model", model, RECIPE_TEXT, 0, RECIPE_PATH, true),
+    K("dataset", dataset, RECIPE_TEXT, 0, RECIPE_PATH, true),
+    K("out", out, RECIPE_TEXT, 0, RECIPE_PATH, true),
+    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
+    K("threads", threads, RECIPE_UINT, 1, 256, false),
+    K("pairs", pairs, RECIPE_UINT, 1, 1e6, false),
+    K("eval_pairs", eval_pairs, RECIPE_UINT, 1, 1e6, false),
+    K("context_min", context_min, RECIPE_UINT, 1, 1e8, false),
+    K("context_max", context_max, RECIPE_UINT, 1, 1e8, false),
+    K("gap", gap, RECIPE_UINT, 0, 1e6, false),
+    K("continuation", continuation, RECIPE_UINT, 1, 4096, false),
+    K("max_context", max_context, RECIPE_UINT, 2, 4096, false),
+    K("target_steps", target_steps, RECIPE_UINT, 1, 1000, false),
+    K("target_bytes", target_bytes, RECIPE_UINT, 1, 65536, false),
+    K("target_lr", target_lr, RECIPE_REAL, 1e-9, 10, false),
+    K("n_embd", n_embd, RECIPE_UINT, 1, 16384, false),
+    K("n_head", n_head, RECIPE_UINT, 1, 1024, false),
+    K("n_block", n_block, RECIPE_UINT, 1, 256, false),
+    K("n_mlp", n_mlp, RECIPE_UINT, 1, 65536, false),
+    K("sampling_steps", sampling_steps, RECIPE_UINT, 1, 100, false),
+    K("lambda", lambda, RECIPE_REAL, 0, 1e6, false),
+    K("alpha", alpha, RECIPE_REAL, 0.001, 0.999, false),
+    K("context_dropout", context_dropout, RECIPE_REAL, 0, 1, false),
+    K("batch", batch, RECIPE_UINT, 1, 65536, false),
+    K("steps", schedule.steps, RECIPE_UINT, 1, 1e12, true),
+    K("warmup", schedule.warmup, RECIPE_UINT, 0, 1e12, false),
+    K("lr", schedule.lr, RECIPE_REAL, 1e-12, 1e3, false),
+    K("lr_final", schedule.lr_final, RECIPE_REAL, 0, 1e3, false),
+    K("beta1", adamw.beta1, RECIPE_REAL, 0, 0.99999, false),
+    K("beta2", adamw.beta2, RECIPE_REAL, 0, 0.9999999, false),
+    K("eps", adamw.eps, RECIPE_REAL, 1e-30, 1, false),
+    K("weight_decay", adamw.weight_decay, RECIPE_REAL, 0, 1e3, false),
+    K("clip", adamw.clip, RECIPE_REAL, 0, 1e9, false),
+    K("ema", ema, RECIPE_REAL, 0, 0.9999999, false),
+    K("eval_every", eval_every, RECIPE_UINT, 1, 1e12, false),
+    K("checkpoint_every", checkpoint_every, RECIPE_UINT, 1, 1e12, false),
+    K("max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
+};
+
+static int check(struct hybrid_recipe *r, const json_t *root, struct err *e)
+{
+    if (!json_object_get(root, "lr_final"))
+        r->schedule.lr_final = r->schedule.lr / 25;
+    if (!r->n_mlp)
+        r->n_mlp = 4 * r->n_embd;
+    if (r->n_embd % r->n_head)
+        return err_set(e, ERR_INVALID, "recipe: n_head must divide n_embd");
+    if (r->max_context % 2)
+        return err_set(e, ERR_INVALID, "recipe: max_context must be even");
+    if (r->context_min > r->context_max)
+        return err_set(e, ERR_INVALID, "recipe: context_min is above context_max");
+    if (r->schedule.warmup > r->schedule.steps)
+        return err_set(e, ERR_INVALID, "recipe: warmup is longer than steps");
+    return 0;
+}
+
+int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
+{
+    *r = (struct hybrid_recipe){
+        .seed = 1,
+        .threads = 1,
+        .pairs = 4000,
+        .eval_pairs = 240,
+        .context_min = 32,
+        .context_max = 8192,
+        .gap = 32,
+        .continuation = 64,
+        .max_context = 64,
+        .target_steps = 4,
+        .target_bytes = 256,
+        .target_lr = 0.02,
+        .n_embd = 128,
+        .n_head = 4,
+        .n_block = 3,
+        .sampling_steps = 1,
+        .lambda = 1,
+        .alpha = 0.73,
+        .context_dropout = 0.1,
+        .ema = 0.99,
+        .batch = 16,
+        .schedule = {.lr = 1e-3, .warmup = 20},
+        .adamw = {.beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .clip = 1},
+        .eval_every = 100,
+        .checkpoint_every = 100,
+    };
+    json_t *root = recipe_load(path, e);
+    if (!root)
+        return e->code;
+    int rc = recipe_read_object(r, root, keys, RECIPE_KEYS(keys), " data eval ", "", e);
+    if (rc == 0)
+        rc = recipe_read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
+    if (rc == 0)
+        rc = recipe_read_corpora(r->eval, &r->n_eval, json_object_get(root, "eval"), "eval", e);
+    if (rc == 0)
+        rc = check(r, root, e);
+    json_decref(root);
+    return rc;
+}
