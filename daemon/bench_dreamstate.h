@@ -6,6 +6,11 @@
  * it; likelihood is measured on the targets. Distances are between the coordinates of all matrices
  * (the codec's, without shift vectors): d numbers a state.
  *
+ * A text that starts from a state begins anew: the state's shift vectors, which say what the last token
+ * was, are set to zero, as tuned states have them, and a separator is read first. With those of a state
+ * taken behind a separator it would be the second, an empty line, and predictions are worse. Rows named
+ * "own shift vectors" keep them.
+ *
  * Deterministic for seed, build and threads. One thread calls; the pool works inside. */
 #ifndef DAEMON_BENCH_DREAMSTATE_H
 #define DAEMON_BENCH_DREAMSTATE_H
@@ -163,13 +168,13 @@ static inline struct points ds_points(const struct ds_bench *b, const float *z, 
     return (struct points){.x = z, .n = n, .d = b->d, .ld = b->d};
 }
 
-/* Bits of target text t in the first ds_length[l] bytes from states [n, S] (stride 0: one for all;
- * NULL: zero), read behind a separator: bits [n, DS_LENGTHS], per byte. text_of [n]: which target each
- * state is measured on (NULL: its own). */
+/* Bits of target text t in the first ds_length[l] bytes from states [n, S] (NULL: zero), read behind
+ * a separator: bits [n, DS_LENGTHS], per byte. text_of [n]: which target each state is measured on
+ * (NULL: its own). */
 struct ds_starts {
     const float *states;
-    size_t stride;
     const uint32_t *text_of;
+    bool own_shifts; /* kept, not set to zero */
 };
 int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bits, struct err *e)
     __attribute__((warn_unused_result));
@@ -193,8 +198,9 @@ enum ds_start {
     DS_ZERO,
     DS_MEAN,
     DS_REAL,
-    DS_REAL_TWICE,
+    DS_REAL_OWN,
     DS_TEXT,
+    DS_TEXT_OWN,
     DS_LABEL,
     DS_WRONG,
     DS_TUNED,

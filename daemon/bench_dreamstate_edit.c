@@ -107,7 +107,7 @@ static int measure_edit(struct edits *d, size_t setting, struct ds_edit_row *row
     int rc = edit_all(d, setting, e);
     rc = rc < 0 ? rc : ds_measure_class(b, d->z, b->n, d->to, &row->class_b, e);
     for (int on_b = 0; on_b < 2 && rc == 0; on_b++) {
-        const struct ds_starts s = {d->x, b->S, on_b ? d->item : NULL};
+        const struct ds_starts s = {.states = d->x, .text_of = on_b ? d->item : NULL};
         rc = ds_likelihood(b, &s, d->bits, e);
         for (size_t i = 0; i < b->n * DS_LENGTHS && rc == 0; i++) {
             struct ds_edit_point *p = &row->at[i % DS_LENGTHS];

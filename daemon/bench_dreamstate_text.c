@@ -2,6 +2,7 @@
 #include "daemon/bench_dreamstate.h"
 
 #include "daemon/base/mem.h"
+#include "engine/rwkv/edit.h"
 #include "engine/rwkv/score.h"
 #include "engine/sampling/sampling.h"
 
@@ -11,17 +12,30 @@ const size_t ds_length[DS_LENGTHS] = {16, 32, 64, 128};
 #define LONGEST 128
 #define ROWS    64 /* states continued together */
 
-static const float *start_of(const struct ds_starts *s, size_t i)
+/* States first.. first + n as texts start from them: out [n, S]. */
+static int start_states(const struct ds_bench *b, const struct ds_starts *s, size_t first, size_t n,
+                        float *out, struct err *e)
 {
-    return s->states ? s->states + i * s->stride : NULL;
+    const struct rwkv_edit no_shifts = {
+        .kind = RWKV_EDIT_ZERO,
+        .select = {.parts = {[RWKV_ATT_SHIFT] = true, [RWKV_FFN_SHIFT] = true}}};
+    int rc = 0;
+    if (s->states)
+        memcpy(out, s->states + first * b->S, n * b->S * sizeof *out);
+    else
+        memset(out, 0, n * b->S * sizeof *out);
+    for (size_t i = 0; i < n && rc == 0 && !s->own_shifts; i++)
+        rc = rwkv_edit_apply(b->info, &no_shifts, out + i * b->S, e);
+    return rc;
 }
 
 int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bits, struct err *e)
 {
     struct score_seq *seq = calloc(b->n, sizeof *seq);
     uint32_t *ids = calloc(b->n, (LONGEST + 1) * sizeof *ids);
-    float *cost = calloc(b->n, LONGEST * sizeof *cost);
-    int rc = seq && ids && cost ? 0 : err_set(e, ERR_NOMEM, "no memory for texts");
+    float *cost = calloc(b->n, LONGEST * sizeof *cost), *x = malloc(b->n * b->S * sizeof *x);
+    int rc = seq && ids && cost && x ? start_states(b, s, 0, b->n, x, e)
+                                     : err_set(e, ERR_NOMEM, "no memory for texts");
     for (size_t i = 0; rc == 0 && i < b->n; i++) {
         const struct ds_piece *p = &b->target[s->text_of ? s->text_of[i] : i];
         uint32_t *to = ids + i * (LONGEST + 1);
@@ -29,7 +43,7 @@ int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bi
         to[0] = tokenizer_separator(b->tokenizer);
         tokenizer_encode(b->tokenizer, p->text - p->indent, n, to + 1);
         seq[i] = (struct score_seq){
-            .tokens = to, .n_tokens = 1 + n, .bits = cost + i * LONGEST, .state = start_of(s, i)};
+            .tokens = to, .n_tokens = 1 + n, .bits = cost + i * LONGEST, .state = x + i * b->S};
     }
     if (rc == 0)
         rc = rwkv_score(b->model, b->pool, seq, b->n, e);
@@ -44,6 +58,7 @@ int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bi
     free(seq);
     free(ids);
     free(cost);
+    free(x);
     return rc;
 }
 
@@ -83,18 +98,13 @@ static int write_some(struct writer *w, const struct ds_bench *b, const struct d
                       size_t first, size_t n, struct err *e)
 {
     struct rwkv_seq seq[ROWS];
-    int rc = 0;
+    int rc = start_states(b, s, first, n, w->state, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct sampling_params p = SAMPLING_DEFAULT;
-        const float *from = start_of(s, first + i);
         p.seed = b->o.seed * 1000003u + first + i;
         sampler_free(w->sampler[i]);
         rc = (w->sampler[i] = sampler_new(&p, 256, e)) ? 0 : e->code;
         w->next[i] = tokenizer_separator(b->tokenizer);
-        if (from)
-            memcpy(w->state + i * b->S, from, b->S * sizeof *w->state);
-        else
-            memset(w->state + i * b->S, 0, b->S * sizeof *w->state);
     }
     for (size_t t = 0; t < b->judged && rc == 0; t++) {
         for (size_t i = 0; i < n; i++)
