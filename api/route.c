@@ -39,6 +39,11 @@ static const struct route routes[] = {
     {"POST", "/v1/states/{name}/rollback", handle_state_rollback, SCOPE_WRITE, 256 * KIB},
     {"GET", "/v1/states/{ref}/data", handle_state_data, SCOPE_READ, 0},
     {"POST", "/v1/states/import", handle_state_import, SCOPE_WRITE, 128 * MIB | ROUTE_FILE},
+    {"POST", "/v1/jobs", handle_job_create, SCOPE_WRITE, 1 * MIB},
+    {"GET", "/v1/jobs", handle_job_list, SCOPE_READ, 0},
+    {"GET", "/v1/jobs/{id}", handle_job_get, SCOPE_READ, 0},
+    {"DELETE", "/v1/jobs/{id}", handle_job_delete, SCOPE_WRITE, 0},
+    {"GET", "/v1/jobs/{id}/events", handle_job_events, SCOPE_READ, 0},
     {"POST", "/admin/backup", handle_backup, SCOPE_ADMIN, 1 * MIB},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

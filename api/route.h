@@ -54,5 +54,10 @@ int handle_state_evaluate(struct req *r, struct err *e);
 int handle_state_projections(struct req *r, struct err *e);
 int handle_state_neighbors(struct req *r, struct err *e);
 int handle_state_rollback(struct req *r, struct err *e);
+int handle_job_create(struct req *r, struct err *e);
+int handle_job_list(struct req *r, struct err *e);
+int handle_job_get(struct req *r, struct err *e);
+int handle_job_delete(struct req *r, struct err *e);
+int handle_job_events(struct req *r, struct err *e);
 
 #endif

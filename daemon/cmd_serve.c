@@ -137,6 +137,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .registry = s->registry,
                                       .loop = s->loop,
                                       .backup_dir = c->backup_dir,
+                                      .work_dir = c->data,
                                       .max_sequences = c->max_sequences,
                                       .max_sessions = c->sessions,
                                       .session_bytes = c->session_bytes,
@@ -145,7 +146,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .request_ns = c->request_seconds * 1000000000u,
                                       .lane_threads = (int)c->threads,
                                       .park_ns = c->park_seconds * 1000000000u};
-    if (service_new(&service, &s->service, e) < 0)
+    if (service_new(&service, &s->service, e) < 0 || jobs_resume(s->service, e) < 0)
         return e->code;
     struct api_options http = {.host = c->host,
                                .port = (int)c->port,

@@ -12,8 +12,9 @@ static struct lane_task *pop(struct lane *l, enum lane_urgency below)
     for (int u = 0; u < (int)below; u++) {
         struct list *node = list_pop(&l->queued[u]);
         if (node) {
-            l->n--;
-            return LIST_OWNER(node, struct lane_task, link);
+            struct lane_task *t = LIST_OWNER(node, struct lane_task, link);
+            l->n -= !t->bounded;
+            return t;
         }
     }
     return NULL;
@@ -87,11 +88,11 @@ int lane_post(struct lane *l, struct lane_task *t, struct err *e)
     pthread_mutex_lock(&l->lock);
     if (l->closed)
         rc = err_set(e, ERR_UNAVAILABLE, "the server is shutting down");
-    else if (l->n == l->options.limit)
+    else if (!t->bounded && l->n == l->options.limit)
         rc = err_set(e, ERR_BUSY, "%zu tasks are waiting in the background: try again later", l->n);
     if (rc == 0) {
         list_push(&l->queued[t->urgency], &t->link);
-        l->n++;
+        l->n += !t->bounded;
         pthread_cond_signal(&l->wake);
     }
     pthread_mutex_unlock(&l->lock);

@@ -37,6 +37,7 @@ struct lane;
 struct lane_task {
     struct list link;
     enum lane_urgency urgency;
+    bool bounded; /* its maker bounds how many there are: it does not count here */
     void (*run)(struct lane *l, struct lane_task *t); /* may free the task */
 };
 
@@ -66,7 +67,7 @@ void lane_stop(struct lane *l);
 /* The task is the lane's until it runs. ERR_BUSY, ERR_UNAVAILABLE: it stays the caller's. */
 int lane_post(struct lane *l, struct lane_task *t, struct err *e);
 
-/* Tasks that wait. Any thread. */
+/* Tasks that wait, without the bounded ones. Any thread. */
 size_t lane_waiting(struct lane *l);
 struct pool *lane_pool(const struct lane *l);
 /* Between two steps of the running task (its pool at rest). */

@@ -164,6 +164,8 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
         options.weights_type = (int)type;
     if (name_model(m, o->models[i], o->name, &path, e) < 0)
         return e->code;
+    if (!(m->path = strdup(path)))
+        return err_set(e, ERR_NOMEM, "no memory for a path");
     for (size_t k = 0; k < i; k++)
         if (!strcmp(r->models[k].name, m->name))
             return err_set(e, ERR_INVALID, "two models are called %s: use --model NAME=FILE",
@@ -225,6 +227,7 @@ void registry_close(struct registry *r)
         tokenizer_free(r->models[i].tokenizer);
         rwkv_close(r->models[i].rwkv);
         pool_free(r->models[i].pool);
+        free(r->models[i].path);
     }
     free(r->models);
     free(r->infos);

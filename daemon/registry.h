@@ -23,6 +23,7 @@ struct model {
     struct token_index *token_index;
     struct mask_scratch *mask_scratch; /* the guider's (guide.h) */
     struct pool *pool;                 /* the worker's, also used while loading */
+    char *path;
     char name[129];
     char weights_type[8]; /* lower case, as requests and records have it */
 };

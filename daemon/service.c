@@ -70,7 +70,10 @@ int service_new(const struct service_options *o, struct service **out, struct er
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
     bool porter = porter_start(&s->porter, calls, e) == 0;
     bool guider = porter && guider_start(&s->guider, calls, e) == 0;
-    if (!guider || start_lane(s, e) < 0) {
+    bool jobs = guider && jobs_init(&s->jobs, e) == 0;
+    if (!jobs || start_lane(s, e) < 0) {
+        if (jobs)
+            jobs_fini(&s->jobs);
         if (guider)
             guider_stop(&s->guider);
         if (porter)
@@ -99,6 +102,7 @@ void service_free(struct service *s)
         return;
     atomic_store(&s->draining, true);
     atomic_store(&s->cancel_all, true);
+    jobs_drain(s);
     pthread_mutex_lock(&s->lock);
     s->on_drained = NULL;
     while (s->live)
@@ -107,6 +111,7 @@ void service_free(struct service *s)
     for (size_t i = 0; i < s->options.registry->n; i++)
         worker_free(s->workers[i]);
     lane_stop(&s->lane);
+    jobs_fini(&s->jobs);
     guider_stop(&s->guider);
     porter_stop(&s->porter);
     pthread_cond_destroy(&s->idle);
@@ -240,6 +245,7 @@ void service_end_waiting(struct service *s)
 {
     for (size_t i = 0; i < s->options.registry->n; i++)
         worker_end_waiting(s->workers[i]);
+    jobs_sweep(s);
 }
 
 static void on_drain_deadline(void *arg)
@@ -258,6 +264,7 @@ void service_drain(struct service *s, uint64_t timeout_ms, loop_fn *done, void *
     pthread_mutex_lock(&s->lock);
     atomic_store(&s->draining, true);
     pthread_mutex_unlock(&s->lock);
+    jobs_drain(s);
     if (loop_start_timer(s->options.loop, timeout_ms, 0, on_drain_deadline, s, &s->drain_timer,
                          &e) < 0)
         atomic_store(&s->cancel_all, true);

@@ -9,6 +9,7 @@
 #define DAEMON_SERVICE_IMPL_H
 
 #include "daemon/guide.h"
+#include "daemon/jobs_impl.h"
 #include "daemon/lane.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -30,6 +31,7 @@ struct service_options {
     struct registry *registry;
     struct loop *loop;
     const char *backup_dir; /* NULL: no backups */
+    const char *work_dir;   /* for the files of jobs; NULL: jobs that have files are refused */
     size_t max_sequences;   /* stepped together, per model; 0 = 32 */
     size_t max_queue;       /* waiting, per model */
     size_t max_sessions;    /* states parked for chats that go on, and ... */
@@ -48,6 +50,7 @@ struct service {
     struct guider guider;
     struct sessions *sessions;
     struct lane lane;
+    struct jobs jobs;
     struct worker **workers; /* [registry->n] */
     atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;

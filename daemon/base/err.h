@@ -28,6 +28,7 @@
     XX(DATASET_EXISTS, 409, "dataset_exists", "conflict_error")                                    \
     XX(STATE_BUSY, 409, "state_busy", "conflict_error")                                            \
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
+    XX(QUANTIZED, 409, "weights_quantized", "conflict_error")                                      \
     XX(NO_DIFFUSER, 409, "no_diffuser", "conflict_error")                                          \
     XX(LENGTH_REQUIRED, 411, "length_required", "invalid_request_error")                           \
     XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \

@@ -15,7 +15,7 @@ struct base_run {
     struct trainer t;
     struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     struct sampler sampler;
-    struct stream *streams; /* [batch] */
+    struct corpus_stream *streams; /* [batch] */
     float *states;          /* [batch, S]: each stream's recurrent state */
     uint32_t *tokens;       /* [batch, sequence + 1] */
     struct train_seq *seqs; /* [batch] */
@@ -108,7 +108,7 @@ static int save_or_load(struct base_run *b, bool save, struct err *e)
     b->step = numbers[0].value;
     b->n_tokens = numbers[1].value;
     for (size_t i = 0; i < r->batch && rc == 0; i++) {
-        const struct stream *s = &b->streams[i];
+        const struct corpus_stream *s = &b->streams[i];
         if (s->corpus < 0 || s->corpus >= (int64_t)r->n_data || s->end < s->at ||
             s->at < (s->end ? 1 : 0) || s->end > (int64_t)b->data[s->corpus].n)
             rc = err_set(e, ERR_FORMAT, "checkpoint %s: a stream's place is outside its corpus",

@@ -93,7 +93,7 @@ size_t corpus_boundary(const struct corpus *c, size_t i, size_t end)
     return i;
 }
 
-static void start_anew(const struct sampler *s, struct stream *at, struct rng *rng)
+static void start_anew(const struct sampler *s, struct corpus_stream *at, struct rng *rng)
 {
     double total = 0;
     for (size_t i = 0; i < s->n; i++)
@@ -115,11 +115,11 @@ static void start_anew(const struct sampler *s, struct stream *at, struct rng *r
         size_t b = corpus_boundary(c, begin, end);
         begin = end - b >= MIN_REST ? b : begin;
     }
-    *at = (struct stream){(int64_t)k, (int64_t)begin, (int64_t)end};
+    *at = (struct corpus_stream){(int64_t)k, (int64_t)begin, (int64_t)end};
 }
 
-size_t sampler_next(const struct sampler *s, struct stream *at, uint64_t step, uint64_t stream,
-                    uint32_t *tokens, bool *fresh)
+size_t sampler_next(const struct sampler *s, struct corpus_stream *at, uint64_t step,
+                    uint64_t stream, uint32_t *tokens, bool *fresh)
 {
     struct rng rng;
     rng_init(&rng, s->seed, (stream << 40) + step);

@@ -39,7 +39,7 @@ void corpus_close(struct corpus *c);
  * at `end`, else i itself. */
 size_t corpus_boundary(const struct corpus *c, size_t i, size_t end);
 
-struct stream {
+struct corpus_stream {
     int64_t corpus, at,
         end; /* the next byte to predict and the end of its document; at == end: none */
 };
@@ -55,7 +55,7 @@ struct sampler {
 
 /* The next window of a stream at a step: tokens [T + 1]. Returns its length in predicted tokens (1
  * to T); *fresh says that the state must be zero. */
-size_t sampler_next(const struct sampler *s, struct stream *at, uint64_t step, uint64_t stream,
-                    uint32_t *tokens, bool *fresh);
+size_t sampler_next(const struct sampler *s, struct corpus_stream *at, uint64_t step,
+                    uint64_t stream, uint32_t *tokens, bool *fresh);
 
 #endif

@@ -128,7 +128,7 @@ static int one_step(struct state_run *s, struct err *e)
     const struct recipe *r = s->r;
     for (size_t i = 0; i < r->batch; i++) {
         uint32_t *tokens = s->tokens + i * (r->sequence + 1);
-        struct stream fresh_start = {0};
+        struct corpus_stream fresh_start = {0};
         bool fresh;
         s->seqs[i] = (struct train_seq){.tokens = tokens};
         s->seqs[i].T = sampler_next(&s->sampler, &fresh_start, s->step, i, tokens, &fresh);

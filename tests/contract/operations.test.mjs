@@ -126,6 +126,25 @@ test('a state is a model: listed, looked up, started from, and never changed', {
   assert.deepEqual((await d.get('/v1/states/as-model-1/versions')).json.data.map((s) => s.version), [2, 1]);
 });
 
+test('jobs: followed, cancelled, removed, refused', { skip }, async () => {
+  const tune = { kind: 'train_state', name: 'job-tuned', text: 'Call me Ishmael. '.repeat(20), steps: 100000, batch: 1, sequence: 16 };
+  const made = await exchange('createJob', { body: tune, status: 202 });
+  const path = made.headers.location;
+  assert.equal((await exchange('getJob', { path, status: 200 })).json.id, made.json.id);
+  const events = exchange('getJobEvents', { path: `${path}/events`, status: 200 });
+  const ids = [];
+  for (let r; (r = await exchange('createJob', { body: tune })).status === 202;) ids.push(r.json.id);
+  for (const id of ids) await exchange('deleteJob', { path: `/v1/jobs/${id}`, status: 200 });
+  await exchange('deleteJob', { path, status: 200 });
+  assert.equal(frames((await events).text).at(-2).status, 'cancelled');
+  for (const id of [...ids, made.json.id]) assert.equal((await exchange('deleteJob', { path: `/v1/jobs/${id}`, status: 200 })).json.deleted, true);
+  for (const [id, status] of [['a%20b', 400], [made.json.id, 404]])
+    for (const [op, tail] of [['deleteJob', ''], ['getJob', ''], ['getJobEvents', '/events']]) await exchange(op, { path: `/v1/jobs/${id}${tail}`, status });
+  const d8 = await Daemon.start({ model: bundledModel ?? byteModel(), args: ['--weights-type', 'q8_0'] });
+  await exchange('createJob', { daemon: d8, body: tune, status: 409 });
+  await d8.stop();
+});
+
 test('deleteState: a version, the rest, and then nothing', { skip }, async () => {
   const bake = (name, if_exists) => exchange('createState', { body: { name, text: 'x', if_exists }, status: 201 });
   await bake('gone');
@@ -513,7 +532,7 @@ for (const id of posts) {
 
 for (const id of ofModel) {
   test(`${id}: 404 for a model that is not there`, { skip }, async () => {
-    const body = { model: 'nobody', prompt: 'a', content: 'a', tokens: [1], name: 'n' };
+    const body = { model: 'nobody', prompt: 'a', content: 'a', tokens: [1], name: 'n', kind: 'train_state' };
     const r = await exchange(id, { path: pathOf(by[id]), body, status: 404 });
     assert.deepEqual([r.json.error.code, r.json.error.param], ['model_not_found', 'model']);
   });

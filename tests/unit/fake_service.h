@@ -11,6 +11,7 @@
 #define FAKE_SERVICE_H
 
 #include "daemon/errand.h"
+#include "daemon/jobs.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
 
@@ -187,6 +188,19 @@ int service_complete(struct service *s, struct completion *c, struct err *e)
 }
 
 int service_errand(struct service *s, struct errand *c, struct err *e)
+{
+    (void)s;
+    (void)c;
+    return err_set(e, ERR_UNAVAILABLE, "the fake has no lane");
+}
+
+struct job_call *job_call_new(enum job_op op)
+{
+    (void)op;
+    return NULL;
+}
+
+int service_job(struct service *s, struct job_call *c, struct err *e)
 {
     (void)s;
     (void)c;

@@ -68,12 +68,12 @@ static void test_windows(void **state)
     open_numbered(&c[1], 3000, 128, 3);
     const struct sampler s = {
         .corpora = c, .n = 2, .seed = 9, .carry = 0.7, .at_start = 0.2, .T = T};
-    struct stream at = {0};
+    struct corpus_stream at = {0};
     uint32_t tok[T + 1], last = 0;
     size_t starts = 0, second = 0, firsts = 0;
     for (uint64_t step = 0; step < STEPS; step++) {
         bool fresh;
-        struct stream before = at;
+        struct corpus_stream before = at;
         size_t n = sampler_next(&s, &at, step, 3, tok, &fresh);
         assert_in_range(n, 1, T);
         assert_true(step > 0 || fresh);
@@ -117,7 +117,7 @@ static void test_boundaries(void **state)
     open_text(&c, text, sizeof text, 1);
     const struct sampler s = {.corpora = &c, .n = 1, .seed = 1, .T = 8};
     for (uint64_t step = 0; step < 500; step++) {
-        struct stream at = {0};
+        struct corpus_stream at = {0};
         uint32_t tok[9];
         bool fresh;
         sampler_next(&s, &at, step, 0, tok, &fresh);
