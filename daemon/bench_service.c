@@ -11,6 +11,7 @@
 
 #include "daemon/base/clock.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -146,18 +147,61 @@ static int until(struct bench *b, const char *name, double value, struct err *e)
     return 0;
 }
 
-/* {"prompt": [n ids], ...} and the rest as given. */
-static void body_of(struct buf *out, const char *field, size_t n, const char *rest)
+/* {"prompt": [n ids], ...} and the rest as given. Each `which` has other ids. */
+static void body_of(struct buf *out, const char *field, size_t which, size_t n, const char *rest)
 {
     buf_reset(out);
     buf_printf(out, "{\"%s\": [", field);
     for (size_t i = 0; i < n; i++)
-        buf_printf(out, "%s%zu", i ? "," : "", 1 + i * 37 % 250);
+        buf_printf(out, "%s%zu", i ? "," : "", 1 + (i * 37 + which) % 250);
     buf_printf(out, "]%s}", rest);
     buf_append(out, "", 1); /* a string */
 }
 
+/* ---- the start ---- */
+
+/* From the start of the process: the model's file is in the page cache. */
+static int measure_start(struct bench *b, struct err *e)
+{
+    struct runs listening = {0}, token = {0};
+    for (int i = 0; i < 5; i++) {
+        uint64_t begun = clock_ns();
+        stop(b);
+        if (start(b, e) < 0)
+            return e->code;
+        add_run(&listening, since_ms(begun));
+        if (ask(b, "POST", "/v1/completions", "{\"prompt\": [1], \"max_tokens\": 1}", e) < 0)
+            return e->code;
+        add_run(&token, since_ms(begun));
+    }
+    add_result(b, &listening, "ms", 1, 0, "from a stop to listening again");
+    add_result(b, &token, "ms", 1, 0, "from a stop to the first token of the next start");
+    return 0;
+}
+
 /* ---- states ---- */
+
+/* What the disk below the store takes by itself: a page at the end of a file, and fdatasync. */
+static int measure_disk(struct bench *b, struct err *e)
+{
+    struct runs sync = {0};
+    char path[128];
+    static const char page[4096];
+    snprintf(path, sizeof path, "%s/sync", b->dir);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    for (int i = 0; i < 100 && fd >= 0; i++) {
+        uint64_t begun = clock_ns();
+        if (write(fd, page, sizeof page) < 0 || fdatasync(fd) < 0)
+            break;
+        add_run(&sync, since_ms(begun));
+    }
+    if (fd < 0)
+        return err_set(e, ERR_IO, "no file in %s", b->dir);
+    close(fd);
+    unlink(path);
+    add_result(b, &sync, "ms", 1, 0, "the disk alone: a page and fdatasync");
+    return 0;
+}
 
 static int bake_states(struct bench *b, struct err *e)
 {
@@ -168,12 +212,12 @@ static int bake_states(struct bench *b, struct err *e)
     buf_init(&body, 1 << 20);
     for (int i = 0; i < STATES && rc == 0; i++) {
         snprintf(rest, sizeof rest, ", \"name\": \"s%d\"", i);
-        body_of(&body, "tokens", BAKED, rest);
+        body_of(&body, "tokens", (size_t)i, BAKED, rest);
         uint64_t begun = clock_ns();
         rc = ask(b, "POST", "/v1/states", body.data, e);
         add_run(&speed, BAKED / since_ms(begun));
     }
-    body_of(&body, "tokens", 16, "");
+    body_of(&body, "tokens", 0, 16, "");
     for (int i = 0; i < STATES && rc == 0; i++) {
         uint64_t begun = clock_ns();
         rc = ask(b, "POST", "/v1/states/s0/append", body.data, e);
@@ -254,6 +298,32 @@ static int measure_copies(struct bench *b, struct err *e)
     return rc;
 }
 
+/* ---- choices ---- */
+
+/* Eight choices of one prompt, over one: 1 if reading it were all. */
+static int measure_choices(struct bench *b, struct err *e)
+{
+    struct runs ratio = {0};
+    struct buf one, many;
+    int rc = 0;
+    buf_init(&one, 1 << 20);
+    buf_init(&many, 1 << 20);
+    for (size_t i = 0; i < 5 && rc == 0; i++) {
+        body_of(&one, "prompt", 20 + 2 * i, BAKED, ", \"max_tokens\": 1, \"n\": 1");
+        body_of(&many, "prompt", 21 + 2 * i, BAKED, ", \"max_tokens\": 1, \"n\": 8");
+        uint64_t begun = clock_ns();
+        rc = ask(b, "POST", "/v1/completions", one.data, e);
+        double single = since_ms(begun);
+        begun = clock_ns();
+        rc = rc ? rc : ask(b, "POST", "/v1/completions", many.data, e);
+        add_run(&ratio, since_ms(begun) / single);
+    }
+    add_result(b, &ratio, "times", 1, 0, "8 choices of a prompt of %d tokens, over one", BAKED);
+    buf_fini(&one);
+    buf_fini(&many);
+    return rc;
+}
+
 /* ---- cancel ---- */
 
 /* Sends a completion on a connection of its own, closes that once `gauge` is 1 more, and takes the time
@@ -305,7 +375,7 @@ static int measure_cancel(struct bench *b, struct err *e)
     snprintf(stream, sizeof stream, TALK, ", \"stream\": true");
     snprintf(plain, sizeof plain, TALK, "");
     buf_init(&prompt, 1 << 22);
-    body_of(&prompt, "prompt", 200000, ", \"max_tokens\": 1");
+    body_of(&prompt, "prompt", 0, 200000, ", \"max_tokens\": 1");
     for (int i = 0; i < 10 && rc == 0; i++) {
         rc = cancel_one(b, stream, ACTIVE, 0, &streaming, e);
         rc = rc ? rc : cancel_one(b, plain, ACTIVE, 0, &whole, e);
@@ -410,8 +480,9 @@ static int run(struct bench *b, struct err *e)
         return e->code;
     if (!mkdtemp(b->dir))
         return err_set(e, ERR_IO, "no folder for the store");
-    if (start(b, e) < 0 || bake_states(b, e) < 0 || measure_restore(b, e) < 0 ||
-        measure_copies(b, e) < 0 || measure_cancel(b, e) < 0 || measure_overhead(b, 1, e) < 0 ||
+    if (measure_disk(b, e) < 0 || start(b, e) < 0 || measure_start(b, e) < 0 ||
+        bake_states(b, e) < 0 || measure_restore(b, e) < 0 || measure_copies(b, e) < 0 ||
+        measure_choices(b, e) < 0 || measure_cancel(b, e) < 0 || measure_overhead(b, 1, e) < 0 ||
         measure_overhead(b, SLOTS, e) < 0 || measure_health(b, e) < 0)
         return e->code;
     return 0;

@@ -178,7 +178,7 @@ static void test_crowd(void **state)
 static void share(struct host *h, struct oracle *o, uint64_t seed, size_t n_prompt, int leaves)
 {
     enum { N = 5, TOKENS = 12 };
-    static uint32_t prompt[40 * SEQUENCE_CHUNK];
+    static uint32_t prompt[8 * SEQUENCE_CHUNK];
     struct completion *c[N];
     struct err e;
     uint32_t want[TOKENS];
@@ -224,7 +224,7 @@ static void test_shared_prompt(void **state)
     share(h, o, 1, 1, -1);
     share(h, o, 2, 200, -1);
     for (int leaves = 0; leaves < 5; leaves++)
-        share(h, o, 3, 40 * SEQUENCE_CHUNK, leaves);
+        share(h, o, 3, 8 * SEQUENCE_CHUNK, leaves);
     oracle_free(o);
     host_free(h);
 }
