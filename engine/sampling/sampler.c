@@ -219,12 +219,17 @@ static uint32_t largest_allowed(const float *x, const uint64_t *allowed, size_t 
 
 /* ---- the candidates ---- */
 
+/* NaN as -inf, and at most FLT_MAX. */
+static inline float bounded(float l)
+{
+    return l > -INFINITY ? (l < FLT_MAX ? l : FLT_MAX) : -INFINITY;
+}
+
 /* x = the allowed logits with penalties and biases, NaN as -inf and at most FLT_MAX; returns the
  * largest. */
 static float adjust_logits(struct sampler *s, const float *logits, const uint64_t *allowed)
 {
     const struct sampling_params *p = &s->params;
-    float max = -INFINITY;
     memcpy(s->x, logits, s->n_vocab * sizeof *s->x);
     if (allowed)
         ban_others(s, allowed);
@@ -236,13 +241,13 @@ static float adjust_logits(struct sampler *s, const float *logits, const uint64_
     }
     for (size_t i = 0; i < s->n_bias; i++)
         s->x[s->bias[i].id] += s->bias[i].bias;
-    for (size_t i = 0; i < s->n_vocab; i++) {
-        float l = s->x[i];
-        l = isnan(l) ? -INFINITY : l < FLT_MAX ? l : FLT_MAX;
-        s->x[i] = l;
-        max = l > max ? l : max;
-    }
-    return max;
+    size_t i = 0;
+    for (; i + LANES <= s->n_vocab; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            s->x[i + l] = bounded(s->x[i + l]);
+    for (; i < s->n_vocab; i++)
+        s->x[i] = bounded(s->x[i]);
+    return max_of(s->x, s->n_vocab);
 }
 
 /* Leaves the candidates that belong to the selection by the value of `by` [n] (x itself, or an
@@ -252,21 +257,86 @@ static void keep_selected(struct sampler *s, const float *by, struct selection s
     size_t n = 0;
     for (size_t i = 0; i < s->n; i++) {
         uint32_t key = select_key(by[i]);
-        if (key < sel.key || (key == sel.key && sel.ties == 0))
-            continue;
-        sel.ties -= key == sel.key;
-        s->id[n] = s->id[i];
-        s->x[n++] = s->x[i];
+        bool tie = key == sel.key && sel.ties > 0;
+        sel.ties -= tie;
+        s->id[n] = s->id[i]; /* kept only if n grows: no branch to be guessed */
+        s->x[n] = s->x[i];
+        n += key > sel.key || tie;
     }
     s->n = n;
 }
 
+static double sum_of(const float *x, size_t n)
+{
+    double lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            lane[l] += (double)x[i + l];
+    for (; i < n; i++)
+        sum += (double)x[i];
+    for (size_t l = 0; l < LANES; l++)
+        sum += lane[l];
+    return sum;
+}
+
 static double weight_sum(const struct sampler *s)
 {
-    double sum = 0;
-    for (size_t i = 0; i < s->n; i++)
-        sum += (double)s->x[i];
-    return sum;
+    return sum_of(s->x, s->n);
+}
+
+static int largest_first(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* Those of at least `least`. Most runs have none. */
+static void keep_from(struct sampler *s, float least)
+{
+    enum { LENGTH = 2 * LANES };
+    size_t n = 0;
+    for (size_t at = 0, end; at < s->n; at = end) {
+        end = s->n - at < LENGTH ? s->n : at + LENGTH;
+        if (max_of(s->x + at, end - at) < least)
+            continue;
+        for (size_t i = at; i < end; i++) {
+            float x = s->x[i];
+            s->id[n] = s->id[i];
+            s->x[n] = x;
+            n += x >= least;
+        }
+    }
+    s->n = n;
+}
+
+/* Exact selection takes four passes over what it is given: so first what cannot be in it goes, by a bound
+ * that is found in one. */
+#define MANY 1024
+
+/* The k largest. At least k values are as large as the k-th largest of the maxima of blocks. */
+static void keep_top_k(struct sampler *s, size_t k)
+{
+    float maxima[MANY];
+    size_t size = (s->n + MANY - 1) / MANY, m = 0;
+    if (s->n > 2 * MANY && k <= MANY / 4) {
+        for (size_t at = 0; at < s->n; at += size)
+            maxima[m++] = max_of(s->x + at, s->n - at < size ? s->n - at : size);
+        qsort(maxima, m, sizeof *maxima, largest_first);
+        keep_from(s, maxima[k - 1]);
+    }
+    if (k < s->n)
+        keep_selected(s, s->x, select_count(s->x, s->n, k, &s->bins));
+}
+
+/* The fewest largest that hold p of all. What weighs less than (1 - p) sum / 2n each is together less than
+ * half of what may be left out. */
+static void keep_top_p(struct sampler *s, double p)
+{
+    double sum = weight_sum(s);
+    if (s->n > MANY)
+        keep_from(s, (float)((1 - p) * sum / (2 * (double)s->n)));
+    keep_selected(s, s->x, select_weight(s->x, s->n, p * sum, &s->bins));
 }
 
 static float max_weight(const struct sampler *s)
@@ -302,16 +372,15 @@ static void filter(struct sampler *s, float max)
     for (size_t i = 0; i < s->n; i++)
         s->id[i] = (uint32_t)i;
     if (p->top_k > 0 && p->top_k < s->n)
-        keep_selected(s, s->x, select_count(s->x, s->n, p->top_k, &s->bins));
+        keep_top_k(s, p->top_k);
     for (size_t i = 0; i < s->n; i++)
         s->x[i] = expf((s->x[i] - max) / p->temperature);
     if (p->typical_p < 1)
         keep_typical(s);
     if (p->top_p < 1)
-        keep_selected(s, s->x,
-                      select_weight(s->x, s->n, (double)p->top_p * weight_sum(s), &s->bins));
+        keep_top_p(s, (double)p->top_p);
     if (p->min_p > 0)
-        keep_selected(s, s->x, (struct selection){select_key(p->min_p * max_weight(s)), s->n});
+        keep_from(s, p->min_p * max_weight(s));
 }
 
 /* Uniform in [0, 1), 53 bits: a function of the seed and the number of tokens accepted. */
@@ -320,6 +389,25 @@ static double draw(const struct sampler *s)
     uint32_t word[4];
     philox4x32(s->params.seed, 0, s->accepted, word);
     return (double)((uint64_t)word[0] << 21 | word[1] >> 11) * 0x1p-53;
+}
+
+/* Where to look for the candidate at which the running sum of weights passes *left, from which the weight
+ * before it is subtracted: the beginning of a block with some weight. */
+static size_t skip_blocks(const struct sampler *s, double *left)
+{
+    size_t from = 0;
+    double before = *left;
+    for (size_t at = 0; at < s->n; at += BLOCK) {
+        double sum = sum_of(s->x + at, s->n - at < BLOCK ? s->n - at : BLOCK);
+        if (sum == 0)
+            continue;
+        from = at;
+        before = *left;
+        if ((*left -= sum) < 0)
+            break;
+    }
+    *left = before;
+    return from;
 }
 
 uint32_t sampler_pick(struct sampler *s, const float *logits)
@@ -348,8 +436,8 @@ uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint
         return largest(s->x, s->n_vocab);
     filter(s, max);
     double left = draw(s) * weight_sum(s);
-    size_t pick = 0;
-    for (size_t i = 0; i < s->n; i++) {
+    size_t pick = 0, from = skip_blocks(s, &left);
+    for (size_t i = from; i < s->n; i++) {
         if (s->x[i] == 0)
             continue;
         pick = i; /* the last one stands when rounding leaves a rest */

@@ -29,22 +29,25 @@ static uint32_t select_digit(const struct select_bins *bins, double target, doub
     return chosen;
 }
 
-/* Decides the key byte by byte from the top; *above becomes the weight of what is larger. A value
+/* Decides the key digit by digit from the top; *above becomes the weight of what is larger. A value
  * weighs w, or 1 if w is NULL. */
 static uint32_t select_threshold(const float *x, const float *w, size_t n, double target,
                                  double *above, struct select_bins *bins)
 {
-    uint32_t prefix = 0, mask = 0; /* the bytes decided so far */
+    static const int shifts[] = {32 - SELECT_BITS, 32 - 2 * SELECT_BITS, 0};
+    uint32_t prefix = 0, mask = 0; /* the digits decided so far */
     *above = 0;
-    for (int shift = 24; shift >= 0; shift -= 8) {
+    for (size_t digit = 0; digit < sizeof shifts / sizeof shifts[0]; digit++) {
+        int shift = shifts[digit];
+        uint32_t own = ~mask & ~((1u << shift) - 1); /* the bits of this digit */
         memset(bins, 0, sizeof *bins);
         for (size_t i = 0; i < n; i++) {
             uint32_t key = select_key(x[i]);
             if ((key & mask) == prefix)
-                bins->weight[key >> shift & 0xFF] += w ? (double)w[i] : 1.0;
+                bins->weight[(key & own) >> shift] += w ? (double)w[i] : 1.0;
         }
         prefix |= select_digit(bins, target, above) << shift;
-        mask |= (uint32_t)0xFF << shift;
+        mask |= own;
     }
     return prefix;
 }

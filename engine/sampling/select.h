@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SELECT_BINS 256
+#define SELECT_BITS 11 /* of a float decided at once: so many that values spread over the bins */
+#define SELECT_BINS (1 << SELECT_BITS)
 
 struct select_bins {
     double weight[SELECT_BINS];
