@@ -6,6 +6,7 @@
 #include "store/backup.h"
 #include "store/q_docs.h"
 #include "store/q_states.h"
+#include "store/q_items.h"
 
 #include <pthread.h>
 
@@ -17,8 +18,12 @@ enum req_kind {
     REQ_DELETE,
     REQ_PATCH,
     REQ_FORK,
+    REQ_ITEM_PUT,
+    REQ_ITEM_DELETE,
     REQ_DOC_PUT,
     REQ_DOC_DELETE, /* the last that writes */
+    REQ_ITEM_GET,
+    REQ_ITEM_LIST,
     REQ_GET,
     REQ_FIND_KEY,
     REQ_LIST,
@@ -35,6 +40,7 @@ struct req {
     store_list_fn *done_list;
     store_backup_fn *done_backup;
     store_doc_fn *done_doc;
+    store_items_fn *done_items;
     void *arg;
     char name[STORE_NAME_MAX + 1];  /* list: after */
     uint64_t version;               /* versions: before */
@@ -58,10 +64,14 @@ struct req {
     struct store_doc
         doc; /* documents: what is put, or which; its body is text. list: kind, status */
     enum store_doc_if doc_if;
+    struct store_item item; /* item put: its record; get, delete, list: kind, name (after) */
+    struct q_item_put item_put;
     /* The answer: */
     struct q_docs docs;
     struct err err;
     struct store_state out;
+    struct store_item item_out;
+    struct q_items items; /* item list */
     bool found; /* find key */
     struct q_counts change;
 };
@@ -88,8 +98,20 @@ struct store {
 };
 
 void store__req_free(struct req *r); /* NULL is fine */
+/* NULL and ERR_NOMEM. */
+struct req *store__req_new(enum req_kind kind, void *arg, struct err *e);
+/* Queues a request, or frees it. */
+int store__submit(struct store *s, struct req *r, int queue, struct err *e);
+bool store__is_name(const char *s, bool may_be_empty);
+bool store__is_sha256(const char *s);
 /* With s->lock held. ERR_BUSY. */
 int store__enqueue(struct store *s, struct req *r, int queue, struct err *e);
+/* Finds an item and its blob, so that r->item_out.bytes may be allocated. Store thread. */
+int store__item_begin(struct store *s, struct req *r);
+/* The blob that a put is writing. Store thread. */
+int64_t store__blob_written(const struct req *r);
+/* The callback of a request about items. Store thread. */
+void store__item_answer(struct req *r);
 /* The thread. Ends when s->closing is set and everything queued is answered. */
 void *store__run(void *store);
 /* One small step of tidying; false when there is none left to do, or it fails. Only on the thread,

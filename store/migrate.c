@@ -100,6 +100,24 @@ static const char *const steps[] = {
     "  UNIQUE (area, name)"
     ") STRICT;"
     "CREATE INDEX documents_area ON documents(area, seq);",
+
+    /* 3 -> 4.
+     * items: named objects that are no states and have no versions. The id is the revision: every
+     * change makes a new row in the old one's place, and AUTOINCREMENT gives no id twice. */
+    "CREATE TABLE items ("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  kind TEXT NOT NULL,"
+    "  name TEXT NOT NULL,"
+    "  sha256 TEXT NOT NULL REFERENCES blobs(sha256) DEFERRABLE INITIALLY DEFERRED,"
+    "  bytes INTEGER NOT NULL,"
+    "  model TEXT NOT NULL,"
+    "  fingerprint TEXT NOT NULL,"
+    "  meta TEXT NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  changed_ms INTEGER NOT NULL,"
+    "  UNIQUE (kind, name)"
+    ") STRICT;"
+    "CREATE INDEX items_sha256 ON items(sha256);",
 };
 
 static int run_step(struct db *db, const char *sql, int version, struct err *e)
@@ -150,7 +168,8 @@ int db_check(struct db *db, struct err *e)
     static const char *const checks[] = {
         "PRAGMA quick_check(names)",      "PRAGMA quick_check(blobs)",
         "PRAGMA quick_check(states)",     "PRAGMA quick_check(state_tags)",
-        "PRAGMA quick_check(write_keys)", "PRAGMA quick_check(documents)"};
+        "PRAGMA quick_check(write_keys)", "PRAGMA quick_check(documents)",
+        "PRAGMA quick_check(items)"};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         sqlite3_stmt *st;
         int rc = db_query(db, &st, e, checks[i], "");

@@ -173,27 +173,6 @@ static int put_write(struct db *db, struct q_put *put, struct err *e)
     return 1;
 }
 
-/* Gives the blob its name; one that bore it until now, another with damaged bytes, loses it. */
-static int put_name_blob(struct db *db, const struct q_put *put, struct q_counts *change,
-                         struct err *e)
-{
-    const struct store_state *state = put->state;
-    int64_t holder;
-    uint64_t bytes;
-    int rc = q_blob_find(db, state->sha256, &holder, &bytes, e);
-    if (rc < 0 || (rc > 0 && holder == put->id))
-        return rc < 0 ? rc : 0;
-    if (rc > 0 && (rc = q_blob_clear_name(db, holder, e)) == 0) {
-        change->blobs--;
-        change->blob_bytes -= (int64_t)bytes;
-    }
-    if (rc == 0 && (rc = q_blob_set_name(db, put->id, state->sha256, e)) == 0) {
-        change->blobs++;
-        change->blob_bytes += (int64_t)state->bytes;
-    }
-    return rc;
-}
-
 static int put_finish(struct db *db, const struct q_env *env, struct q_put *put,
                       struct store_state *out, struct q_counts *change, struct err *e)
 {
@@ -201,7 +180,7 @@ static int put_finish(struct db *db, const struct q_env *env, struct q_put *put,
     if (rc < 0)
         return rc;
     *change = (struct q_counts){.states = 1};
-    rc = put_name_blob(db, put, change, e);
+    rc = q_blob_take_name(db, put->id, put->state->sha256, put->state->bytes, change, e);
     if (rc < 0 || (rc = q_state_copy(out, put->state, e)) < 0)
         return rc;
     if ((rc = q_record_add(db, env, put->how, out, e)) < 0)

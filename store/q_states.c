@@ -330,6 +330,40 @@ int q_state_versions(struct db *db, const struct q_env *env, const char *name, u
 
 /* ---- counters ---- */
 
+int q_blob_take_name(struct db *db, int64_t id, const char *sha256, uint64_t bytes,
+                     struct q_counts *change, struct err *e)
+{
+    int64_t holder;
+    uint64_t held;
+    int rc = q_blob_find(db, sha256, &holder, &held, e);
+    if (rc < 0 || (rc > 0 && holder == id))
+        return rc < 0 ? rc : 0;
+    if (rc > 0 && (rc = q_blob_clear_name(db, holder, e)) == 0) {
+        change->blobs--;
+        change->blob_bytes -= (int64_t)held;
+    }
+    if (rc == 0 && (rc = q_blob_set_name(db, id, sha256, e)) == 0) {
+        change->blobs++;
+        change->blob_bytes += (int64_t)bytes;
+    }
+    return rc;
+}
+
+int q_blob_release(struct db *db, const char *sha256, struct q_counts *change, struct err *e)
+{
+    int64_t bytes;
+    int rc = db_int(db, &bytes, 0, e,
+                    "UPDATE blobs SET sha256 = NULL WHERE sha256 = ?1"
+                    " AND NOT EXISTS (SELECT 1 FROM states WHERE sha256 = ?1)"
+                    " AND NOT EXISTS (SELECT 1 FROM items WHERE sha256 = ?1) RETURNING bytes",
+                    "t", sha256);
+    if (rc == 0 && bytes > 0) {
+        change->blobs--;
+        change->blob_bytes -= bytes;
+    }
+    return rc;
+}
+
 int q_count_all(struct db *db, struct q_counts *out, struct err *e)
 {
     int rc = db_int(db, &out->states, 0, e, "SELECT count(*) FROM states", "");

@@ -15,11 +15,18 @@ struct q_counts {
 int q_count_all(struct db *db, struct q_counts *out, struct err *e);
 void q_counts_add(struct q_counts *sum, const struct q_counts *change);
 
+/* Gives a blob its name, within a transaction; another one that bore it until now (with damaged
+ * bytes) loses it. */
+int q_blob_take_name(struct db *db, int64_t id, const char *sha256, uint64_t bytes,
+                     struct q_counts *change, struct err *e);
+/* Takes the name of a blob that no record uses any more. */
+int q_blob_release(struct db *db, const char *sha256, struct q_counts *change, struct err *e);
+
 /* What a query needs to know beside its arguments. */
 struct q_env {
     int64_t now_ms;
     uint64_t max_states, max_bytes; /* quotas; 0 = none */
-    struct q_counts total; /* with what the open transaction has changed so far */
+    struct q_counts total;          /* with what the open transaction has changed so far */
 };
 
 /* ---- records in memory ---- */

@@ -8,7 +8,8 @@ bool q_is_refusal(int code)
 {
     return code == ERR_STATE_EXISTS || code == ERR_STATE_NOT_FOUND ||
            code == ERR_VERSION_CONFLICT || code == ERR_KEY_REUSED || code == ERR_JOB_NOT_FOUND ||
-           code == ERR_DATASET_NOT_FOUND || code == ERR_DATASET_EXISTS;
+           code == ERR_DATASET_NOT_FOUND || code == ERR_DATASET_EXISTS || code == ERR_NAME_EXISTS ||
+           code == ERR_CONDITION_NOT_FOUND || code == ERR_DIFFUSER_NOT_FOUND;
 }
 
 static int check_revision(const struct store_state *s, uint64_t want, struct err *e)
@@ -38,21 +39,6 @@ int q_tags_write(struct db *db, const struct store_state *s, struct err *e)
 
 /* ---- removing ---- */
 
-/* Takes the name of a blob that no record uses any more. */
-static int blob_release(struct db *db, const char *sha256, struct q_counts *change, struct err *e)
-{
-    int64_t bytes;
-    int rc = db_int(db, &bytes, 0, e,
-                    "UPDATE blobs SET sha256 = NULL WHERE sha256 = ?1"
-                    " AND NOT EXISTS (SELECT 1 FROM states WHERE sha256 = ?1) RETURNING bytes",
-                    "t", sha256);
-    if (rc == 0 && bytes > 0) {
-        change->blobs--;
-        change->blob_bytes -= bytes;
-    }
-    return rc;
-}
-
 static int delete_rows(struct db *db, const char *name, uint64_t version, struct q_counts *change,
                        struct err *e)
 {
@@ -68,7 +54,7 @@ static int delete_rows(struct db *db, const char *name, uint64_t version, struct
     while (rc == 0 && (rc = db_step(db, st, e)) > 0) {
         const char *sha256 = (const char *)sqlite3_column_text(st, 0);
         change->states--;
-        rc = sha256 ? blob_release(db, sha256, change, e) : db_fail(db, e);
+        rc = sha256 ? q_blob_release(db, sha256, change, e) : db_fail(db, e);
     }
     db_done(st);
     return rc;

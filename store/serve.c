@@ -47,12 +47,27 @@ static void count_answer(struct store *s, const struct err *e)
     pthread_mutex_unlock(&s->lock);
 }
 
+static bool is_write(const struct req *r)
+{
+    return r->kind <= REQ_DOC_DELETE;
+}
+
+static bool is_item(const struct req *r)
+{
+    return r->kind == REQ_ITEM_PUT || r->kind == REQ_ITEM_DELETE || r->kind == REQ_ITEM_GET ||
+           r->kind == REQ_ITEM_LIST;
+}
+
 /* Runs the callback of a request about one state and ends it. */
 static void req_answer(struct store *s, struct req *r)
 {
     count_answer(s, &r->err);
     bool ok = r->err.code == 0;
     void *blob = NULL;
+    if (is_item(r)) {
+        store__item_answer(r);
+        return;
+    }
     if (ok && r->kind == REQ_GET) {
         blob = r->blob;
         r->blob = NULL;
@@ -83,12 +98,14 @@ static void req_name_error(struct req *r)
     int c = r->err.code;
     if (c == 0 || q_is_refusal(c))
         return;
-    static const char *const verbs[] = {[REQ_PUT] = "store",
-                                        [REQ_DELETE] = "delete",
-                                        [REQ_PATCH] = "change",
-                                        [REQ_FORK] = "fork",
-                                        [REQ_GET] = "read"};
-    if (r->kind == REQ_FIND_KEY)
+    static const char *const verbs[] = {
+        [REQ_PUT] = "store",     [REQ_DELETE] = "delete",  [REQ_PATCH] = "change",
+        [REQ_FORK] = "fork",     [REQ_ITEM_PUT] = "store", [REQ_ITEM_DELETE] = "delete",
+        [REQ_ITEM_GET] = "read", [REQ_ITEM_LIST] = "list", [REQ_GET] = "read"};
+    if (is_item(r))
+        err_prefix(&r->err, "%s %s %s", verbs[r->kind], store_kind_name(r->item.kind),
+                   r->item.name);
+    else if (r->kind == REQ_FIND_KEY)
         err_prefix(&r->err, "find an idempotency key");
     else
         err_prefix(&r->err, "%s state %s", verbs[r->kind],
@@ -162,6 +179,13 @@ static void do_doc(struct store *s, struct req *r)
     doc_answer(s, r);
 }
 
+static void do_items(struct store *s, struct req *r)
+{
+    q_item_list(&s->db, &r->item, r->limit, &r->items, &r->err);
+    req_name_error(r);
+    req_answer(s, r);
+}
+
 static void do_find_key(struct store *s, struct req *r)
 {
     r->found = q_key_find(&s->db, &s->env, &r->how, &r->out, &r->err) > 0;
@@ -172,6 +196,8 @@ static void do_find_key(struct store *s, struct req *r)
 /* Finds record and blob, and memory for it. */
 static int get_begin(struct store *s, struct req *r)
 {
+    if (is_item(r))
+        return store__item_begin(s, r);
     int rc = q_state_find(&s->db, &s->env, r->name, r->version, &r->out, &r->err);
     if (rc < 0 || !r->with_blob)
         return rc;
@@ -181,7 +207,8 @@ static int get_begin(struct store *s, struct req *r)
 /* 1: more slices to go; 0: done. */
 static int get_step(struct store *s, struct req *r)
 {
-    size_t bytes = (size_t)r->out.bytes; /* present in full: checked in get_begin */
+    /* present in full: checked in get_begin */
+    size_t bytes = (size_t)(is_item(r) ? r->item_out.bytes : r->out.bytes);
     if (!r->blob && !(r->blob = malloc(bytes)))
         return err_set(&r->err, ERR_NOMEM, "out of memory for %zu bytes", bytes);
     size_t n = q_blob_slice_len(r->off, bytes);
@@ -195,8 +222,10 @@ static int get_step(struct store *s, struct req *r)
 static void do_get(struct store *s, struct req *r)
 {
     int rc = get_begin(s, r);
-    if (rc == 0 && r->with_blob && r->out.bytes > STORE__SMALL_BYTES) {
+    if (rc == 0 && r->with_blob &&
+        (is_item(r) ? r->item_out.bytes : r->out.bytes) > STORE__SMALL_BYTES) {
         q_state_fini(&r->out); /* looked up again when its turn comes */
+        q_item_fini(&r->item_out);
         if (move_to_large(s, r) == 0)
             return;
     } else {
@@ -211,6 +240,8 @@ static void do_get(struct store *s, struct req *r)
 
 static int put_step(struct store *s, struct req *r)
 {
+    if (r->kind == REQ_ITEM_PUT)
+        return q_item_put_step(&s->db, &s->env, &r->item_put, &r->item_out, &r->change, &r->err);
     return q_put_step(&s->db, &s->env, &r->put, &r->out, &r->change, &r->err);
 }
 
@@ -220,9 +251,11 @@ static void write_begin(struct store *s, struct req *r)
     int rc = 1;
     q_state_fini(&r->out);
     q_docs_fini(&r->docs);
+    q_item_fini(&r->item_out);
     r->err = (struct err){0};
     r->change = (struct q_counts){0};
     r->put = (struct q_put){.state = &r->state, .blob = r->blob, .how = &r->how};
+    q_item_put_begin(&r->item_put);
     while (r->kind == REQ_PUT && rc > 0 && q_put_only_reads(&r->put))
         rc = put_step(s, r);
 }
@@ -243,8 +276,10 @@ static int write_end(struct store *s, struct req *r)
         return q_doc_put(&s->db, s->env.now_ms, &r->doc, r->doc_if, &r->docs, &r->err);
     case REQ_DOC_DELETE:
         return q_doc_delete(&s->db, r->doc.area, r->doc.name, &r->docs, &r->err);
+    case REQ_ITEM_DELETE:
+        return q_item_delete(&s->db, &r->item, r->if_revision, &r->item_out, &r->change, &r->err);
     default:
-        ASSERT(r->kind == REQ_PUT);
+        ASSERT(r->kind == REQ_PUT || r->kind == REQ_ITEM_PUT);
         while ((rc = put_step(s, r)) > 0)
             ;
         return rc;
@@ -301,9 +336,9 @@ static int expire(struct store *s, struct err *e)
  * a large get reads may be refuse by now, so it waits for that. */
 static void collect(struct store *s, size_t max_blobs, int64_t max_slices)
 {
-    if (s->large && s->large->kind == REQ_GET)
+    if (s->large && !is_write(s->large))
         return;
-    int64_t except = s->large ? s->large->put.id : 0;
+    int64_t except = s->large ? store__blob_written(s->large) : 0;
     for (size_t i = 0; i < max_blobs && q_blob_collect(&s->db, except, max_slices, NULL) > 0; i++)
         ;
 }
@@ -332,9 +367,9 @@ static void do_writes(struct store *s, struct req *const *group, size_t n)
 
 /* ---- the thread ---- */
 
-static bool is_write(const struct req *r)
+static uint64_t blob_bytes(const struct req *r)
 {
-    return r->kind <= REQ_DOC_DELETE;
+    return r->blob ? (is_item(r) ? r->item.bytes : r->state.bytes) : 0;
 }
 
 /* The next read, or the next run of writes. */
@@ -343,9 +378,9 @@ static size_t take_group(struct store *s, struct req **group)
     size_t n = 0, bytes = 0;
     pthread_mutex_lock(&s->lock);
     for (struct req *r; n < GROUP_MAX && (r = peek(s, QUEUE_SMALL)); n++) {
-        if (n > 0 && (!is_write(group[0]) || !is_write(r) || bytes + r->state.bytes > GROUP_BYTES))
+        if (n > 0 && (!is_write(group[0]) || !is_write(r) || bytes + blob_bytes(r) > GROUP_BYTES))
             break;
-        bytes += r->state.bytes;
+        bytes += blob_bytes(r);
         group[n] = take(s, QUEUE_SMALL);
     }
     pthread_mutex_unlock(&s->lock);
@@ -366,12 +401,14 @@ static bool run_small(struct store *s)
     look_at_clock(s);
     if (is_write(group[0]))
         do_writes(s, group, n);
-    else if (group[0]->kind == REQ_GET)
+    else if (group[0]->kind == REQ_GET || group[0]->kind == REQ_ITEM_GET)
         do_get(s, group[0]);
     else if (group[0]->kind == REQ_FIND_KEY)
         do_find_key(s, group[0]);
     else if (is_doc(group[0]))
         do_doc(s, group[0]);
+    else if (group[0]->kind == REQ_ITEM_LIST)
+        do_items(s, group[0]);
     else
         do_list(s, group[0]);
     return true;
@@ -379,9 +416,11 @@ static bool run_small(struct store *s)
 
 static int large_put_step(struct store *s, struct req *r)
 {
-    if (q_put_only_reads(&r->put))
+    bool item = r->kind == REQ_ITEM_PUT;
+    if (!item && q_put_only_reads(&r->put))
         return put_step(s, r);
-    enum db_sync sync = r->put.next == Q_PUT_FINISH ? DB_DURABLE : DB_LAZY;
+    bool last = item ? r->item_put.next == Q_ITEM_FINISH : r->put.next == Q_PUT_FINISH;
+    enum db_sync sync = last ? DB_DURABLE : DB_LAZY;
     int rc = db_begin(&s->db, sync, &r->err);
     if (rc < 0)
         return rc;
@@ -398,14 +437,15 @@ static int large_put_step(struct store *s, struct req *r)
 
 static int large_step(struct store *s, struct req *r)
 {
-    if (r->kind == REQ_PUT) {
-        if (r->put.next == Q_PUT_WRITE)
+    if (is_write(r)) {
+        if (is_item(r) || r->put.next == Q_PUT_WRITE)
             collect(s, 1, 2);
         s->upkeep = true;
         return large_put_step(s, r);
     }
     if (!r->blob) {
         q_state_fini(&r->out);
+        q_item_fini(&r->item_out);
         int rc = get_begin(s, r);
         if (rc < 0)
             return rc;

@@ -19,6 +19,9 @@ void store__req_free(struct req *r)
     q_state_fini(&r->state);
     q_state_fini(&r->out);
     q_docs_fini(&r->docs);
+    q_item_fini(&r->item);
+    q_item_fini(&r->item_out);
+    q_items_fini(&r->items);
     backup_free(r->backup);
     free(r->blob);
     free(r->text);
@@ -127,14 +130,14 @@ void store_close(struct store *s)
 
 /* ---- the interface ---- */
 
-static bool is_name(const char *s, bool may_be_empty)
+bool store__is_name(const char *s, bool may_be_empty)
 {
     size_t n =
         s ? strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") : 0;
     return s && s[n] == 0 && n <= STORE_NAME_MAX && (n > 0 || may_be_empty);
 }
 
-static bool is_sha256(const char *s)
+bool store__is_sha256(const char *s)
 {
     return strnlen(s, 65) == 64 && strspn(s, "0123456789abcdef") == 64;
 }
@@ -153,9 +156,9 @@ static int bad_name(struct err *e)
 
 static int check_put(const struct store_state *t, const void *blob, size_t bytes, struct err *e)
 {
-    if (!memchr(t->name, 0, sizeof t->name) || !is_name(t->name, false))
+    if (!memchr(t->name, 0, sizeof t->name) || !store__is_name(t->name, false))
         return bad_name(e);
-    if (!is_sha256(t->sha256))
+    if (!store__is_sha256(t->sha256))
         return err_set(e, ERR_INVALID, "a state's SHA-256 is 64 lower-case hexadecimal digits");
     if (!memchr(t->model, 0, sizeof t->model) ||
         !memchr(t->weights_type, 0, sizeof t->weights_type) ||
@@ -172,7 +175,7 @@ static int check_put(const struct store_state *t, const void *blob, size_t bytes
     return 0;
 }
 
-static struct req *req_new(enum req_kind kind, void *arg, struct err *e)
+struct req *store__req_new(enum req_kind kind, void *arg, struct err *e)
 {
     struct req *r = calloc(1, sizeof *r);
     if (!r) {
@@ -185,13 +188,17 @@ static struct req *req_new(enum req_kind kind, void *arg, struct err *e)
     return r;
 }
 
-/* Queues a small request, or frees it. */
-static int submit_small(struct store *s, struct req *r, struct err *e)
+int store__submit(struct store *s, struct req *r, int queue, struct err *e)
 {
-    int rc = submit(s, r, QUEUE_SMALL, e);
+    int rc = submit(s, r, queue, e);
     if (rc < 0)
         store__req_free(r);
     return rc;
+}
+
+static int submit_small(struct store *s, struct req *r, struct err *e)
+{
+    return store__submit(s, r, QUEUE_SMALL, e);
 }
 
 /* Copies how into the request. */
@@ -204,7 +211,7 @@ static int req_set_write(struct req *r, const struct store_write *how, struct er
     if (n < 1 || n > STORE_KEY_MAX)
         return err_set_param(e, ERR_INVALID, "Idempotency-Key",
                              "an idempotency key has 1 to %d bytes", STORE_KEY_MAX);
-    if (!how->request_sha256 || !is_sha256(how->request_sha256))
+    if (!how->request_sha256 || !store__is_sha256(how->request_sha256))
         return err_set(e, ERR_INVALID, "an idempotency key without the request's SHA-256");
     memcpy(r->key, how->key, n + 1);
     memcpy(r->request_sha256, how->request_sha256, 65);
@@ -242,7 +249,7 @@ int store_put_state_take(struct store *s, const struct store_state *state, void 
     int rc = check_put(state, blob, blob_bytes, e);
     if (rc < 0)
         return rc;
-    struct req *r = req_new(REQ_PUT, arg, e);
+    struct req *r = store__req_new(REQ_PUT, arg, e);
     if (!r)
         return ERR_NOMEM;
     r->done = done;
@@ -266,11 +273,11 @@ int store_put_state_take(struct store *s, const struct store_state *state, void 
 static struct req *req_named(enum req_kind kind, const char *name, uint64_t version,
                              store_state_fn *done, void *arg, struct err *e)
 {
-    if (!is_name(name, false)) {
+    if (!store__is_name(name, false)) {
         bad_name(e);
         return NULL;
     }
-    struct req *r = req_new(kind, arg, e);
+    struct req *r = store__req_new(kind, arg, e);
     if (r) {
         memcpy(r->name, name, strlen(name) + 1);
         r->version = version;
@@ -319,7 +326,7 @@ static int submit_fork(struct store *s, struct req *r, const char *to,
                        struct err *e)
 {
     static const struct store_patch none = {0};
-    int rc = is_name(to, false) ? req_set_write(r, how, e) : bad_name(e);
+    int rc = store__is_name(to, false) ? req_set_write(r, how, e) : bad_name(e);
     if (rc == 0)
         rc = req_set_patch(r, changes ? changes : &none, e);
     if (rc < 0) {
@@ -355,7 +362,7 @@ int store_find_key(struct store *s, const char *key, const char *request_sha256,
                    store_state_fn *done, void *arg, struct err *e)
 {
     struct store_write how = {.key = key ? key : "", .request_sha256 = request_sha256};
-    struct req *r = req_new(REQ_FIND_KEY, arg, e);
+    struct req *r = store__req_new(REQ_FIND_KEY, arg, e);
     if (!r)
         return ERR_NOMEM;
     r->done = done;
@@ -386,7 +393,7 @@ int store_list_states(struct store *s, const struct store_query *q, store_list_f
         return err_set(e, ERR_INVALID, "the newest states have no page after a name");
     if (check_limit(q->limit, e) < 0)
         return e->code;
-    struct req *r = req_new(REQ_LIST, arg, e);
+    struct req *r = store__req_new(REQ_LIST, arg, e);
     if (!r)
         return ERR_NOMEM;
     if (q->tag && !(r->text = strdup(q->tag))) {
@@ -421,7 +428,7 @@ static struct req *req_doc(enum req_kind kind, enum store_area area, store_doc_f
                            struct err *e)
 {
     ASSERT((unsigned)area < STORE_AREAS);
-    struct req *r = req_new(kind, arg, e);
+    struct req *r = store__req_new(kind, arg, e);
     if (r) {
         r->doc.area = area;
         r->done_doc = done;
@@ -438,7 +445,7 @@ static int doc_name(struct err *e)
 int store_put_doc(struct store *s, const struct store_doc *doc, enum store_doc_if how,
                   store_doc_fn *done, void *arg, struct err *e)
 {
-    if (!memchr(doc->name, 0, sizeof doc->name) || !is_name(doc->name, false))
+    if (!memchr(doc->name, 0, sizeof doc->name) || !store__is_name(doc->name, false))
         return doc_name(e);
     if (!memchr(doc->kind, 0, sizeof doc->kind) || !memchr(doc->status, 0, sizeof doc->status) ||
         text_len(doc->body) > TEXTS_MAX)
@@ -467,15 +474,17 @@ static int doc_named(struct store *s, struct req *r, const char *name, struct er
 int store_get_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
                   void *arg, struct err *e)
 {
-    return is_name(name, false) ? doc_named(s, req_doc(REQ_DOC_GET, area, done, arg, e), name, e)
-                                : doc_name(e);
+    return store__is_name(name, false)
+               ? doc_named(s, req_doc(REQ_DOC_GET, area, done, arg, e), name, e)
+               : doc_name(e);
 }
 
 int store_delete_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
                      void *arg, struct err *e)
 {
-    return is_name(name, false) ? doc_named(s, req_doc(REQ_DOC_DELETE, area, done, arg, e), name, e)
-                                : doc_name(e);
+    return store__is_name(name, false)
+               ? doc_named(s, req_doc(REQ_DOC_DELETE, area, done, arg, e), name, e)
+               : doc_name(e);
 }
 
 int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
@@ -502,7 +511,7 @@ int store_backup(struct store *s, const char *dir, store_backup_fn *done, void *
 {
     if (!dir || !*dir)
         return err_set_param(e, ERR_INVALID, "dir", "a backup needs a folder");
-    struct req *r = req_new(REQ_BACKUP, arg, e);
+    struct req *r = store__req_new(REQ_BACKUP, arg, e);
     if (!r)
         return ERR_NOMEM;
     int rc = (r->text = strdup(dir)) ? 0 : err_set(e, ERR_NOMEM, "out of memory");

@@ -200,6 +200,57 @@ struct store_doc_query {
 /* The newest first. */
 int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
                     struct err *e);
+/* ---- items: conditions, diffusers; named objects with bytes, without versions ---- */
+
+enum store_kind { STORE_CONDITION, STORE_DIFFUSER, STORE_KINDS };
+/* "condition", "diffuser". */
+const char *store_kind_name(enum store_kind kind);
+/* ERR_CONDITION_NOT_FOUND, ... */
+int store_kind_missing(enum store_kind kind);
+
+struct store_item {
+    enum store_kind kind;
+    char name[STORE_NAME_MAX + 1];
+    uint64_t revision; /* grows with every change of any item and is never used again */
+    char model[STORE_NAME_MAX + 1];
+    char fingerprint[65]; /* of the model's weights, hex */
+    char sha256[65];      /* of the bytes, hex */
+    uint64_t bytes;
+    int64_t created_ms, changed_ms; /* wall clock; set by put */
+    const char *meta;               /* JSON object; NULL in an answer: the record is damaged */
+};
+
+/* How a put meets what is there. Zeroed: the name must be new. */
+struct store_item_write {
+    bool replace; /* an item of this name must be there and is replaced */
+    uint64_t
+        if_revision; /* with replace: it must have this one, else ERR_VERSION_CONFLICT; 0: any */
+};
+
+/* e->code is 0 on success; items (one, or a page) and data (or NULL, then yours) belong to the answer. */
+typedef void store_items_fn(void *arg, const struct err *e, const struct store_item *items,
+                            size_t n, bool has_more, void *data, size_t bytes);
+
+/* Adds or replaces an item with these bytes (malloc'd; taken); data NULL with replace: the bytes stay,
+ * as do sha256, model and fingerprint. Answer: the record as stored. ERR_NAME_EXISTS, not found (by
+ * kind), ERR_VERSION_CONFLICT, ERR_STORAGE_FULL, ERR_INVALID. */
+int store_put_item_take(struct store *s, const struct store_item *item, void *data,
+                        const struct store_item_write *how, store_items_fn *done, void *arg,
+                        struct err *e);
+/* Not found (by kind); ERR_STATE_CORRUPT: the record makes no sense, or its bytes are gone. */
+int store_get_item(struct store *s, enum store_kind kind, const char *name, bool with_data,
+                   store_items_fn *done, void *arg, struct err *e);
+/* if_revision: 0, or what it must have. A damaged one can be deleted. Answer: the record that went. */
+int store_delete_item(struct store *s, enum store_kind kind, const char *name, uint64_t if_revision,
+                      store_items_fn *done, void *arg, struct err *e);
+/* In order of names (bytes), those after `after`; fingerprint "": of any model. limit: 1..1000. */
+struct store_item_query {
+    enum store_kind kind;
+    const char *after, *fingerprint; /* NULL = "" */
+    size_t limit;
+};
+int store_list_items(struct store *s, const struct store_item_query *query, store_items_fn *done,
+                     void *arg, struct err *e);
 
 /* Copies the database into dir (made if it does not exist), which can then be opened as a store's: in
  * slices on the store's thread, with other requests served in between. Everything answered before the

@@ -22,10 +22,14 @@
     XX(STATE_NOT_FOUND, 404, "state_not_found", "not_found_error")                                 \
     XX(JOB_NOT_FOUND, 404, "job_not_found", "not_found_error")                                     \
     XX(DATASET_NOT_FOUND, 404, "dataset_not_found", "not_found_error")                             \
+    XX(CONDITION_NOT_FOUND, 404, "condition_not_found", "not_found_error")                         \
+    XX(DIFFUSER_NOT_FOUND, 404, "diffuser_not_found", "not_found_error")                           \
     XX(METHOD, 405, "method_not_allowed", "invalid_request_error")                                 \
     XX(TIMEOUT, 408, "request_timeout", "invalid_request_error")                                   \
     XX(STATE_EXISTS, 409, "state_exists", "conflict_error")                                        \
     XX(DATASET_EXISTS, 409, "dataset_exists", "conflict_error")                                    \
+    XX(NAME_EXISTS, 409, "name_exists", "conflict_error")                                          \
+    XX(MODEL_MISMATCH, 409, "model_mismatch", "conflict_error")                                    \
     XX(STATE_BUSY, 409, "state_busy", "conflict_error")                                            \
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
     XX(QUANTIZED, 409, "weights_quantized", "conflict_error")                                      \
