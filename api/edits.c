@@ -1,5 +1,5 @@
-/* POST /v1/states/edits: arithmetic on states. */
-#include "api/errands.h"
+/* POST /v1/states/edits: arithmetic and diffusion on states. */
+#include "api/diffusion.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,22 +55,15 @@ static const char *at(struct place *p, const char *field)
 
 static int find_word(const json_t *o, struct place *p, const struct word **out, struct err *e)
 {
-    static const char *const diffusion[] = {"diffuse", "invert", "inpaint"};
     const char *op = json_string_value(decode_field(o, "op"));
     for (size_t i = 0; op && i < sizeof words / sizeof words[0]; i++)
         if (!strcmp(op, words[i].word)) {
             *out = &words[i];
             return 0;
         }
-    for (size_t i = 0; op && i < sizeof diffusion / sizeof diffusion[0]; i++)
-        if (!strcmp(op, diffusion[i]))
-            return err_set_param(e, ERR_NO_DIFFUSER, at(p, "op"),
-                                 "%s needs a diffuser for this model and there is none: train one "
-                                 "from a data set of states (dreamstated train dit)",
-                                 op);
     return err_set_param(e, ERR_INVALID, at(p, "op"),
                          "op is none of lerp, slerp, add, subtract, contrast, scale, negate, mean, "
-                         "clamp_norm, noise, zero and copy");
+                         "clamp_norm, noise, zero, copy, diffuse, invert and inpaint");
 }
 
 static int decode_states(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
@@ -111,13 +104,42 @@ static int decode_amount(const json_t *o, const struct word *w, struct place *p,
     return 0;
 }
 
-static int decode_op(json_t *o, size_t index, struct edit_op *op, struct err *e)
+/* diffuse, invert, inpaint: 1; another word: 0. */
+static int decode_diffusion(struct req *r, const struct model_info *m, json_t *o, struct place *p,
+                            struct edit_op *op, struct err *e)
+{
+    const char *word = json_string_value(decode_field(o, "op"));
+    bool invert = word && !strcmp(word, "invert"), inpaint = word && !strcmp(word, "inpaint");
+    if (!word || (!invert && !inpaint && strcmp(word, "diffuse") != 0))
+        return 0;
+    struct diffusion *d = op->diffusion = calloc(1, sizeof *d);
+    if (!d)
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    d->invert = invert;
+    d->masked = decode_field(o, "layers") || decode_field(o, "heads") || decode_field(o, "parts");
+    if (inpaint && !d->masked)
+        return err_set_param(e, ERR_INVALID, at(p, "op"),
+                             "inpaint wants layers, heads or parts: what is to be made anew");
+    if ((invert || inpaint) && !decode_field(o, "strength") &&
+        json_object_set_new(o, "strength", json_real(1)) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    if (errands_decode_select(o, at(p, ""), op, e) < 0 ||
+        diffusion_decode(r, m, o, at(p, ""), true, d, e) < 0)
+        return e->code;
+    return 1;
+}
+
+static int decode_op(struct req *r, const struct model_info *m, json_t *o, size_t index,
+                     struct edit_op *op, struct err *e)
 {
     struct place p = {.index = index};
     const struct word *w = NULL;
     int64_t seed = -1;
     if (!json_is_object(o))
         return err_set_param(e, ERR_INVALID, at(&p, "op"), "ops[%zu] is not an object", index);
+    int rc = decode_diffusion(r, m, o, &p, op, e);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
     if (find_word(o, &p, &w, e) < 0)
         return e->code;
     op->kind = w->kind;
@@ -139,7 +161,7 @@ static int decode_op(json_t *o, size_t index, struct edit_op *op, struct err *e)
 
 /* ---- POST /v1/states/edits ---- */
 
-static int decode_ops(const json_t *o, struct state_edit *c, struct err *e)
+static int decode_ops(struct req *r, const json_t *o, struct state_edit *c, struct err *e)
 {
     json_t *ops = decode_field(o, "ops");
     size_t n = json_array_size(ops);
@@ -149,9 +171,11 @@ static int decode_ops(const json_t *o, struct state_edit *c, struct err *e)
     if (!(c->ops = calloc(n, sizeof *c->ops)))
         return err_set(e, ERR_NOMEM, "no memory for an edit");
     c->n_ops = n;
-    for (size_t i = 0; i < n; i++)
-        if (decode_op(json_array_get(ops, i), i, &c->ops[i], e) < 0)
+    for (size_t i = 0; i < n; i++) {
+        if (decode_op(r, c->errand.model, json_array_get(ops, i), i, &c->ops[i], e) < 0)
             return e->code;
+        c->errand.samples |= c->ops[i].diffusion != NULL;
+    }
     c->ops_json = json_dumps(ops, JSON_COMPACT);
     if (!c->ops_json)
         return err_set(e, ERR_NOMEM, "no memory for an edit");
@@ -171,7 +195,7 @@ static int decode_edit(struct req *r, const json_t *o, struct state_edit *c, str
     if (!c->state || !c->name)
         return err_set_param(e, ERR_INVALID, c->state ? "name" : "state", "%s is missing",
                              c->state ? "name" : "state");
-    return decode_ops(o, c, e);
+    return decode_ops(r, o, c, e);
 }
 
 static int finish_edit(struct req *r, struct err *e)

@@ -44,6 +44,17 @@ static const struct route routes[] = {
     {"GET", "/v1/jobs/{id}", handle_job_get, SCOPE_READ, 0},
     {"DELETE", "/v1/jobs/{id}", handle_job_delete, SCOPE_WRITE, 0},
     {"GET", "/v1/jobs/{id}/events", handle_job_events, SCOPE_READ, 0},
+    {"POST", "/v1/states/generations", handle_state_generations, SCOPE_WRITE, 1 * MIB},
+    {"POST", "/v1/conditions", handle_condition_create, SCOPE_WRITE, 512 * KIB},
+    {"GET", "/v1/conditions", handle_condition_list, SCOPE_READ, 0},
+    {"GET", "/v1/conditions/{name}", handle_condition_get, SCOPE_READ, 0},
+    {"PATCH", "/v1/conditions/{name}", handle_condition_patch, SCOPE_WRITE, 256 * KIB},
+    {"DELETE", "/v1/conditions/{name}", handle_condition_delete, SCOPE_WRITE, 0},
+    {"POST", "/v1/diffusers", handle_diffuser_import, SCOPE_WRITE, 256 * MIB | ROUTE_FILE},
+    {"GET", "/v1/diffusers", handle_diffuser_list, SCOPE_READ, 0},
+    {"GET", "/v1/diffusers/{name}", handle_diffuser_get, SCOPE_READ, 0},
+    {"GET", "/v1/diffusers/{name}/data", handle_diffuser_data, SCOPE_READ, 0},
+    {"DELETE", "/v1/diffusers/{name}", handle_diffuser_delete, SCOPE_WRITE, 0},
     {"POST", "/admin/backup", handle_backup, SCOPE_ADMIN, 1 * MIB},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

@@ -9,10 +9,10 @@
 
 #define PAGE 1000 /* records of a question to the store */
 
-static const struct errand_impl *const impls[] = {[ERRAND_EDIT] = &errand_edit,
-                                                  [ERRAND_COMPARE] = &errand_compare,
-                                                  [ERRAND_PROJECT] = &errand_project,
-                                                  [ERRAND_NEIGHBORS] = &errand_neighbors};
+static const struct errand_impl *const impls[] = {
+    [ERRAND_EDIT] = &errand_edit,       [ERRAND_COMPARE] = &errand_compare,
+    [ERRAND_PROJECT] = &errand_project, [ERRAND_NEIGHBORS] = &errand_neighbors,
+    [ERRAND_ITEM] = &errand_item,       [ERRAND_GENERATE] = &errand_generate};
 
 struct task {
     struct lane_task lane;
@@ -86,7 +86,7 @@ int service_errand(struct service *s, struct errand *c, struct err *e)
     if (!t)
         return err_set(e, ERR_NOMEM, "no memory for a request");
     *t = (struct task){
-        .lane = {.urgency = impls[c->kind]->urgency, .run = run}, .svc = s, .errand = c};
+        .lane = {.urgency = c->samples ? LANE_GENERATE : impls[c->kind]->urgency, .run = run}, .svc = s, .errand = c};
     list_init(&t->lane.link);
     int rc = service_admit(s, NULL, e);
     if (rc < 0) {

@@ -15,15 +15,25 @@
 #include "engine/manifold/tsne.h"
 #include "engine/rwkv/edit.h"
 
-enum errand_kind { ERRAND_EDIT, ERRAND_COMPARE, ERRAND_PROJECT, ERRAND_NEIGHBORS };
+enum errand_kind {
+    ERRAND_EDIT,
+    ERRAND_COMPARE,
+    ERRAND_PROJECT,
+    ERRAND_NEIGHBORS,
+    ERRAND_ITEM,
+    ERRAND_GENERATE
+};
 struct errand {
     struct call call;
     const struct model_info *model;
     enum errand_kind kind; /* set by its maker */
+    bool samples; /* an edit that runs a diffuser: it waits behind what is short */
 };
 int service_errand(struct service *s, struct errand *c, struct err *e);
 
 /* ---- edits: a new state out of others ---- */
+
+struct diffusion;
 
 #define EDIT_MAX_OPS    64
 #define EDIT_MAX_STATES 64 /* that one operation names */
@@ -39,6 +49,7 @@ struct edit_op {
     size_t n_layers, n_heads;
     char **with, **minus; /* [n_with], [n_minus] state references */
     size_t n_with, n_minus;
+    struct diffusion *diffusion; /* NULL, or this in place of kind and what belongs to it: items.h */
 };
 
 struct state_edit {

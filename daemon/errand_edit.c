@@ -1,6 +1,5 @@
 /* Edits and comparisons of states: loads what they name, computes, saves. */
-#include "daemon/errand_impl.h"
-#include "daemon/fetch.h"
+#include "daemon/diffusion.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +41,7 @@ static int check_op(const struct model_info *m, const struct edit_op *op, size_t
         return err_set_param(e, ERR_TOO_LARGE, "ops",
                              "ops[%zu] names %zu states, at most %zu are taken", i, states,
                              most < EDIT_MAX_STATES ? most : EDIT_MAX_STATES);
-    return 0;
+    return op->diffusion ? diffusion_check(op->diffusion, prefix, e) : 0;
 }
 
 static int edit_check(const struct errand *errand, struct err *e)
@@ -141,6 +140,20 @@ static int apply(const struct rwkv_info *info, const struct edit_op *op, const s
     return rc;
 }
 
+static int diffuse(const struct errand_run *r, const struct edit_op *op, float *x, struct err *e)
+{
+    size_t n = rwkv_state_floats(r->model->rwkv_info);
+    float *made = calloc(n, sizeof *made);
+    if (!made)
+        return err_set(e, ERR_NOMEM, "no memory for an edit");
+    const struct diffusion_job job = {.n = 1, .start = x, .select = op, .states = made};
+    int rc = diffusion_run(r, op->diffusion, &job, e);
+    if (rc == 0)
+        memcpy(x, made, n * sizeof *made);
+    free(made);
+    return rc;
+}
+
 static int apply_all(const struct errand_run *r, const struct state_edit *c, float *x,
                      struct buf *parents, struct err *e)
 {
@@ -148,7 +161,10 @@ static int apply_all(const struct errand_run *r, const struct state_edit *c, flo
     for (size_t i = 0; rc == 0 && i < c->n_ops; i++) {
         struct operands o;
         rc = load_operands(r, &c->ops[i], i, &o, parents, e);
-        if (rc == 0 && (rc = apply(r->model->rwkv_info, &c->ops[i], &o, x, e)) < 0)
+        if (rc == 0)
+            rc = c->ops[i].diffusion ? diffuse(r, &c->ops[i], x, e)
+                                     : apply(r->model->rwkv_info, &c->ops[i], &o, x, e);
+        if (rc < 0 && rc != ERR_STATE_NOT_FOUND)
             err_prefix(e, "ops[%zu]", i);
         operands_fini(&o);
     }

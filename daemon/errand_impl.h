@@ -20,7 +20,8 @@ struct errand_impl {
     int (*run)(const struct errand_run *r, struct errand *c, struct err *e);
 };
 
-extern const struct errand_impl errand_edit, errand_compare, errand_project, errand_neighbors;
+extern const struct errand_impl errand_edit, errand_compare, errand_project, errand_neighbors,
+    errand_item, errand_generate;
 
 /* A selector's lists as flags over the model's layers and heads: [L + H], free(). NULL: no memory. */
 bool *errand_flags(const struct rwkv_info *info, const struct edit_op *op);

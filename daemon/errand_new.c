@@ -1,5 +1,5 @@
 /* Making and freeing of errands; no engine, no store. */
-#include "daemon/errand.h"
+#include "daemon/items.h"
 #include "daemon/service_impl.h"
 
 #include <stdlib.h>
@@ -13,6 +13,31 @@ static void *new_errand(size_t bytes, enum errand_kind kind, void (*free_fn)(str
     }
     c->kind = kind;
     return c;
+}
+
+static void texts_free(struct token_list *texts, size_t n)
+{
+    for (size_t i = 0; texts && i < n; i++)
+        free(texts[i].ids);
+    free(texts);
+}
+
+static void mix_fini(struct mix *m)
+{
+    for (size_t i = 0; i < m->n; i++) {
+        free(m->parts[i].name);
+        free(m->parts[i].label);
+        free(m->parts[i].text.ids);
+    }
+    free(m->parts);
+}
+
+static void diffusion_fini(struct diffusion *d)
+{
+    free(d->diffuser);
+    mix_fini(&d->condition);
+    mix_fini(&d->negative);
+    mix_fini(&d->source);
 }
 
 static void refs_free(char **refs, size_t n)
@@ -31,6 +56,9 @@ static void edit_free(struct call *call)
         refs_free(op->minus, op->n_minus);
         free(op->layers);
         free(op->heads);
+        if (op->diffusion)
+            diffusion_fini(op->diffusion);
+        free(op->diffusion);
     }
     free(c->ops);
     free(c->ops_json);
@@ -104,4 +132,48 @@ static void neighbors_free(struct call *call)
 struct state_neighbors *state_neighbors_new(void)
 {
     return new_errand(sizeof(struct state_neighbors), ERRAND_NEIGHBORS, neighbors_free);
+}
+
+static void item_free(struct call *call)
+{
+    struct item_call *c = (struct item_call *)(void *)call;
+    for (size_t i = 0; c->items && i < c->n_items; i++)
+        free(c->items[i].meta);
+    free(c->items);
+    texts_free(c->texts, c->n_texts);
+    free(c->name);
+    free(c->after);
+    free(c->meta);
+    free(c->data);
+    free(c);
+}
+
+struct item_call *item_call_new(enum item_kind kind, enum item_op op)
+{
+    struct item_call *c = new_errand(sizeof *c, ERRAND_ITEM, item_free);
+    if (c) {
+        c->kind = kind;
+        c->op = op;
+    }
+    return c;
+}
+
+static void generation_free(struct call *call)
+{
+    struct state_generation *c = (struct state_generation *)(void *)call;
+    for (size_t i = 0; c->saved && i < c->n_states; i++)
+        state_info_fini(&c->saved[i]);
+    free(c->saved);
+    diffusion_fini(&c->diffusion);
+    free(c->name);
+    free(c->params_json);
+    free(c->write.key);
+    free(c->change.description);
+    free(c->change.tags);
+    free(c);
+}
+
+struct state_generation *state_generation_new(void)
+{
+    return new_errand(sizeof(struct state_generation), ERRAND_GENERATE, generation_free);
 }

@@ -1,6 +1,7 @@
 #include "daemon/fetch.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/base/sha256.h"
 #include "daemon/base/thread.h"
 #include "daemon/state_record.h"
 
@@ -16,6 +17,8 @@ struct wait {
     struct err err;
     struct state_info *records; /* [n] */
     size_t n;
+    struct item_info *items; /* [n_items] */
+    size_t n_items;
     bool has_more;
     void *blob;
     size_t blob_bytes;
@@ -33,6 +36,13 @@ static void drop_records(struct state_info *records, size_t n)
     for (size_t i = 0; i < n; i++)
         state_info_fini(&records[i]);
     free(records);
+}
+
+static void drop_items(struct item_info *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(items[i].meta);
+    free(items);
 }
 
 static void answered(struct wait *w)
@@ -109,6 +119,7 @@ static int wait_for(struct service *s, struct wait *w, int rc, uint64_t asked_ns
     pthread_cond_destroy(&w->answered);
     if (rc < 0) {
         drop_records(w->records, w->n);
+        drop_items(w->items, w->n_items);
         fetched_docs_free(w->docs, w->n_docs);
         free(w->blob);
     }
@@ -260,4 +271,118 @@ int fetch_doc(struct service *s, enum store_area area, const char *name, struct 
     int rc = wait_for(s, &w, store_get_doc(s->options.store, area, name, on_docs, &w, e), at, e);
     *out = rc == 0 ? w.docs : NULL;
     return rc;
+}
+
+/* ---- items ---- */
+
+static int item_fill(struct item_info *out, const struct store_item *i)
+{
+    *out = (struct item_info){.revision = i->revision,
+                              .bytes = i->bytes,
+                              .created_ms = i->created_ms,
+                              .changed_ms = i->changed_ms};
+    memcpy(out->name, i->name, sizeof out->name);
+    memcpy(out->model, i->model, sizeof out->model);
+    memcpy(out->fingerprint, i->fingerprint, sizeof out->fingerprint);
+    memcpy(out->sha256, i->sha256, sizeof out->sha256);
+    return !i->meta || (out->meta = strdup(i->meta)) ? 0 : ERR_NOMEM;
+}
+
+/* [thread: the store's] */
+static void on_items(void *arg, const struct err *e, const struct store_item *items, size_t n,
+                     bool has_more, void *data, size_t bytes)
+{
+    struct wait *w = arg;
+    w->err = *e;
+    w->has_more = has_more;
+    w->blob = data;
+    w->blob_bytes = bytes;
+    if (!e->code && n && !(w->items = calloc(n, sizeof *w->items)))
+        err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
+    for (; w->n_items < n && !w->err.code; w->n_items++)
+        if (item_fill(&w->items[w->n_items], &items[w->n_items]) < 0)
+            err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
+    answered(w);
+}
+
+void fetched_item_fini(struct fetched_item *f)
+{
+    free(f->info.meta);
+    free(f->data);
+    *f = (struct fetched_item){0};
+}
+
+int fetch_item(struct service *s, enum store_kind kind, const char *name, bool with_data,
+               struct fetched_item *out, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    uint8_t digest[32];
+    char sha256[65];
+    *out = (struct fetched_item){0};
+    wait_init(&w);
+    int rc = wait_for(
+        s, &w, store_get_item(s->options.store, kind, name, with_data, on_items, &w, e), at, e);
+    if (rc < 0)
+        return rc;
+    *out = (struct fetched_item){w.items[0], w.blob, w.blob_bytes};
+    free(w.items);
+    if (with_data) {
+        sha256_of(out->data, out->bytes, digest);
+        sha256_hex(digest, sha256);
+        if (strcmp(sha256, out->info.sha256) != 0)
+            rc = err_set(e, ERR_STATE_CORRUPT, "%s %s is damaged: its bytes have another SHA-256",
+                         store_kind_name(kind), name);
+    }
+    if (rc < 0)
+        fetched_item_fini(out);
+    return rc;
+}
+
+int fetch_item_put_take(struct service *s, const struct store_item *item, void *data,
+                        const struct store_item_write *how, struct item_info *saved, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    wait_init(&w);
+    int rc = store_put_item_take(s->options.store, item, data, how, on_items, &w, e);
+    if (rc < 0)
+        free(data);
+    if ((rc = wait_for(s, &w, rc, at, e)) < 0)
+        return rc;
+    if (saved)
+        *saved = w.items[0];
+    else
+        free(w.items[0].meta);
+    free(w.items);
+    return 0;
+}
+
+int fetch_item_delete(struct service *s, enum store_kind kind, const char *name,
+                      uint64_t if_revision, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    wait_init(&w);
+    int rc = wait_for(s, &w,
+                      store_delete_item(s->options.store, kind, name, if_revision, on_items, &w, e),
+                      at, e);
+    if (rc == 0)
+        drop_items(w.items, w.n_items);
+    return rc;
+}
+
+int fetch_item_list(struct service *s, const struct store_item_query *query, struct item_info **out,
+                    size_t *n, bool *has_more, struct err *e)
+{
+    struct wait w;
+    uint64_t at = clock_ns();
+    wait_init(&w);
+    int rc = wait_for(s, &w, store_list_items(s->options.store, query, on_items, &w, e), at, e);
+    if (rc < 0)
+        return rc;
+    *out = w.items;
+    *n = w.n_items;
+    *has_more = w.has_more;
+    return 0;
 }

@@ -4,6 +4,7 @@
 #ifndef DAEMON_FETCH_H
 #define DAEMON_FETCH_H
 
+#include "daemon/items.h"
 #include "daemon/service_impl.h"
 #include "daemon/state_put.h"
 
@@ -39,5 +40,26 @@ void fetched_docs_free(struct store_doc *docs, size_t n);
 /* A page of records: state_info_fini each, then free. */
 int fetch_list(struct service *s, const struct store_query *query, struct state_info **out,
                size_t *n, bool *has_more, struct err *e);
+
+/* ---- items ---- */
+
+/* A record with its bytes, if they were asked for; checked against their SHA-256. */
+struct fetched_item {
+    struct item_info info;
+    void *data; /* [bytes] */
+    size_t bytes;
+};
+void fetched_item_fini(struct fetched_item *f);
+/* Errors as in store.h. On failure *out is empty. */
+int fetch_item(struct service *s, enum store_kind kind, const char *name, bool with_data,
+               struct fetched_item *out, struct err *e);
+/* data is taken in every case. *saved (or NULL) is the caller's: free its meta. */
+int fetch_item_put_take(struct service *s, const struct store_item *item, void *data,
+                        const struct store_item_write *how, struct item_info *saved, struct err *e);
+int fetch_item_delete(struct service *s, enum store_kind kind, const char *name,
+                      uint64_t if_revision, struct err *e);
+/* A page: free each meta, then *out. */
+int fetch_item_list(struct service *s, const struct store_item_query *query, struct item_info **out,
+                    size_t *n, bool *has_more, struct err *e);
 
 #endif

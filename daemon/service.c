@@ -18,6 +18,7 @@
  * when its sequence ends; the call itself, with the results, when its last reference goes. */
 #include "daemon/base/mem.h"
 #include "daemon/base/thread.h"
+#include "daemon/diffusers.h"
 #include "daemon/lookup.h"
 #include "daemon/service_impl.h"
 #include "daemon/state_import.h"
@@ -46,13 +47,15 @@ int service_new(const struct service_options *o, struct service **out, struct er
     struct metrics *metrics = metrics_new(n);
     struct state_cache *cache = o->state_cache ? state_cache_new(o->state_cache) : NULL;
     struct sessions *sessions = sessions_new(o->max_sessions, o->session_bytes);
-    bool whole = s && workers && metrics && sessions && (cache || !o->state_cache);
+    struct diffusers *diffusers = diffusers_new();
+    bool whole = s && workers && metrics && sessions && diffusers && (cache || !o->state_cache);
     if (!whole || pthread_mutex_init(&s->lock, NULL) != 0) {
         free(s);
         free(workers);
         metrics_free(metrics);
         state_cache_free(cache);
         sessions_free(sessions);
+        diffusers_free(diffusers);
         return err_set(e, ERR_NOMEM, "no memory for the service");
     }
     pthread_cond_init(&s->idle, NULL);
@@ -65,6 +68,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
         metrics_name_model(metrics, i, o->registry->infos[i].name);
     s->workers = workers;
     s->sessions = sessions;
+    s->diffusers = diffusers;
     list_init(&s->drained.link);
     list_init(&s->claims);
     size_t calls = n * (s->options.max_sequences + s->options.max_queue);
@@ -83,6 +87,7 @@ int service_new(const struct service_options *o, struct service **out, struct er
         metrics_free(metrics);
         state_cache_free(cache);
         sessions_free(sessions);
+        diffusers_free(diffusers);
         free(workers);
         free(s);
         return e->code;
@@ -119,6 +124,7 @@ void service_free(struct service *s)
     metrics_free(s->metrics);
     state_cache_free(s->cache);
     sessions_free(s->sessions);
+    diffusers_free(s->diffusers);
     free(s->workers);
     free(s);
 }

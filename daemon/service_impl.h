@@ -23,6 +23,7 @@
 
 #define MAX_PROMPT (16u * 1024 * 1024) /* tokens */
 
+struct diffusers;
 struct worker;
 
 struct service_options {
@@ -51,6 +52,7 @@ struct service {
     struct sessions *sessions;
     struct lane lane;
     struct jobs jobs;
+    struct diffusers *diffusers; /* lane only */
     struct worker **workers; /* [registry->n] */
     atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
     atomic_bool draining;

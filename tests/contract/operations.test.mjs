@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
+import { diffuserFile } from '../lib/diffuser.mjs';
 import { byteModel } from '../lib/model.mjs';
 import { Raw, frames } from '../lib/raw.mjs';
 import { check, checkAnswer, doc, missing, operations, text } from '../lib/spec.mjs';
@@ -28,7 +29,12 @@ function pathOf(op) {
 }
 
 let d;
-before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel ?? byteModel() }); });
+before(async () => {
+  if (skip) return;
+  d = await Daemon.start({ model: bundledModel ?? byteModel() });
+  const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
+  await exchange('importDiffuser', { path: '/v1/diffusers?name=dreamer', body: diffuserFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
+});
 after(async () => { await d?.stop(); });
 
 async function exchange(id, { path = by[id].path, body, headers, daemon = d, status, what = id }) {
@@ -73,6 +79,24 @@ for (const op of operations) {
         });
   }
 }
+
+test('conditions and diffusers: changed, deleted, refused', { skip }, async () => {
+  const type = { 'content-type': 'application/octet-stream' };
+  await exchange('createCondition', { body: { name: 'going', text: 'x' }, status: 201 });
+  await exchange('deleteCondition', { path: '/v1/conditions/going', status: 200 });
+  await exchange('deleteCondition', { path: '/v1/conditions/going', status: 404 });
+  const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
+  const file = diffuserFile(meta), put = (name, body, status) => exchange('importDiffuser', { path: `/v1/diffusers?name=${name}`, body, headers: type, status });
+  await put('going', file, 201);
+  await put('going', file, 409);
+  await put('a%20b', file, 400);
+  await put('bad', file.subarray(0, 500), 422);
+  const data = await exchange('getDiffuserData', { path: '/v1/diffusers/going/data', status: 200 });
+  assert.ok(data.body.equals(file));
+  await exchange('getDiffuserData', { path: '/v1/diffusers/going/data', headers: { 'if-none-match': data.headers.etag }, status: 304 });
+  await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 200 });
+  await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 404 });
+});
 
 test('getOpenapi serves the very file', { skip }, async () => {
   assert.ok((await d.get('/openapi.yaml')).text === text);
@@ -501,7 +525,7 @@ const broken = [
 ];
 const messages = [{ role: 'user', content: 'a' }];
 const posts = operations.filter((o) => o.op.requestBody?.content['application/json']).map((o) => o.id);
-const ofModel = posts.filter((id) => !['backup', 'patchState', 'forkState', 'rollbackState'].includes(id));
+const ofModel = posts.filter((id) => !['backup', 'patchState', 'patchCondition', 'forkState', 'rollbackState'].includes(id));
 
 for (const id of posts) {
   test(`${id}: what is not a JSON object is a 400`, { skip }, async () => {

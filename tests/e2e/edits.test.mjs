@@ -97,7 +97,7 @@ test('refused: nothing is kept, sources stay', async () => {
     for (const [body, status, code, param] of [
       [{ ops: [{ op: 'scale', factor: 1e300 }] }, 422, 'not_finite', null], [{ ops: [{ op: 'copy', with: 'x' }] }, 404, 'state_not_found', 'ops[0]'],
       [{ state: 'a@7', ops: [{ op: 'zero' }] }, 404, 'state_not_found', 'state'], [{ name: 'b', ops: [{ op: 'zero' }] }, 409, 'state_exists', null],
-      [{ ops: [{ op: 'invert' }] }, 409, 'no_diffuser', 'ops[0].op'], [{ ops: [{ op: 'zero', layers: [9] }] }, 400, 'invalid_request', 'ops[0].layers']]) {
+      [{ ops: [{ op: 'invert', condition: { text: 'x' } }] }, 409, 'no_diffuser', null], [{ ops: [{ op: 'zero', layers: [9] }] }, 400, 'invalid_request', 'ops[0].layers']]) {
       const r = await ask(body);
       assert.deepEqual([r.status, r.json.error.code, r.json.error.param], [status, code, param], r.text);
     }

@@ -10,7 +10,7 @@
 #ifndef FAKE_SERVICE_H
 #define FAKE_SERVICE_H
 
-#include "daemon/errand.h"
+#include "daemon/items.h"
 #include "daemon/jobs.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
@@ -205,6 +205,17 @@ int service_job(struct service *s, struct job_call *c, struct err *e)
     (void)s;
     (void)c;
     return err_set(e, ERR_UNAVAILABLE, "the fake has no lane");
+}
+
+int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
+                     size_t n, struct token_list *out, struct err *e)
+{
+    (void)s;
+    (void)m;
+    (void)ids;
+    (void)n;
+    (void)out;
+    return err_set(e, ERR_UNAVAILABLE, "the fake has no conditions");
 }
 
 int service_state(struct service *s, struct state_call *c, struct err *e)

@@ -1,0 +1,210 @@
+/* /v1/conditions: named vectors of texts. */
+#include "api/items.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PATH "/v1/conditions"
+
+/* ---- answers ---- */
+
+static void write_condition(struct jw *w, const struct item_info *i, const float *vector, size_t n)
+{
+    json_t *meta = i->meta ? json_loads(i->meta, 0, NULL) : NULL;
+    const char *key;
+    json_t *v;
+    jw_object(w, NULL);
+    items_write_fields(w, "condition", i);
+    json_object_foreach(meta, key, v)
+    {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+        if (text)
+            jw_raw(w, key, text, strlen(text));
+        free(text);
+    }
+    json_decref(meta);
+    if (vector) {
+        jw_array(w, "vector");
+        for (size_t k = 0; k < n; k++)
+            jw_number(w, NULL, (double)vector[k]);
+        jw_end_array(w);
+    }
+    jw_end_object(w);
+}
+
+static int finish_one(struct req *r, int status)
+{
+    const struct item_call *c = items_call_of(r);
+    struct jw w = {&r->reply.body, false};
+    items_reply(r, status, PATH, &c->items[0]);
+    write_condition(&w, &c->items[0], c->data, c->data_bytes / sizeof(float));
+    return 0;
+}
+
+static int finish_put(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 201);
+}
+
+static int finish_get(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 200);
+}
+
+static int finish_delete(struct req *r, struct err *e)
+{
+    (void)e;
+    return items_finish_delete(r, "condition.deleted");
+}
+
+static int finish_list(struct req *r, struct err *e)
+{
+    (void)e;
+    return items_finish_list(r, write_condition);
+}
+
+static const struct task put_task = {states_no_record, states_no_end, finish_put, NULL, false};
+static const struct task get_task = {states_no_record, states_no_end, finish_get, NULL, false};
+static const struct task delete_task = {states_no_record, states_no_end, finish_delete, NULL,
+                                        false};
+static const struct task list_task = {states_no_record, states_no_end, finish_list, NULL, false};
+
+/* ---- requests ---- */
+
+static int decode_texts(struct req *r, const json_t *v, struct item_call *c, json_t *meta,
+                        struct err *e)
+{
+    bool list = json_is_array(v);
+    size_t n = list ? json_array_size(v) : 1;
+    if (n < 1 || n > CONDITION_MAX_TEXTS)
+        return err_set_param(e, ERR_INVALID, "text", "text has %zu texts, 1 to %d are taken", n,
+                             CONDITION_MAX_TEXTS);
+    if (!(c->texts = calloc(n, sizeof *c->texts)))
+        return err_set(e, ERR_NOMEM, "no memory for a condition");
+    c->n_texts = n;
+    json_t *kept = json_array();
+    if (json_object_set_new(meta, "texts", kept) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a condition");
+    for (size_t i = 0; i < n; i++) {
+        json_t *one = list ? json_array_get(v, i) : (json_t *)(uintptr_t)v;
+        if (diffusion_decode_text(r, c->errand.model, one, "text", &c->texts[i], e) < 0)
+            return e->code;
+        if (json_array_append(kept, one) < 0)
+            return err_set(e, ERR_NOMEM, "no memory for a condition");
+    }
+    return 0;
+}
+
+static int decode_vector(const json_t *v, struct item_call *c, json_t *meta, struct err *e)
+{
+    size_t n = c->errand.model->n_embd;
+    float *x;
+    if (!json_is_array(v) || json_array_size(v) != n)
+        return err_set_param(e, ERR_INVALID, "vector", "vector is not an array of %zu numbers", n);
+    if (!(c->data = x = calloc(n, sizeof *x)) ||
+        json_object_set_new(meta, "texts", json_array()) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a condition");
+    c->data_bytes = n * sizeof *x;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *number = json_array_get(v, i);
+        double value = json_number_value(number);
+        if (!json_is_number(number) || value < -1e6 || value > 1e6)
+            return err_set_param(e, ERR_INVALID, "vector",
+                                 "vector[%zu] is not a number from -1e6 to 1e6", i);
+        x[i] = (float)value;
+    }
+    return 0;
+}
+
+/* description and tags as states have them, into the record. */
+static int keep_change(const json_t *o, bool is_patch, json_t *meta, struct err *e)
+{
+    struct state_change change = {0};
+    int rc = states_decode_change(o, is_patch, &change, e);
+    json_t *description = json_string(change.description ? change.description : "");
+    json_t *tags = json_loads(change.tags ? change.tags : "[]", 0, NULL);
+    bool ok = description && tags;
+    if (rc == 0 && ok && (change.description || !is_patch))
+        ok = json_object_set(meta, "description", description) == 0;
+    if (rc == 0 && ok && (change.tags || !is_patch))
+        ok = json_object_set(meta, "tags", tags) == 0;
+    json_decref(description);
+    json_decref(tags);
+    free(change.description);
+    free(change.tags);
+    return rc < 0 ? rc : ok ? 0 : err_set(e, ERR_NOMEM, "no memory for a condition");
+}
+
+static int decode_condition(struct req *r, const json_t *o, struct item_call *c, json_t *meta,
+                            struct err *e)
+{
+    const json_t *text = decode_field(o, "text"), *vector = decode_field(o, "vector");
+    const char *name = NULL;
+    if (!(c->errand.model = prompt_model(r, o, e)) || decode_word(o, "name", &name, e) < 0)
+        return e->code;
+    if (!name)
+        return err_set_param(e, ERR_INVALID, "name", "name is missing");
+    if (!(c->name = strdup(name)))
+        return err_set(e, ERR_NOMEM, "no memory for a condition");
+    if (!text == !vector)
+        return err_set_param(e, ERR_INVALID, vector ? "vector" : "text",
+                             "one of text and vector is wanted");
+    if (text ? decode_texts(r, text, c, meta, e) < 0 : decode_vector(vector, c, meta, e) < 0)
+        return e->code;
+    return keep_change(o, false, meta, e);
+}
+
+/* With the body decoded into c and the record's JSON. */
+static int decode_body(struct req *r, struct item_call *c, struct err *e)
+{
+    json_t *o = decode_object(r->body.data, r->body.len, e), *meta = json_object();
+    int rc = !o ? e->code : meta ? 0 : err_set(e, ERR_NOMEM, "no memory for a condition");
+    if (rc == 0)
+        rc = c->op == ITEM_PUT ? decode_condition(r, o, c, meta, e) : keep_change(o, true, meta, e);
+    if (rc == 0 && !json_object_size(meta))
+        rc = err_set(e, ERR_INVALID, "nothing to change: neither description nor tags is given");
+    if (rc == 0 && !(c->meta = json_dumps(meta, JSON_COMPACT)))
+        rc = err_set(e, ERR_NOMEM, "no memory for a condition");
+    json_decref(o);
+    json_decref(meta);
+    return rc;
+}
+
+int handle_condition_create(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_PUT, e);
+    return c ? items_submit(r, c, &put_task, decode_body(r, c, e), e) : e->code;
+}
+
+int handle_condition_patch(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_PATCH, e);
+    if (!c)
+        return e->code;
+    int rc = decode_body(r, c, e);
+    if (rc == 0)
+        rc = precondition_if_match(r, &c->if_revision, e);
+    return items_submit(r, c, &get_task, rc, e);
+}
+
+int handle_condition_get(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_GET, e);
+    return c ? items_submit(r, c, &get_task, 0, e) : e->code;
+}
+
+int handle_condition_delete(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_DELETE, e);
+    return c ? items_submit(r, c, &delete_task, precondition_if_match(r, &c->if_revision, e), e)
+             : e->code;
+}
+
+int handle_condition_list(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_LIST, e);
+    return c ? items_submit(r, c, &list_task, items_decode_list(r, c, e), e) : e->code;
+}

@@ -1,0 +1,137 @@
+/* /v1/diffusers: files of trained diffusion transformers. */
+#include "api/etag.h"
+#include "api/items.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PATH "/v1/diffusers"
+
+/* ---- answers ---- */
+
+static void write_diffuser(struct jw *w, const struct item_info *i, const float *vector, size_t n)
+{
+    (void)vector;
+    (void)n;
+    jw_object(w, NULL);
+    items_write_fields(w, "diffuser", i);
+    if (i->meta)
+        jw_raw(w, "meta", i->meta, strlen(i->meta));
+    else
+        jw_null(w, "meta");
+    jw_end_object(w);
+}
+
+static int finish_one(struct req *r, int status)
+{
+    const struct item_call *c = items_call_of(r);
+    struct jw w = {&r->reply.body, false};
+    items_reply(r, status, PATH, &c->items[0]);
+    write_diffuser(&w, &c->items[0], NULL, 0);
+    return 0;
+}
+
+static int finish_put(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 201);
+}
+
+static int finish_get(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 200);
+}
+
+static int finish_delete(struct req *r, struct err *e)
+{
+    (void)e;
+    return items_finish_delete(r, "diffuser.deleted");
+}
+
+static int finish_list(struct req *r, struct err *e)
+{
+    (void)e;
+    return items_finish_list(r, write_diffuser);
+}
+
+static int finish_data(struct req *r, struct err *e)
+{
+    const struct item_call *c = items_call_of(r);
+    char etag[68];
+    snprintf(etag, sizeof etag, "\"%s\"", c->items[0].sha256);
+    r->reply.status = 200;
+    r->reply.type = "application/octet-stream";
+    r->reply.cache = "private, no-cache";
+    req_reply_header(r, "ETag", "%s", etag);
+    if (etag_listed(req_header(r, "If-None-Match"), etag, true)) {
+        r->reply.status = 304;
+        r->reply.still = "";
+        return 0;
+    }
+    if (req_hold(r, c->data_bytes, e) < 0)
+        return e->code;
+    req_reply_header(r, "Content-Disposition", "attachment; filename=\"%s.safetensors\"",
+                     c->items[0].name);
+    r->reply.still = c->data;
+    r->reply.still_bytes = c->data_bytes;
+    r->reply.still_held = true;
+    return 0;
+}
+
+static const struct task put_task = {states_no_record, states_no_end, finish_put, NULL, false};
+static const struct task get_task = {states_no_record, states_no_end, finish_get, NULL, false};
+static const struct task data_task = {states_no_record, states_no_end, finish_data, NULL, false};
+static const struct task delete_task = {states_no_record, states_no_end, finish_delete, NULL,
+                                        false};
+static const struct task list_task = {states_no_record, states_no_end, finish_list, NULL, false};
+
+/* ---- requests ---- */
+
+static int decode_import(struct req *r, struct item_call *c, struct err *e)
+{
+    char name[160];
+    bool found;
+    if (req_query(r, "name", name, sizeof name, &found, e) < 0)
+        return e->code;
+    if (!found)
+        return err_set_param(e, ERR_INVALID, "name", "name is missing: it stands in the query");
+    if (!r->body.len)
+        return err_set(e, ERR_INVALID, "the body is empty: the bytes of a diffuser are wanted");
+    if (!(c->name = strdup(name)))
+        return err_set(e, ERR_NOMEM, "no memory for a request");
+    c->data = req_take_body(r, &c->data_bytes);
+    return 0;
+}
+
+int handle_diffuser_import(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_PUT, e);
+    return c ? items_submit(r, c, &put_task, decode_import(r, c, e), e) : e->code;
+}
+
+int handle_diffuser_get(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_GET, e);
+    return c ? items_submit(r, c, &get_task, 0, e) : e->code;
+}
+
+int handle_diffuser_data(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_DATA, e);
+    return c ? items_submit(r, c, &data_task, 0, e) : e->code;
+}
+
+int handle_diffuser_delete(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_DELETE, e);
+    return c ? items_submit(r, c, &delete_task, precondition_if_match(r, &c->if_revision, e), e)
+             : e->code;
+}
+
+int handle_diffuser_list(struct req *r, struct err *e)
+{
+    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_LIST, e);
+    return c ? items_submit(r, c, &list_task, items_decode_list(r, c, e), e) : e->code;
+}
