@@ -177,7 +177,7 @@ static void test_list(void **state)
     for (int i = 0; i < 5; i++) {
         char name[2] = {(char)('e' - i), 0};
         struct store_item x = item_of(STORE_CONDITION, name, 5, 10);
-        memcpy(x.fingerprint, i % 2 ? "odd" : "even", 5);
+        snprintf(x.fingerprint, sizeof x.fingerprint, "%s", i % 2 ? "odd" : "even");
         assert_int_equal(put(s, &x, 5, (struct store_item_write){0}, &r), 0);
     }
     check_list(s, (struct store_item_query){STORE_CONDITION, NULL, NULL, 3}, "a b c ", true);
