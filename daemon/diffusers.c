@@ -177,8 +177,10 @@ static int find_latest(const struct errand_run *r, char name[129], struct err *e
     while (more) {
         struct item_info *page;
         size_t n;
-        const struct store_item_query q = {STORE_DIFFUSER, after, r->model->rwkv_info->fingerprint,
-                                           1000};
+        const struct store_item_query q = {.kind = STORE_DIFFUSER,
+                                           .after = after,
+                                           .fingerprint = r->model->rwkv_info->fingerprint,
+                                           .limit = 1000};
         int rc = fetch_item_list(r->svc, &q, &page, &n, &more, e);
         if (rc < 0)
             return rc;

@@ -166,8 +166,11 @@ static int get(const struct errand_run *r, struct item_call *c, struct err *e)
 
 static int list(const struct errand_run *r, struct item_call *c, struct err *e)
 {
-    const struct store_item_query q = {
-        store_kind(c), c->after, c->of_model ? r->model->rwkv_info->fingerprint : "", c->limit};
+    const struct store_item_query q = {.kind = store_kind(c),
+                                       .after = c->after,
+                                       .fingerprint =
+                                           c->of_model ? r->model->rwkv_info->fingerprint : NULL,
+                                       .limit = c->limit};
     return fetch_item_list(r->svc, &q, &c->items, &c->n_items, &c->has_more, e);
 }
 

@@ -22,8 +22,6 @@ struct wait {
     bool has_more;
     void *blob;
     size_t blob_bytes;
-    struct store_doc *docs; /* [n_docs] */
-    size_t n_docs;
 };
 
 static void wait_init(struct wait *w)
@@ -68,30 +66,6 @@ static void on_list(void *arg, const struct err *e, const struct store_state *st
     answered(w);
 }
 
-void fetched_docs_free(struct store_doc *docs, size_t n)
-{
-    for (size_t i = 0; docs && i < n; i++)
-        free((void *)docs[i].body);
-    free(docs);
-}
-
-/* [thread: the store's] */
-static void on_docs(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
-                    bool has_more)
-{
-    struct wait *w = arg;
-    w->err = *e;
-    w->has_more = has_more;
-    if (!e->code && n && !(w->docs = calloc(n, sizeof *w->docs)))
-        err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
-    for (; w->n_docs < n && !w->err.code; w->n_docs++) {
-        w->docs[w->n_docs] = docs[w->n_docs];
-        if (!(w->docs[w->n_docs].body = strdup(docs[w->n_docs].body)))
-            err_set(&w->err, ERR_NOMEM, "no memory for %zu records", n);
-    }
-    answered(w);
-}
-
 /* [thread: the store's] */
 static void on_state(void *arg, const struct err *e, const struct store_state *state, void *blob,
                      size_t blob_bytes)
@@ -120,7 +94,6 @@ static int wait_for(struct service *s, struct wait *w, int rc, uint64_t asked_ns
     if (rc < 0) {
         drop_records(w->records, w->n);
         drop_items(w->items, w->n_items);
-        fetched_docs_free(w->docs, w->n_docs);
         free(w->blob);
     }
     return rc;
@@ -238,46 +211,12 @@ int fetch_list(struct service *s, const struct store_query *query, struct state_
     return 0;
 }
 
-int fetch_put_doc(struct service *s, const struct store_doc *doc, enum store_doc_if how,
-                  struct err *e)
-{
-    struct wait w;
-    uint64_t at = clock_ns();
-    wait_init(&w);
-    int rc = wait_for(s, &w, store_put_doc(s->options.store, doc, how, on_docs, &w, e), at, e);
-    if (rc == 0)
-        fetched_docs_free(w.docs, w.n_docs);
-    return rc;
-}
-
-int fetch_docs(struct service *s, const struct store_doc_query *q, struct store_doc **out,
-               size_t *n, struct err *e)
-{
-    struct wait w;
-    uint64_t at = clock_ns();
-    wait_init(&w);
-    int rc = wait_for(s, &w, store_list_docs(s->options.store, q, on_docs, &w, e), at, e);
-    *out = rc == 0 ? w.docs : NULL;
-    *n = rc == 0 ? w.n_docs : 0;
-    return rc;
-}
-
-int fetch_doc(struct service *s, enum store_area area, const char *name, struct store_doc **out,
-              struct err *e)
-{
-    struct wait w;
-    uint64_t at = clock_ns();
-    wait_init(&w);
-    int rc = wait_for(s, &w, store_get_doc(s->options.store, area, name, on_docs, &w, e), at, e);
-    *out = rc == 0 ? w.docs : NULL;
-    return rc;
-}
-
 /* ---- items ---- */
 
 static int item_fill(struct item_info *out, const struct store_item *i)
 {
-    *out = (struct item_info){.revision = i->revision,
+    *out = (struct item_info){.seq = i->seq,
+                              .revision = i->revision,
                               .bytes = i->bytes,
                               .created_ms = i->created_ms,
                               .changed_ms = i->changed_ms};
@@ -285,6 +224,8 @@ static int item_fill(struct item_info *out, const struct store_item *i)
     memcpy(out->model, i->model, sizeof out->model);
     memcpy(out->fingerprint, i->fingerprint, sizeof out->fingerprint);
     memcpy(out->sha256, i->sha256, sizeof out->sha256);
+    memcpy(out->type, i->type, sizeof out->type);
+    memcpy(out->status, i->status, sizeof out->status);
     return !i->meta || (out->meta = strdup(i->meta)) ? 0 : ERR_NOMEM;
 }
 

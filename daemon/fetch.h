@@ -28,20 +28,11 @@ int fetch_put(struct service *s, const struct state_put *p, const struct store_w
 /* The record that an earlier write with this key made; *found says whether there is one. */
 int fetch_key(struct service *s, const struct state_write *w, struct state_info *record,
               bool *found, struct err *e);
-/* Documents of the store; these two also before requests come. *out: fetched_docs_free. */
-int fetch_put_doc(struct service *s, const struct store_doc *doc, enum store_doc_if how,
-                  struct err *e);
-int fetch_docs(struct service *s, const struct store_doc_query *q, struct store_doc **out,
-               size_t *n, struct err *e);
-int fetch_doc(struct service *s, enum store_area area, const char *name, struct store_doc **out,
-              struct err *e);
-void fetched_docs_free(struct store_doc *docs, size_t n);
-
 /* A page of records: state_info_fini each, then free. */
 int fetch_list(struct service *s, const struct store_query *query, struct state_info **out,
                size_t *n, bool *has_more, struct err *e);
 
-/* ---- items ---- */
+/* ---- items; also on the thread that starts, before requests come ---- */
 
 /* A record with its bytes, if they were asked for; checked against their SHA-256. */
 struct fetched_item {

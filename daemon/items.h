@@ -15,9 +15,9 @@ enum item_kind { ITEM_CONDITION, ITEM_DIFFUSER };
 enum item_op { ITEM_PUT, ITEM_GET, ITEM_LIST, ITEM_PATCH, ITEM_DELETE, ITEM_DATA };
 
 struct item_info { /* a record */
-    char name[129], model[129], fingerprint[65], sha256[65];
+    char name[129], model[129], fingerprint[65], sha256[65], type[32], status[16];
     char *meta; /* JSON object; NULL: damaged, only the name is known */
-    uint64_t revision, bytes;
+    uint64_t seq, revision, bytes;
     int64_t created_ms, changed_ms;
 };
 

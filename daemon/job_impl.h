@@ -2,6 +2,7 @@
 #ifndef DAEMON_JOB_IMPL_H
 #define DAEMON_JOB_IMPL_H
 
+#include "daemon/items.h"
 #include "daemon/service_impl.h"
 
 enum job_status {
@@ -48,10 +49,10 @@ char *job_json(const struct job *j);
 char *job_record(const struct job *j);
 /* What the API shows of a record, malloc'd; NULL: it makes no sense. */
 char *job_shown(const char *record);
-/* The job out of its record. ERR_IO: it makes no sense. */
-int job_read(struct service *s, const struct store_doc *d, struct job **out, struct err *e);
-/* A document for the store around json. */
-struct store_doc job_doc(const struct job *j, const char *json);
+/* The job out of its record. ERR_STATE_CORRUPT: it makes no sense. */
+int job_read(struct service *s, const struct item_info *i, struct job **out, struct err *e);
+/* An item for the store around json. */
+struct store_item job_item(const struct job *j, const char *json);
 /* Hands it to the lane. */
 void job_post(struct job *j);
 /* Shows the watchers how it stands. guard: lock */

@@ -84,30 +84,32 @@ char *job_shown(const char *record)
     return text;
 }
 
-struct store_doc job_doc(const struct job *j, const char *json)
+struct store_item job_item(const struct job *j, const char *json)
 {
-    struct store_doc d = {.area = STORE_JOBS, .body = json};
-    snprintf(d.name, sizeof d.name, "%s", j->id);
-    snprintf(d.kind, sizeof d.kind, "%s", j->kind->name);
-    snprintf(d.status, sizeof d.status, "%s", words[j->status]);
-    return d;
+    struct store_item i = {.kind = STORE_JOB, .meta = json};
+    snprintf(i.name, sizeof i.name, "%s", j->id);
+    snprintf(i.type, sizeof i.type, "%s", j->kind->name);
+    snprintf(i.status, sizeof i.status, "%s", words[j->status]);
+    return i;
 }
 
-int job_read(struct service *s, const struct store_doc *d, struct job **out, struct err *e)
+int job_read(struct service *s, const struct item_info *i, struct job **out, struct err *e)
 {
-    json_t *o = json_loads(d->body, JSON_REJECT_DUPLICATES, NULL);
-    const struct job_kind *k = job_kind_find(d->kind);
+    json_t *o = i->meta ? json_loads(i->meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const struct job_kind *k = job_kind_find(i->type);
     char *request = dump(json_object_get(o, "request"));
-    int rc = o && request ? 0 : err_set(e, ERR_IO, "the record of the job %s is damaged", d->name);
+    int rc = o && request
+                 ? 0
+                 : err_set(e, ERR_STATE_CORRUPT, "the record of the job %s is damaged", i->name);
     if (rc == 0 && !k)
-        rc = err_set(e, ERR_UNSUPPORTED, "this program has no jobs of the kind %s", d->kind);
+        rc = err_set(e, ERR_UNSUPPORTED, "this program has no jobs of the kind %s", i->type);
     struct job *j = rc == 0 ? job_new(s, k, request) : NULL;
     if (rc == 0 && !j)
         rc = err_set(e, ERR_NOMEM, "no memory for a job");
     if (j) {
-        snprintf(j->id, sizeof j->id, "%.39s", d->name);
-        j->seq = d->seq;
-        j->created_ms = d->created_ms;
+        snprintf(j->id, sizeof j->id, "%.39s", i->name);
+        j->seq = i->seq;
+        j->created_ms = i->created_ms;
         j->attempts = (uint64_t)json_integer_value(json_object_get(o, "attempts"));
         j->step = (uint64_t)json_integer_value(json_object_get(o, "step"));
         j->steps = (uint64_t)json_integer_value(json_object_get(o, "total_steps"));

@@ -182,12 +182,13 @@ static void save(struct job *j)
     struct err e = {0};
     pthread_mutex_lock(&j->svc->jobs.lock);
     char *json = job_record(j);
-    struct store_doc d = job_doc(j, json);
+    const struct store_item i = job_item(j, json);
     pthread_mutex_unlock(&j->svc->jobs.lock);
     if (!json)
         err_set(&e, ERR_NOMEM, "no memory for a job's record");
     else
-        fetch_put_doc(j->svc, &d, STORE_DOC_CHANGE, &e);
+        fetch_item_put_take(j->svc, &i, NULL, &(struct store_item_write){.replace = true}, NULL,
+                            &e);
     if (e.code)
         LOG(j->svc->options.log, LOG_ERROR, "job_not_saved", LOG_STR("job", j->id),
             LOG_STR("message", e.msg));
@@ -291,16 +292,16 @@ void jobs_fini(struct jobs *j)
 }
 
 /* A record of a job that waited or ran when the last process ended. */
-static void take_up(struct service *s, const struct store_doc *d)
+static void take_up(struct service *s, const struct item_info *i)
 {
     struct err e = {0};
     struct job *j = NULL;
-    if (job_read(s, d, &j, &e) < 0) {
-        LOG(s->options.log, LOG_WARN, "job_not_taken_up", LOG_STR("job", d->name),
+    if (job_read(s, i, &j, &e) < 0) {
+        LOG(s->options.log, LOG_WARN, "job_not_taken_up", LOG_STR("job", i->name),
             LOG_STR("message", e.msg));
         return;
     }
-    bool ran = !strcmp(d->status, job_status_word(JOB_RUNNING));
+    bool ran = !strcmp(i->status, job_status_word(JOB_RUNNING));
     pthread_mutex_lock(&s->jobs.lock);
     s->jobs.n++;
     list_push(&s->jobs.live, &j->link);
@@ -320,16 +321,20 @@ static void take_up(struct service *s, const struct store_doc *d)
 int jobs_resume(struct service *s, struct err *e)
 {
     for (int k = 0; k < 2; k++) {
-        const struct store_doc_query q = {.area = STORE_JOBS,
-                                          .status = job_status_word(k ? JOB_QUEUED : JOB_RUNNING),
-                                          .limit = 1000};
-        struct store_doc *docs;
+        const struct store_item_query q = {.kind = STORE_JOB,
+                                           .status = job_status_word(k ? JOB_QUEUED : JOB_RUNNING),
+                                           .newest = true,
+                                           .limit = 1000};
+        struct item_info *items;
         size_t n;
-        if (fetch_docs(s, &q, &docs, &n, e) < 0)
+        bool more;
+        if (fetch_item_list(s, &q, &items, &n, &more, e) < 0)
             return e->code;
-        for (size_t i = n; i-- > 0;) /* the oldest first */
-            take_up(s, &docs[i]);
-        fetched_docs_free(docs, n);
+        for (size_t i = n; i-- > 0;) { /* the oldest first */
+            take_up(s, &items[i]);
+            free(items[i].meta);
+        }
+        free(items);
     }
     return 0;
 }

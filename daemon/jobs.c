@@ -86,8 +86,8 @@ static int add_job(struct job_call *c, const struct job *j, struct err *e)
 /* ---- the store's answers ---- */
 
 /* [thread: the store's] */
-static void on_made(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
-                    bool has_more)
+static void on_made(void *arg, const struct err *e, const struct store_item *items, size_t n,
+                    bool has_more, void *data, size_t bytes)
 {
     struct question *q = arg;
     struct service *s = q->svc;
@@ -95,11 +95,13 @@ static void on_made(void *arg, const struct err *e, const struct store_doc *docs
     struct err own = *e;
     (void)n;
     (void)has_more;
+    (void)data;
+    (void)bytes;
     pthread_mutex_lock(&s->jobs.lock);
     if (own.code) {
         s->jobs.n--;
     } else {
-        j->seq = docs[0].seq;
+        j->seq = items[0].seq;
         list_push(&s->jobs.live, &j->link);
         add_job(q->call, j, &own); /* without memory the job is there all the same */
     }
@@ -112,43 +114,49 @@ static void on_made(void *arg, const struct err *e, const struct store_doc *docs
 }
 
 /* A stored record as the answer has it: what runs is shown as it stands. */
-static int add_doc(struct question *q, const struct store_doc *d, struct err *e)
+static int add_item(struct question *q, const struct store_item *i, struct err *e)
 {
     int rc = 1;
     pthread_mutex_lock(&q->svc->jobs.lock);
-    const struct job *j = find(q->svc, d->name);
+    const struct job *j = find(q->svc, i->name);
     if (j)
         rc = add_job(q->call, j, e);
     pthread_mutex_unlock(&q->svc->jobs.lock);
     if (rc <= 0)
         return rc;
-    char *json = job_shown(d->body);
-    rc = json ? job_call_add(q->call, json, d->seq, e)
-              : err_set(e, ERR_IO, "the record of the job %s is damaged", d->name);
+    char *json = i->meta ? job_shown(i->meta) : NULL;
+    rc = json ? job_call_add(q->call, json, i->seq, e)
+              : err_set(e, ERR_STATE_CORRUPT, "the record of the job %s is damaged", i->name);
     free(json);
     return rc;
 }
 
 /* [thread: the store's] */
-static void on_found(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
-                     bool has_more)
+static void on_found(void *arg, const struct err *e, const struct store_item *items, size_t n,
+                     bool has_more, void *data, size_t bytes)
 {
     struct question *q = arg;
     struct err own = *e;
+    (void)data;
+    (void)bytes;
+    /* A list leaves out what is damaged; it can be removed. */
     for (size_t i = 0; i < n && !own.code; i++)
-        add_doc(q, &docs[i], &own);
+        if (items[i].meta || q->call->op == JOB_GET)
+            add_item(q, &items[i], &own);
     q->call->has_more = has_more;
     q->call->removed = q->call->op == JOB_DELETE;
     answer(q, &own);
 }
 
 /* [thread: the store's] */
-static void on_cancelled(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
-                         bool has_more)
+static void on_cancelled(void *arg, const struct err *e, const struct store_item *items, size_t n,
+                         bool has_more, void *data, size_t bytes)
 {
-    (void)docs;
+    (void)items;
     (void)n;
     (void)has_more;
+    (void)data;
+    (void)bytes;
     answer(arg, e);
 }
 
@@ -220,8 +228,9 @@ static int create(struct service *s, struct job_call *c, struct err *e)
         j->created_ms = clock_wall_ms();
         snprintf(c->made, sizeof c->made, "%s", j->id);
         json = job_record(j);
-        struct store_doc d = job_doc(j, json);
-        rc = json ? store_put_doc(s->options.store, &d, STORE_DOC_NEW, on_made, q, e)
+        struct store_item item = job_item(j, json);
+        rc = json ? store_put_item_take(s->options.store, &item, NULL,
+                                        &(struct store_item_write){0}, on_made, q, e)
                   : err_set(e, ERR_NOMEM, "no memory for a job");
         free(json);
         if (rc < 0)
@@ -269,10 +278,11 @@ static int cancel(struct question *q, struct job *j, struct err *e)
         j->ended_ms = clock_wall_ms();
     }
     char *json = job_record(j);
-    const struct store_doc d = job_doc(j, json);
+    const struct store_item item = job_item(j, json);
     int rc = json ? add_job(q->call, j, e) : err_set(e, ERR_NOMEM, "no memory for a job's record");
     if (rc == 0)
-        rc = store_put_doc(q->svc->options.store, &d, STORE_DOC_CHANGE, on_cancelled, q, e);
+        rc = store_put_item_take(q->svc->options.store, &item, NULL,
+                                 &(struct store_item_write){.replace = true}, on_cancelled, q, e);
     free(json);
     if (waits) {
         list_remove(&j->link);
@@ -316,8 +326,8 @@ static int about_one(struct question *q, struct err *e)
         answer(q, &(struct err){0});
     if (said != SAID_NOTHING)
         return said < 0 ? said : 0;
-    return c->op == JOB_DELETE ? store_delete_doc(store, STORE_JOBS, c->id, on_found, q, e)
-                               : store_get_doc(store, STORE_JOBS, c->id, on_found, q, e);
+    return c->op == JOB_DELETE ? store_delete_item(store, STORE_JOB, c->id, 0, on_found, q, e)
+                               : store_get_item(store, STORE_JOB, c->id, false, on_found, q, e);
 }
 
 int service_job(struct service *s, struct job_call *c, struct err *e)
@@ -329,12 +339,13 @@ int service_job(struct service *s, struct job_call *c, struct err *e)
     if (rc < 0)
         return rc;
     if (c->op == JOB_LIST) {
-        const struct store_doc_query query = {.area = STORE_JOBS,
-                                              .kind = c->kind,
-                                              .status = c->status,
-                                              .before = c->before,
-                                              .limit = c->limit};
-        rc = store_list_docs(s->options.store, &query, on_found, q, e);
+        const struct store_item_query query = {.kind = STORE_JOB,
+                                               .type = c->kind,
+                                               .status = c->status,
+                                               .newest = true,
+                                               .before = c->before,
+                                               .limit = c->limit};
+        rc = store_list_items(s->options.store, &query, on_found, q, e);
     } else {
         rc = about_one(q, e);
     }

@@ -4,13 +4,13 @@
 
 #include "daemon/base/list.h"
 #include "store/backup.h"
-#include "store/q_docs.h"
-#include "store/q_states.h"
 #include "store/q_items.h"
+#include "store/q_states.h"
 
 #include <pthread.h>
 
-#define STORE__SMALL_BYTES (4 * BLOB_SLICE) /* a blob of more makes its request a large one */
+#define STORE__SMALL_BYTES (4 * BLOB_SLICE)  /* a blob of more makes its request a large one */
+#define STORE__TEXTS_MAX   ((size_t)1 << 20) /* bytes of a record's texts together */
 
 enum { QUEUE_SMALL, QUEUE_LARGE };
 enum req_kind {
@@ -19,17 +19,13 @@ enum req_kind {
     REQ_PATCH,
     REQ_FORK,
     REQ_ITEM_PUT,
-    REQ_ITEM_DELETE,
-    REQ_DOC_PUT,
-    REQ_DOC_DELETE, /* the last that writes */
+    REQ_ITEM_DELETE, /* the last that writes */
     REQ_ITEM_GET,
     REQ_ITEM_LIST,
     REQ_GET,
     REQ_FIND_KEY,
     REQ_LIST,
     REQ_VERSIONS,
-    REQ_DOC_GET,
-    REQ_DOC_LIST,
     REQ_BACKUP
 };
 
@@ -39,7 +35,6 @@ struct req {
     store_state_fn *done;
     store_list_fn *done_list;
     store_backup_fn *done_backup;
-    store_doc_fn *done_doc;
     store_items_fn *done_items;
     void *arg;
     char name[STORE_NAME_MAX + 1];  /* list: after */
@@ -51,9 +46,9 @@ struct req {
     char to[STORE_NAME_MAX + 1];    /* fork; list: prefix */
     bool rollback;                  /* fork */
     char model[STORE_NAME_MAX + 1]; /* list */
-    char *text; /* patch, fork: what patch points to; list: tag; backup: dir; a document's body */
-    struct store_patch patch; /* patch, fork */
-    struct store_write how;   /* what adds a version, or finds a key; its texts are: */
+    char *text;                     /* patch, fork: what patch points to; list: tag; backup: dir */
+    struct store_patch patch;       /* patch, fork */
+    struct store_write how;         /* what adds a version, or finds a key; its texts are: */
     char key[STORE_KEY_MAX + 1], request_sha256[65];
     struct store_state state; /* put: its record */
     void *blob;               /* put: given; get: being read */
@@ -61,18 +56,14 @@ struct req {
     int64_t blob_id;          /* get */
     struct q_put put;
     struct backup *backup;
-    struct store_doc
-        doc; /* documents: what is put, or which; its body is text. list: kind, status */
-    enum store_doc_if doc_if;
-    struct store_item item; /* item put: its record; get, delete, list: kind, name (after) */
+    struct store_item item; /* item put: its record; get, delete: kind, name; list: see q_items.h */
     struct q_item_put item_put;
     /* The answer: */
-    struct q_docs docs;
     struct err err;
     struct store_state out;
     struct store_item item_out;
     struct q_items items; /* item list */
-    bool found; /* find key */
+    bool found;           /* find key */
     struct q_counts change;
 };
 
@@ -100,8 +91,12 @@ struct store {
 void store__req_free(struct req *r); /* NULL is fine */
 /* NULL and ERR_NOMEM. */
 struct req *store__req_new(enum req_kind kind, void *arg, struct err *e);
-/* Queues a request, or frees it. */
+/* Queues a request; on failure it stays the caller's. ERR_BUSY, ERR_UNAVAILABLE. */
+int store__queue(struct store *s, struct req *r, int queue, struct err *e);
+/* The same, but on failure it is freed. */
 int store__submit(struct store *s, struct req *r, int queue, struct err *e);
+/* ERR_INVALID: not 1 to 1000. */
+int store__check_limit(size_t limit, struct err *e);
 bool store__is_name(const char *s, bool may_be_empty);
 bool store__is_sha256(const char *s);
 /* With s->lock held. ERR_BUSY. */

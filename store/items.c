@@ -4,13 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define META_MAX ((size_t)1 << 20)
-
 /* ---- on the store's thread ---- */
 
 int store__item_begin(struct store *s, struct req *r)
 {
     int rc = q_item_find(&s->db, &r->item, &r->item_out, &r->err);
+    r->with_blob = r->with_blob && r->item_out.bytes > 0;
     return rc == 0 && r->with_blob ? q_item_blob(&s->db, &r->item_out, &r->blob_id, &r->err) : rc;
 }
 
@@ -61,13 +60,14 @@ static int check_put(const struct store_item *i, const void *data, bool replace,
 {
     if (!memchr(i->name, 0, sizeof i->name) || !store__is_name(i->name, false))
         return bad_name(i->kind, e);
-    if (!i->meta || strlen(i->meta) > META_MAX)
+    if (!i->meta || strlen(i->meta) > STORE__TEXTS_MAX)
         return err_set(e, ERR_INVALID, "the texts of a record exceed 1 MiB");
-    if (!data && replace)
-        return 0;
-    if (!data || i->bytes < 1 || i->bytes > INT64_MAX || !store__is_sha256(i->sha256) ||
-        !memchr(i->model, 0, sizeof i->model) || !memchr(i->fingerprint, 0, sizeof i->fingerprint))
-        return err_set(e, ERR_INVALID, "a %s without bytes, or a record that makes no sense",
+    bool bytes = data ? i->bytes >= 1 && i->bytes <= INT64_MAX && store__is_sha256(i->sha256)
+                      : replace || (!i->bytes && !i->sha256[0]);
+    if (!bytes || !memchr(i->model, 0, sizeof i->model) || !memchr(i->type, 0, sizeof i->type) ||
+        !memchr(i->fingerprint, 0, sizeof i->fingerprint) ||
+        !memchr(i->status, 0, sizeof i->status))
+        return err_set(e, ERR_INVALID, "the record of a %s makes no sense",
                        store_kind_name(i->kind));
     return 0;
 }
@@ -89,14 +89,8 @@ int store_put_item_take(struct store *s, const struct store_item *item, void *da
     r->blob = data;
     r->item_put = (struct q_item_put){.item = &r->item, .data = data, .how = *how};
     q_item_put_begin(&r->item_put);
-    pthread_mutex_lock(&s->lock);
-    rc = s->closing
-             ? err_set(e, ERR_UNAVAILABLE, "the store is closing")
-             : store__enqueue(
-                   s, r, data && item->bytes > STORE__SMALL_BYTES ? QUEUE_LARGE : QUEUE_SMALL, e);
-    if (rc == 0)
-        pthread_cond_signal(&s->wake);
-    pthread_mutex_unlock(&s->lock);
+    rc =
+        store__queue(s, r, data && item->bytes > STORE__SMALL_BYTES ? QUEUE_LARGE : QUEUE_SMALL, e);
     if (rc < 0) {
         r->blob = NULL; /* stays the caller's */
         store__req_free(r);
@@ -124,18 +118,33 @@ int store_delete_item(struct store *s, enum store_kind kind, const char *name, u
     return store__submit(s, r, QUEUE_SMALL, e);
 }
 
+/* NULL is "". False: it does not fit. */
+static bool set_word(char *to, size_t size, const char *word)
+{
+    size_t n = word ? strlen(word) : 0;
+    if (n >= size)
+        return false;
+    memcpy(to, word ? word : "", n + 1);
+    return true;
+}
+
 int store_list_items(struct store *s, const struct store_item_query *q, store_items_fn *done,
                      void *arg, struct err *e)
 {
-    const char *fingerprint = q->fingerprint ? q->fingerprint : "";
-    if (q->limit < 1 || q->limit > 1000)
-        return err_set_param(e, ERR_INVALID, "limit", "limit is %zu, want 1 to 1000", q->limit);
-    if (strlen(fingerprint) > 64)
-        return err_set(e, ERR_INVALID, "a fingerprint of more than 64 digits");
+    if (store__check_limit(q->limit, e) < 0)
+        return e->code;
     struct req *r = item_req(REQ_ITEM_LIST, q->kind, q->after ? q->after : "", done, arg, e);
     if (!r)
         return e->code;
-    memcpy(r->item.fingerprint, fingerprint, strlen(fingerprint) + 1);
+    struct store_item *like = &r->item;
+    if (!set_word(like->fingerprint, sizeof like->fingerprint, q->fingerprint) ||
+        !set_word(like->type, sizeof like->type, q->type) ||
+        !set_word(like->status, sizeof like->status, q->status)) {
+        store__req_free(r);
+        return err_set(e, ERR_INVALID, "a word to list by is longer than any of its kind");
+    }
+    r->newest = q->newest;
+    like->seq = q->before;
     r->limit = q->limit;
     return store__submit(s, r, QUEUE_SMALL, e);
 }

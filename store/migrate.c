@@ -1,5 +1,7 @@
 #include "store/migrate.h"
 
+#include "daemon/base/assert.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -87,7 +89,7 @@ static const char *const steps[] = {
     "CREATE INDEX write_keys_created ON write_keys(created_ms);",
 
     /* 2 -> 3.
-     * Records of other things than states; area: the word of q_docs.c. */
+     * documents: records of other things than states, until 5. */
     "CREATE TABLE documents ("
     "  seq INTEGER PRIMARY KEY AUTOINCREMENT,"
     "  area TEXT NOT NULL,"
@@ -102,8 +104,8 @@ static const char *const steps[] = {
     "CREATE INDEX documents_area ON documents(area, seq);",
 
     /* 3 -> 4.
-     * items: named objects that are no states and have no versions. The id is the revision: every
-     * change makes a new row in the old one's place, and AUTOINCREMENT gives no id twice. */
+     * items: named objects with bytes that are no states. The id is the revision: every change makes
+     * a new row in the old one's place, and AUTOINCREMENT gives no id twice. */
     "CREATE TABLE items ("
     "  id INTEGER PRIMARY KEY AUTOINCREMENT,"
     "  kind TEXT NOT NULL,"
@@ -118,6 +120,41 @@ static const char *const steps[] = {
     "  UNIQUE (kind, name)"
     ") STRICT;"
     "CREATE INDEX items_sha256 ON items(sha256);",
+
+    /* 4 -> 5.
+     * One table for both: an item without bytes (sha256 NULL) is what a document was. seq: the first
+     * id that the item had. Documents get ids above all that items ever had; a page that is asked for
+     * by the number of a document comes to nothing, once. */
+    "ALTER TABLE items RENAME TO old_items;"
+    "CREATE TABLE items ("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  kind TEXT NOT NULL,"
+    "  name TEXT NOT NULL,"
+    "  seq INTEGER NOT NULL,"
+    "  type TEXT NOT NULL,"
+    "  status TEXT NOT NULL,"
+    "  sha256 TEXT REFERENCES blobs(sha256) DEFERRABLE INITIALLY DEFERRED,"
+    "  bytes INTEGER NOT NULL,"
+    "  model TEXT NOT NULL,"
+    "  fingerprint TEXT NOT NULL,"
+    "  meta TEXT NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  changed_ms INTEGER NOT NULL,"
+    "  UNIQUE (kind, name)"
+    ") STRICT;"
+    "INSERT INTO items SELECT id, kind, name, id, '', '', sha256, bytes, model, fingerprint, meta,"
+    "  created_ms, changed_ms FROM old_items;"
+    "INSERT INTO items SELECT d.seq + o.last, d.area, d.name, d.seq + o.last, d.kind, d.status,"
+    "  NULL, 0, '', '', d.body, d.created_ms, d.changed_ms FROM documents d, (SELECT"
+    "  coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'old_items'), 0) AS last) o;"
+    "INSERT INTO sqlite_sequence (name, seq) SELECT 'items', 0 WHERE NOT EXISTS"
+    "  (SELECT 1 FROM sqlite_sequence WHERE name = 'items');"
+    "UPDATE sqlite_sequence SET seq = (SELECT coalesce(sum(seq), 0) FROM sqlite_sequence"
+    "  WHERE name IN ('old_items', 'documents')) WHERE name = 'items';"
+    "DROP TABLE old_items;"
+    "DROP TABLE documents;"
+    "CREATE INDEX items_sha256 ON items(sha256);"
+    "CREATE INDEX items_newest ON items(kind, seq);",
 };
 
 static int run_step(struct db *db, const char *sql, int version, struct err *e)
@@ -158,9 +195,15 @@ int db_migrate_steps(struct db *db, const char *const *sql, int n_steps, struct 
     return rc < 0 && e ? err_prefix(e, "bring the database up to date") : rc;
 }
 
+int db_migrate_to(struct db *db, int version, struct err *e)
+{
+    ASSERT(version <= (int)(sizeof steps / sizeof steps[0]));
+    return db_migrate_steps(db, steps, version, e);
+}
+
 int db_migrate(struct db *db, struct err *e)
 {
-    return db_migrate_steps(db, steps, sizeof steps / sizeof steps[0], e);
+    return db_migrate_to(db, sizeof steps / sizeof steps[0], e);
 }
 
 int db_check(struct db *db, struct err *e)
@@ -168,8 +211,7 @@ int db_check(struct db *db, struct err *e)
     static const char *const checks[] = {
         "PRAGMA quick_check(names)",      "PRAGMA quick_check(blobs)",
         "PRAGMA quick_check(states)",     "PRAGMA quick_check(state_tags)",
-        "PRAGMA quick_check(write_keys)", "PRAGMA quick_check(documents)",
-        "PRAGMA quick_check(items)"};
+        "PRAGMA quick_check(write_keys)", "PRAGMA quick_check(items)"};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         sqlite3_stmt *st;
         int rc = db_query(db, &st, e, checks[i], "");

@@ -8,6 +8,8 @@
  * own: a step that fails leaves the version before it. ERR_IO: it is newer than this program, of
  * another program, or damaged. */
 int db_migrate(struct db *db, struct err *e) __attribute__((warn_unused_result));
+/* As a program did whose last version was this one. */
+int db_migrate_to(struct db *db, int version, struct err *e) __attribute__((warn_unused_result));
 /* The same with given steps: steps[i] leads from version i to i + 1. */
 int db_migrate_steps(struct db *db, const char *const *steps, int n_steps, struct err *e)
     __attribute__((warn_unused_result));

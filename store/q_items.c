@@ -5,19 +5,27 @@
 #include <stdio.h>
 
 #define COLUMNS                                                                                    \
-    " name, sha256, model, fingerprint, meta, id, bytes, created_ms, changed_ms, "                 \
-    "json_valid(meta) "
+    " name, coalesce(sha256, ''), model, fingerprint, type, status, meta, id, seq, bytes, "        \
+    "created_ms, changed_ms, json_valid(meta) "
+
+static const struct {
+    const char *word; /* in the table, too */
+    int missing, exists;
+} kinds[STORE_KINDS] = {
+    [STORE_JOB] = {"job", ERR_JOB_NOT_FOUND, ERR_NAME_EXISTS},
+    [STORE_DATASET] = {"dataset", ERR_DATASET_NOT_FOUND, ERR_DATASET_EXISTS},
+    [STORE_CONDITION] = {"condition", ERR_CONDITION_NOT_FOUND, ERR_NAME_EXISTS},
+    [STORE_DIFFUSER] = {"diffuser", ERR_DIFFUSER_NOT_FOUND, ERR_NAME_EXISTS},
+};
 
 const char *store_kind_name(enum store_kind kind)
 {
-    static const char *const names[STORE_KINDS] = {"condition", "diffuser"};
-    return names[kind];
+    return kinds[kind].word;
 }
 
 int store_kind_missing(enum store_kind kind)
 {
-    static const int codes[STORE_KINDS] = {ERR_CONDITION_NOT_FOUND, ERR_DIFFUSER_NOT_FOUND};
-    return codes[kind];
+    return kinds[kind].missing;
 }
 
 /* ---- records in memory ---- */
@@ -58,16 +66,20 @@ static bool column_text(sqlite3_stmt *st, int column, char *to, size_t size)
 static int row_read(sqlite3_stmt *st, enum store_kind kind, struct store_item *out, struct err *e)
 {
     *out = (struct store_item){.kind = kind,
-                               .revision = (uint64_t)sqlite3_column_int64(st, 5),
-                               .bytes = (uint64_t)sqlite3_column_int64(st, 6),
-                               .created_ms = sqlite3_column_int64(st, 7),
-                               .changed_ms = sqlite3_column_int64(st, 8)};
+                               .revision = (uint64_t)sqlite3_column_int64(st, 7),
+                               .seq = (uint64_t)sqlite3_column_int64(st, 8),
+                               .bytes = (uint64_t)sqlite3_column_int64(st, 9),
+                               .created_ms = sqlite3_column_int64(st, 10),
+                               .changed_ms = sqlite3_column_int64(st, 11)};
     bool ok = column_text(st, 0, out->name, sizeof out->name) &&
-              column_text(st, 1, out->sha256, sizeof out->sha256) && strlen(out->sha256) == 64 &&
+              column_text(st, 1, out->sha256, sizeof out->sha256) &&
+              strlen(out->sha256) == (out->bytes ? 64 : 0) && out->bytes <= INT64_MAX &&
               column_text(st, 2, out->model, sizeof out->model) &&
               column_text(st, 3, out->fingerprint, sizeof out->fingerprint) &&
-              sqlite3_column_int64(st, 6) > 0 && sqlite3_column_int(st, 9) == 1;
-    const char *meta = ok ? (const char *)sqlite3_column_text(st, 4) : NULL;
+              column_text(st, 4, out->type, sizeof out->type) &&
+              column_text(st, 5, out->status, sizeof out->status) &&
+              sqlite3_column_int(st, 12) == 1;
+    const char *meta = ok ? (const char *)sqlite3_column_text(st, 6) : NULL;
     if (meta && !(out->meta = strdup(meta)))
         return err_set(e, ERR_NOMEM, "out of memory for a record");
     return 0;
@@ -109,25 +121,36 @@ int q_item_blob(struct db *db, const struct store_item *item, int64_t *id, struc
     return rc ? 0 : err_set(e, ERR_STATE_CORRUPT, "its bytes are gone or damaged");
 }
 
-int q_item_list(struct db *db, const struct store_item *key, size_t limit, struct q_items *out,
-                struct err *e)
+#define IS_LIKE                                                                                    \
+    " kind = ?1 AND (?2 = '' OR fingerprint = ?2) AND (?3 = '' OR type = ?3)"                      \
+    " AND (?4 = '' OR status = ?4)"
+
+int q_item_list(struct db *db, const struct store_item *like, bool newest, size_t limit,
+                struct q_items *out, struct err *e)
 {
+    const char *kind = store_kind_name(like->kind);
+    int64_t seq = like->seq && like->seq < INT64_MAX ? (int64_t)like->seq : INT64_MAX;
+    int64_t n = (int64_t)limit + 1;
     sqlite3_stmt *st;
     *out = (struct q_items){.rows = calloc(limit, sizeof *out->rows)};
     if (!out->rows)
         return err_set(e, ERR_NOMEM, "out of memory for a list");
-    int rc = db_query(db, &st, e,
-                      "SELECT" COLUMNS "FROM items WHERE kind = ?1 AND name > ?2"
-                      " AND (?3 = '' OR fingerprint = ?3) ORDER BY name LIMIT ?4",
-                      "ttti", store_kind_name(key->kind), key->name, key->fingerprint,
-                      (int64_t)limit + 1);
+    int rc = newest ? db_query(db, &st, e,
+                               "SELECT" COLUMNS "FROM items WHERE" IS_LIKE " AND seq < ?5"
+                               " ORDER BY seq DESC LIMIT ?6",
+                               "ttttii", kind, like->fingerprint, like->type, like->status, seq, n)
+                    : db_query(db, &st, e,
+                               "SELECT" COLUMNS "FROM items WHERE" IS_LIKE " AND name > ?5"
+                               " ORDER BY name LIMIT ?6",
+                               "ttttti", kind, like->fingerprint, like->type, like->status,
+                               like->name, n);
     while (rc == 0 && (rc = db_step(db, st, e)) > 0) {
         out->has_more = out->n == limit;
         if (out->has_more) {
             rc = 0;
             break;
         }
-        if ((rc = row_read(st, key->kind, &out->rows[out->n], e)) == 0)
+        if ((rc = row_read(st, like->kind, &out->rows[out->n], e)) == 0)
             out->n++;
     }
     db_done(st);
@@ -156,7 +179,7 @@ int q_item_delete(struct db *db, const struct store_item *key, uint64_t if_revis
         rc = check_revision(out, if_revision, e);
     if (rc == 0)
         rc = db_run(db, e, "DELETE FROM items WHERE id = ?1", "i", (int64_t)out->revision);
-    if (rc == 0)
+    if (rc == 0 && out->sha256[0])
         rc = q_blob_release(db, out->sha256, change, e);
     return rc;
 }
@@ -174,8 +197,8 @@ static int put_check(struct db *db, const struct q_env *env, const struct q_item
         return rc;
     }
     if (!none && !put->how.replace)
-        return err_set(e, ERR_NAME_EXISTS, "there is a %s %s already",
-                       store_kind_name(put->item->kind), put->item->name);
+        return err_set_param(e, kinds[put->item->kind].exists, "name", "there is a %s %s already",
+                             store_kind_name(put->item->kind), put->item->name);
     if (!none && !put->data && !old->meta)
         return err_set(e, ERR_STATE_CORRUPT, "the record is damaged");
     rc = check_revision(old, put->how.if_revision, e);
@@ -184,21 +207,28 @@ static int put_check(struct db *db, const struct q_env *env, const struct q_item
     return rc == 0 && put->data ? q_check_quota(&any, put->item->bytes, e) : rc;
 }
 
+/* A new row in the old one's place: its id is the revision, and the seq of an item that is new. */
 static int row_write(struct db *db, const struct q_env *env, struct store_item *out, struct err *e)
 {
-    int rc = db_run(db, e, "DELETE FROM items WHERE kind = ?1 AND name = ?2", "tt",
-                    store_kind_name(out->kind), out->name);
+    const char *kind = store_kind_name(out->kind);
+    int rc =
+        db_run(db, e, "DELETE FROM items WHERE kind = ?1 AND name = ?2", "tt", kind, out->name);
     out->changed_ms = env->now_ms;
     if (rc == 0)
         rc = db_run(db, e,
-                    "INSERT INTO items (kind, name, sha256, model, fingerprint, meta, bytes,"
-                    " created_ms, changed_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                    "ttttttiii", store_kind_name(out->kind), out->name, out->sha256, out->model,
-                    out->fingerprint, out->meta, (int64_t)out->bytes, out->created_ms,
-                    out->changed_ms);
-    if (rc == 0)
-        out->revision = (uint64_t)sqlite3_last_insert_rowid(db->h);
-    return rc;
+                    "INSERT INTO items (kind, name, seq, type, status, sha256, bytes, model,"
+                    " fingerprint, meta, created_ms, changed_ms)"
+                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                    "ttitttitttii", kind, out->name, (int64_t)out->seq, out->type, out->status,
+                    out->sha256[0] ? out->sha256 : NULL, (int64_t)out->bytes, out->model,
+                    out->fingerprint, out->meta, out->created_ms, out->changed_ms);
+    if (rc < 0)
+        return rc;
+    out->revision = (uint64_t)sqlite3_last_insert_rowid(db->h);
+    if (out->seq)
+        return 0;
+    out->seq = out->revision;
+    return db_run(db, e, "UPDATE items SET seq = id WHERE id = ?1", "i", (int64_t)out->revision);
 }
 
 /* The record to be written, in *out. */
@@ -207,6 +237,7 @@ static int put_record(const struct q_env *env, const struct q_item_put *put,
 {
     int rc = q_item_copy(out, put->item, e);
     out->created_ms = old->revision ? old->created_ms : env->now_ms;
+    out->seq = old->seq;
     if (rc == 0 && !put->data) {
         memcpy(out->sha256, old->sha256, sizeof out->sha256);
         memcpy(out->model, old->model, sizeof out->model);
@@ -228,7 +259,7 @@ static int put_finish(struct db *db, const struct q_env *env, struct q_item_put 
         rc = q_blob_take_name(db, put->id, out->sha256, out->bytes, change, e);
     if (rc == 0)
         rc = row_write(db, env, out, e);
-    if (rc == 0 && old.revision && put->data)
+    if (rc == 0 && old.sha256[0] && put->data)
         rc = q_blob_release(db, old.sha256, change, e);
     q_item_fini(&old);
     return rc;

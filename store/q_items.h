@@ -19,9 +19,10 @@ void q_items_fini(struct q_items *page);
 int q_item_find(struct db *db, const struct store_item *key, struct store_item *out, struct err *e);
 /* The id of its blob. ERR_STATE_CORRUPT unless it is there in its full length. */
 int q_item_blob(struct db *db, const struct store_item *item, int64_t *id, struct err *e);
-/* Those of key's kind, and of its fingerprint unless that is "", whose names come after key's. */
-int q_item_list(struct db *db, const struct store_item *key, size_t limit, struct q_items *out,
-                struct err *e);
+/* Those of like's kind, and of its type, status and fingerprint unless those are "": whose names come
+ * after like's, in their order; or the newest first, those with a smaller seq than like's (0: all). */
+int q_item_list(struct db *db, const struct store_item *like, bool newest, size_t limit,
+                struct q_items *out, struct err *e);
 
 /* ---- writing: as in q_states.h ---- */
 

@@ -49,7 +49,7 @@ static void count_answer(struct store *s, const struct err *e)
 
 static bool is_write(const struct req *r)
 {
-    return r->kind <= REQ_DOC_DELETE;
+    return r->kind <= REQ_ITEM_DELETE;
 }
 
 static bool is_item(const struct req *r)
@@ -74,21 +74,6 @@ static void req_answer(struct store *s, struct req *r)
     }
     bool none = r->kind == REQ_FIND_KEY && !r->found;
     r->done(r->arg, &r->err, ok && !none ? &r->out : NULL, blob, blob ? r->out.bytes : 0);
-    store__req_free(r);
-}
-
-static bool is_doc(const struct req *r)
-{
-    return r->kind == REQ_DOC_PUT || r->kind == REQ_DOC_DELETE || r->kind == REQ_DOC_GET ||
-           r->kind == REQ_DOC_LIST;
-}
-
-static void doc_answer(struct store *s, struct req *r)
-{
-    count_answer(s, &r->err);
-    bool ok = r->err.code == 0;
-    r->done_doc(r->arg, &r->err, ok ? r->docs.rows : NULL, ok ? r->docs.n : 0,
-                ok && r->docs.has_more);
     store__req_free(r);
 }
 
@@ -164,24 +149,9 @@ static void do_list(struct store *s, struct req *r)
     store__req_free(r);
 }
 
-static void do_doc(struct store *s, struct req *r)
-{
-    if (r->kind == REQ_DOC_GET) {
-        q_doc_get(&s->db, r->doc.area, r->doc.name, &r->docs, &r->err);
-    } else {
-        const struct store_doc_query q = {.area = r->doc.area,
-                                          .kind = r->doc.kind,
-                                          .status = r->doc.status,
-                                          .before = r->version,
-                                          .limit = r->limit};
-        q_doc_list(&s->db, &q, &r->docs, &r->err);
-    }
-    doc_answer(s, r);
-}
-
 static void do_items(struct store *s, struct req *r)
 {
-    q_item_list(&s->db, &r->item, r->limit, &r->items, &r->err);
+    q_item_list(&s->db, &r->item, r->newest, r->limit, &r->items, &r->err);
     req_name_error(r);
     req_answer(s, r);
 }
@@ -250,7 +220,6 @@ static void write_begin(struct store *s, struct req *r)
 {
     int rc = 1;
     q_state_fini(&r->out);
-    q_docs_fini(&r->docs);
     q_item_fini(&r->item_out);
     r->err = (struct err){0};
     r->change = (struct q_counts){0};
@@ -272,10 +241,6 @@ static int write_end(struct store *s, struct req *r)
         return q_state_patch(&s->db, &s->env, r->name, r->version, &r->patch, &r->out, &r->err);
     case REQ_FORK:
         return q_state_fork(&s->db, &s->env, &fork, &r->out, &r->change, &r->err);
-    case REQ_DOC_PUT:
-        return q_doc_put(&s->db, s->env.now_ms, &r->doc, r->doc_if, &r->docs, &r->err);
-    case REQ_DOC_DELETE:
-        return q_doc_delete(&s->db, r->doc.area, r->doc.name, &r->docs, &r->err);
     case REQ_ITEM_DELETE:
         return q_item_delete(&s->db, &r->item, r->if_revision, &r->item_out, &r->change, &r->err);
     default:
@@ -354,10 +319,6 @@ static void do_writes(struct store *s, struct req *const *group, size_t n)
                 group[i]->err = e;
     }
     for (size_t i = 0; i < n; i++) {
-        if (is_doc(group[i])) {
-            doc_answer(s, group[i]);
-            continue;
-        }
         req_name_error(group[i]);
         req_answer(s, group[i]);
     }
@@ -405,8 +366,6 @@ static bool run_small(struct store *s)
         do_get(s, group[0]);
     else if (group[0]->kind == REQ_FIND_KEY)
         do_find_key(s, group[0]);
-    else if (is_doc(group[0]))
-        do_doc(s, group[0]);
     else if (group[0]->kind == REQ_ITEM_LIST)
         do_items(s, group[0]);
     else

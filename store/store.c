@@ -8,8 +8,6 @@
 
 #include <stdio.h>
 
-#define TEXTS_MAX ((size_t)1 << 20) /* bytes of a record's texts together */
-
 /* ---- requests ---- */
 
 void store__req_free(struct req *r)
@@ -18,7 +16,6 @@ void store__req_free(struct req *r)
         return;
     q_state_fini(&r->state);
     q_state_fini(&r->out);
-    q_docs_fini(&r->docs);
     q_item_fini(&r->item);
     q_item_fini(&r->item_out);
     q_items_fini(&r->items);
@@ -37,7 +34,7 @@ int store__enqueue(struct store *s, struct req *r, int queue, struct err *e)
     return 0;
 }
 
-static int submit(struct store *s, struct req *r, int queue, struct err *e)
+int store__queue(struct store *s, struct req *r, int queue, struct err *e)
 {
     pthread_mutex_lock(&s->lock);
     int rc = s->closing ? err_set(e, ERR_UNAVAILABLE, "the store is closing")
@@ -170,7 +167,7 @@ static int check_put(const struct store_state *t, const void *blob, size_t bytes
         return err_set(e, ERR_INVALID, "a number of the state's record is out of range");
     if (text_len(t->parents) + text_len(t->origin) + text_len(t->tags) + text_len(t->norms) +
             text_len(t->description) >
-        TEXTS_MAX)
+        STORE__TEXTS_MAX)
         return err_set(e, ERR_INVALID, "the texts of a state's record exceed 1 MiB");
     return 0;
 }
@@ -190,7 +187,7 @@ struct req *store__req_new(enum req_kind kind, void *arg, struct err *e)
 
 int store__submit(struct store *s, struct req *r, int queue, struct err *e)
 {
-    int rc = submit(s, r, queue, e);
+    int rc = store__queue(s, r, queue, e);
     if (rc < 0)
         store__req_free(r);
     return rc;
@@ -225,7 +222,7 @@ static int req_set_patch(struct req *r, const struct store_patch *p, struct err 
 {
     size_t n_description = text_len(p->description) + 1, n_tags = text_len(p->tags) + 1;
     r->patch = *p;
-    if (n_description + n_tags > TEXTS_MAX)
+    if (n_description + n_tags > STORE__TEXTS_MAX)
         return err_set(e, ERR_INVALID, "the texts of a state's record exceed 1 MiB");
     if (p->set_expires && p->expires_ms < 0)
         return err_set_param(e, ERR_INVALID, "expires_at", "the time of expiry is out of range");
@@ -260,7 +257,7 @@ int store_put_state_take(struct store *s, const struct store_state *state, void 
         r->state.damaged = false;
         r->state.bytes = blob_bytes;
         r->blob = blob;
-        rc = submit(s, r, blob_bytes <= STORE__SMALL_BYTES ? QUEUE_SMALL : QUEUE_LARGE, e);
+        rc = store__queue(s, r, blob_bytes <= STORE__SMALL_BYTES ? QUEUE_SMALL : QUEUE_LARGE, e);
     }
     if (rc < 0) {
         r->blob = NULL; /* stays the caller's */
@@ -376,7 +373,7 @@ int store_find_key(struct store *s, const char *key, const char *request_sha256,
 
 /* ---- lists ---- */
 
-static int check_limit(size_t limit, struct err *e)
+int store__check_limit(size_t limit, struct err *e)
 {
     return limit >= 1 && limit <= 1000
                ? 0
@@ -391,7 +388,7 @@ int store_list_states(struct store *s, const struct store_query *q, store_list_f
         return err_set(e, ERR_INVALID, "longer than a name may be (%d)", STORE_NAME_MAX);
     if (q->newest && text_len(q->after))
         return err_set(e, ERR_INVALID, "the newest states have no page after a name");
-    if (check_limit(q->limit, e) < 0)
+    if (store__check_limit(q->limit, e) < 0)
         return e->code;
     struct req *r = store__req_new(REQ_LIST, arg, e);
     if (!r)
@@ -412,96 +409,13 @@ int store_list_states(struct store *s, const struct store_query *q, store_list_f
 int store_list_versions(struct store *s, const char *name, uint64_t before, size_t limit,
                         store_list_fn *done, void *arg, struct err *e)
 {
-    if (check_limit(limit, e) < 0)
+    if (store__check_limit(limit, e) < 0)
         return e->code;
     struct req *r = req_named(REQ_VERSIONS, name, before, NULL, arg, e);
     if (!r)
         return e->code;
     r->limit = limit;
     r->done_list = done;
-    return submit_small(s, r, e);
-}
-
-/* ---- documents ---- */
-
-static struct req *req_doc(enum req_kind kind, enum store_area area, store_doc_fn *done, void *arg,
-                           struct err *e)
-{
-    ASSERT((unsigned)area < STORE_AREAS);
-    struct req *r = store__req_new(kind, arg, e);
-    if (r) {
-        r->doc.area = area;
-        r->done_doc = done;
-    }
-    return r;
-}
-
-static int doc_name(struct err *e)
-{
-    return err_set_param(e, ERR_INVALID, "name",
-                         "a name is 1 to %d of the characters A-Z a-z 0-9 . _ -", STORE_NAME_MAX);
-}
-
-int store_put_doc(struct store *s, const struct store_doc *doc, enum store_doc_if how,
-                  store_doc_fn *done, void *arg, struct err *e)
-{
-    if (!memchr(doc->name, 0, sizeof doc->name) || !store__is_name(doc->name, false))
-        return doc_name(e);
-    if (!memchr(doc->kind, 0, sizeof doc->kind) || !memchr(doc->status, 0, sizeof doc->status) ||
-        text_len(doc->body) > TEXTS_MAX)
-        return err_set(e, ERR_INVALID, "a record's texts are too long");
-    struct req *r = req_doc(REQ_DOC_PUT, doc->area, done, arg, e);
-    if (!r)
-        return ERR_NOMEM;
-    r->doc = *doc;
-    r->doc_if = how;
-    if (!(r->text = strdup(doc->body ? doc->body : "{}"))) {
-        store__req_free(r);
-        return err_set(e, ERR_NOMEM, "out of memory");
-    }
-    r->doc.body = r->text;
-    return submit_small(s, r, e);
-}
-
-static int doc_named(struct store *s, struct req *r, const char *name, struct err *e)
-{
-    if (!r)
-        return e->code;
-    memcpy(r->doc.name, name, strlen(name) + 1);
-    return submit_small(s, r, e);
-}
-
-int store_get_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
-                  void *arg, struct err *e)
-{
-    return store__is_name(name, false)
-               ? doc_named(s, req_doc(REQ_DOC_GET, area, done, arg, e), name, e)
-               : doc_name(e);
-}
-
-int store_delete_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
-                     void *arg, struct err *e)
-{
-    return store__is_name(name, false)
-               ? doc_named(s, req_doc(REQ_DOC_DELETE, area, done, arg, e), name, e)
-               : doc_name(e);
-}
-
-int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
-                    struct err *e)
-{
-    if (check_limit(q->limit, e) < 0)
-        return e->code;
-    if (text_len(q->kind) >= sizeof((struct store_doc *)0)->kind ||
-        text_len(q->status) >= sizeof((struct store_doc *)0)->status)
-        return err_set(e, ERR_INVALID, "the kind or the status to list is too long");
-    struct req *r = req_doc(REQ_DOC_LIST, q->area, done, arg, e);
-    if (!r)
-        return ERR_NOMEM;
-    memcpy(r->doc.kind, q->kind ? q->kind : "", text_len(q->kind) + 1);
-    memcpy(r->doc.status, q->status ? q->status : "", text_len(q->status) + 1);
-    r->version = q->before;
-    r->limit = q->limit;
     return submit_small(s, r, e);
 }
 

@@ -32,10 +32,11 @@
 struct store;
 
 struct store_options {
-    const char *dir;  /* made with those above it, 0700; NULL or "": in memory, gone with the process */
-    size_t max_queue; /* requests waiting, of each of the two sizes; 0 = 256 */
-    uint64_t max_states; /* records, all versions; 0 = any number */
-    uint64_t max_bytes;  /* of distinct blobs; 0 = any */
+    const char
+        *dir; /* made with those above it, 0700; NULL or "": in memory, gone with the process */
+    size_t max_queue;              /* requests waiting, of each of the two sizes; 0 = 256 */
+    uint64_t max_states;           /* records, all versions; 0 = any number */
+    uint64_t max_bytes;            /* of distinct blobs; 0 = any */
     int64_t (*wall_ms)(void *arg); /* the time, for tests; NULL = the wall clock. Store thread. */
     void *wall_arg;
 };
@@ -54,30 +55,31 @@ struct store_state {
     uint64_t version;              /* 1, 2, ...; in a put: ignored */
     uint64_t revision;             /* in a put: ignored */
     char model[STORE_NAME_MAX + 1];
-    char fingerprint[65];          /* of the model's weights, hex */
-    char weights_type[8];          /* "bf16", ...: what the state was computed with */
+    char fingerprint[65]; /* of the model's weights, hex */
+    char weights_type[8]; /* "bf16", ...: what the state was computed with */
     uint32_t n_layer, n_embd, head_size;
-    uint64_t n_tokens;             /* tokens the state has read, parents included */
+    uint64_t n_tokens; /* tokens the state has read, parents included */
     bool has_logits;
     bool pinned;
-    bool damaged;                  /* in a list, or deleted: the record made no sense; name and version
+    bool damaged;            /* in a list, or deleted: the record made no sense; name and version
                                     * are true, the rest is empty */
-    char sha256[65];               /* of the blob, hex */
-    uint64_t bytes;                /* of the blob */
-    int64_t created_ms;            /* wall clock; set by put */
-    int64_t expires_ms;            /* wall clock; 0 = never */
-    const char *parents;           /* JSON array of "name@version"; "[]" */
-    const char *origin;            /* JSON object: {"kind": "bake", ...} */
-    const char *tags;              /* JSON array of strings; "[]" */
-    const char *norms;             /* JSON object: Frobenius norm per part */
-    const char *description;       /* text; "" */
+    char sha256[65];         /* of the blob, hex */
+    uint64_t bytes;          /* of the blob */
+    int64_t created_ms;      /* wall clock; set by put */
+    int64_t expires_ms;      /* wall clock; 0 = never */
+    const char *parents;     /* JSON array of "name@version"; "[]" */
+    const char *origin;      /* JSON object: {"kind": "bake", ...} */
+    const char *tags;        /* JSON array of strings; "[]" */
+    const char *norms;       /* JSON object: Frobenius norm per part */
+    const char *description; /* text; "" */
 };
 
 /* How a write that adds a version meets what is there already. Zeroed: the name must be new. */
 enum store_if_exists { STORE_EXISTS_ERROR, STORE_EXISTS_NEW_VERSION };
 struct store_write {
     enum store_if_exists if_exists;
-    uint64_t if_revision; /* the name's latest record must have it, else ERR_VERSION_CONFLICT; 0 = any */
+    uint64_t
+        if_revision; /* the name's latest record must have it, else ERR_VERSION_CONFLICT; 0 = any */
     /* NULL, or 1..STORE_KEY_MAX bytes that name this write, with a SHA-256 (hex) of the request:
      * for STORE_KEY_MS after the write, another with this key and hash changes nothing and is answered
      * with the record that the first made (ERR_STATE_NOT_FOUND if that is gone); with this key and
@@ -100,8 +102,8 @@ struct store_patch {
 /* e->code is 0 on success; state (or NULL) and blob (or NULL, then yours) belong to the answer. */
 typedef void store_state_fn(void *arg, const struct err *e, const struct store_state *state,
                             void *blob, size_t blob_bytes);
-typedef void store_list_fn(void *arg, const struct err *e, const struct store_state *states, size_t n,
-                           bool has_more);
+typedef void store_list_fn(void *arg, const struct err *e, const struct store_state *states,
+                           size_t n, bool has_more);
 typedef void store_backup_fn(void *arg, const struct err *e, uint64_t bytes);
 
 /* Each returns 0 when queued (the callback will run, once), or ERR_BUSY / ERR_NOMEM / ERR_INVALID /
@@ -165,59 +167,29 @@ int store_list_states(struct store *s, const struct store_query *query, store_li
 int store_list_versions(struct store *s, const char *name, uint64_t before, size_t limit,
                         store_list_fn *done, void *arg, struct err *e);
 
-/* ---- documents ----
- * Records of other things, by area and name: a word each for kind and status, to list by, and a JSON
- * object that only its maker reads. */
-enum store_area { STORE_JOBS, STORE_DATASETS, STORE_AREAS };
-struct store_doc {
-    enum store_area area;
-    char name[STORE_NAME_MAX + 1];  /* as a state's */
-    char kind[32], status[16];      /* "": none */
-    uint64_t seq;                   /* set by the put that makes it; grows, never used again */
-    int64_t created_ms, changed_ms; /* wall clock; set by put */
-    const char *body;               /* JSON, at most 1 MiB */
-};
-enum store_doc_if {
-    STORE_DOC_NEW,    /* it must not be there: ERR_DATASET_EXISTS, ... of the area */
-    STORE_DOC_CHANGE, /* it must be there: ERR_JOB_NOT_FOUND, ERR_DATASET_NOT_FOUND, ... */
-    STORE_DOC_ANY
-};
-typedef void store_doc_fn(void *arg, const struct err *e, const struct store_doc *docs, size_t n,
-                          bool has_more);
-/* Answer of the first three: the document as it is, or (delete) was. */
-int store_put_doc(struct store *s, const struct store_doc *doc, enum store_doc_if how,
-                  store_doc_fn *done, void *arg, struct err *e);
-int store_get_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
-                  void *arg, struct err *e);
-int store_delete_doc(struct store *s, enum store_area area, const char *name, store_doc_fn *done,
-                     void *arg, struct err *e);
-struct store_doc_query {
-    enum store_area area;
-    const char *kind, *status; /* NULL or "": any */
-    uint64_t before;           /* only those made before this seq; 0: all */
-    size_t limit;              /* 1..1000 */
-};
-/* The newest first. */
-int store_list_docs(struct store *s, const struct store_doc_query *q, store_doc_fn *done, void *arg,
-                    struct err *e);
-/* ---- items: conditions, diffusers; named objects with bytes, without versions ---- */
-
-enum store_kind { STORE_CONDITION, STORE_DIFFUSER, STORE_KINDS };
-/* "condition", "diffuser". */
+/* ---- items ----
+ * Everything with a name that is no state: jobs, data sets, conditions, diffusers. An item has no
+ * versions, and bytes only if its maker gives it some. */
+enum store_kind { STORE_JOB, STORE_DATASET, STORE_CONDITION, STORE_DIFFUSER, STORE_KINDS };
+/* "job", ... */
 const char *store_kind_name(enum store_kind kind);
-/* ERR_CONDITION_NOT_FOUND, ... */
+/* ERR_JOB_NOT_FOUND, ... */
 int store_kind_missing(enum store_kind kind);
 
 struct store_item {
     enum store_kind kind;
-    char name[STORE_NAME_MAX + 1];
-    uint64_t revision; /* grows with every change of any item and is never used again */
-    char model[STORE_NAME_MAX + 1];
-    char fingerprint[65]; /* of the model's weights, hex */
-    char sha256[65];      /* of the bytes, hex */
+    char name[STORE_NAME_MAX + 1];  /* as a state's */
+    uint64_t seq;                   /* set when it is made: grows, never used again; */
+    uint64_t revision;              /* set by every put of any item: the same */
+    char type[32], status[16];      /* words to list by; "": none */
+    char model[STORE_NAME_MAX + 1]; /* "": of none */
+    char fingerprint[65];           /* of the model's weights, hex; "" */
+    char sha256[65];                /* of the bytes, hex; "": it has none */
     uint64_t bytes;
     int64_t created_ms, changed_ms; /* wall clock; set by put */
-    const char *meta;               /* JSON object; NULL in an answer: the record is damaged */
+    const char
+        *meta; /* JSON that only its maker reads, at most 1 MiB; NULL in an answer: the record is
+                       * damaged, its name is true */
 };
 
 /* How a put meets what is there. Zeroed: the name must be new. */
@@ -231,9 +203,10 @@ struct store_item_write {
 typedef void store_items_fn(void *arg, const struct err *e, const struct store_item *items,
                             size_t n, bool has_more, void *data, size_t bytes);
 
-/* Adds or replaces an item with these bytes (malloc'd; taken); data NULL with replace: the bytes stay,
- * as do sha256, model and fingerprint. Answer: the record as stored. ERR_NAME_EXISTS, not found (by
- * kind), ERR_VERSION_CONFLICT, ERR_STORAGE_FULL, ERR_INVALID. */
+/* Adds or replaces an item with these bytes (malloc'd; taken). data NULL: without, or with replace as
+ * they are, as are sha256, model and fingerprint. Answer: the record as stored. Exists (by kind:
+ * ERR_DATASET_EXISTS or ERR_NAME_EXISTS), not found (by kind), ERR_VERSION_CONFLICT, ERR_STORAGE_FULL,
+ * ERR_STATE_CORRUPT (to be changed, and damaged), ERR_INVALID. */
 int store_put_item_take(struct store *s, const struct store_item *item, void *data,
                         const struct store_item_write *how, store_items_fn *done, void *arg,
                         struct err *e);
@@ -243,11 +216,13 @@ int store_get_item(struct store *s, enum store_kind kind, const char *name, bool
 /* if_revision: 0, or what it must have. A damaged one can be deleted. Answer: the record that went. */
 int store_delete_item(struct store *s, enum store_kind kind, const char *name, uint64_t if_revision,
                       store_items_fn *done, void *arg, struct err *e);
-/* In order of names (bytes), those after `after`; fingerprint "": of any model. limit: 1..1000. */
 struct store_item_query {
     enum store_kind kind;
-    const char *after, *fingerprint; /* NULL = "" */
-    size_t limit;
+    const char *type, *status, *fingerprint; /* NULL or "": any */
+    bool newest;       /* the newest first, made before the one with the seq `before` (0: all); */
+    uint64_t before;   /* else in order of names (bytes), ... */
+    const char *after; /* ... those after this one (NULL or "": from the first) */
+    size_t limit;      /* 1..1000 */
 };
 int store_list_items(struct store *s, const struct store_item_query *query, store_items_fn *done,
                      void *arg, struct err *e);
@@ -265,10 +240,10 @@ struct store_stats {
     uint64_t requests, errors;          /* since the start */
     uint64_t expired;                   /* records removed since the start */
     uint64_t refused_full;              /* ERR_STORAGE_FULL since the start */
-    uint64_t damaged;                   /* damaged records met in lists since the start, each time */
-    uint64_t backups;                   /* finished since the start */
-    uint64_t queued;                    /* waiting now */
-    uint64_t busy_ns;                   /* spent answering */
+    uint64_t damaged; /* damaged records met in lists since the start, each time */
+    uint64_t backups; /* finished since the start */
+    uint64_t queued;  /* waiting now */
+    uint64_t busy_ns; /* spent answering */
 };
 /* At once, from counters: no database access. */
 void store_get_stats(struct store *s, struct store_stats *out);

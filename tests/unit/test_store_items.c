@@ -1,4 +1,4 @@
-/* Items of the store: conditions, diffusers. */
+/* Items of the store: with bytes and without, across restarts and from the tables of earlier schemas. */
 #include "store/migrate.h"
 #include "store/q_items.h"
 #include "tests/lib/alloc_fail.h"
@@ -180,10 +180,13 @@ static void test_list(void **state)
         snprintf(x.fingerprint, sizeof x.fingerprint, "%s", i % 2 ? "odd" : "even");
         assert_int_equal(put(s, &x, 5, (struct store_item_write){0}, &r), 0);
     }
-    check_list(s, (struct store_item_query){STORE_CONDITION, NULL, NULL, 3}, "a b c ", true);
-    check_list(s, (struct store_item_query){STORE_CONDITION, "c", NULL, 2}, "d e ", false);
-    check_list(s, (struct store_item_query){STORE_CONDITION, NULL, "odd", 9}, "b d ", false);
-    check_list(s, (struct store_item_query){STORE_DIFFUSER, NULL, NULL, 9}, "", false);
+    check_list(s, (struct store_item_query){.kind = STORE_CONDITION, .limit = 3}, "a b c ", true);
+    check_list(s, (struct store_item_query){.kind = STORE_CONDITION, .after = "c", .limit = 2},
+               "d e ", false);
+    check_list(s,
+               (struct store_item_query){.kind = STORE_CONDITION, .fingerprint = "odd", .limit = 9},
+               "b d ", false);
+    check_list(s, (struct store_item_query){.kind = STORE_DIFFUSER, .limit = 9}, "", false);
     check_stats(s, 0, 1, 10); /* one blob for all */
     assert_int_equal(drop(s, STORE_CONDITION, "a", 0), 0);
     check_stats(s, 0, 1, 10);
@@ -194,6 +197,155 @@ static void test_list(void **state)
         assert_int_equal(drop(s, STORE_CONDITION, (char[]){*n, 0}, 0), 0);
     check_seeded(s, "state", 1, 5, 10);
     store_close(s);
+}
+
+/* ---- without bytes ---- */
+
+static int put_word(struct store *s, enum store_kind kind, const char *name, const char *status,
+                    bool replace, struct reply *r)
+{
+    struct store_item i = {.kind = kind, .type = "t", .meta = "{\"n\": 1}"};
+    snprintf(i.name, sizeof i.name, "%s", name);
+    snprintf(i.status, sizeof i.status, "%s", status);
+    return put(s, &i, 0, (struct store_item_write){.replace = replace}, r);
+}
+
+static void test_without_bytes(void **state)
+{
+    (void)state;
+    char *dir = made_dir();
+    struct store *s = opened(dir, 0);
+    struct reply r;
+    assert_int_equal(put_word(s, STORE_JOB, "z", "queued", false, &r), 0);
+    uint64_t first = r.first.seq;
+    assert_int_equal(r.first.revision, first);
+    assert_int_equal(put_word(s, STORE_DATASET, "z", "", false, &r), 0);
+    assert_int_equal(put_word(s, STORE_DATASET, "z", "", false, &r), ERR_DATASET_EXISTS);
+    assert_int_equal(put_word(s, STORE_JOB, "z", "", false, &r), ERR_NAME_EXISTS);
+    assert_int_equal(put_word(s, STORE_JOB, "c", "", true, &r), ERR_JOB_NOT_FOUND);
+    assert_int_equal(put_word(s, STORE_JOB, "b", "running", false, &r), 0);
+    uint64_t second = r.first.seq;
+    assert_true(second > first);
+    assert_int_equal(put_word(s, STORE_JOB, "z", "running", true, &r), 0);
+    check_stats(s, 0, 0, 0);
+    store_close(s);
+    s = opened(dir, 0);
+    assert_int_equal(get(s, STORE_JOB, "z", true, &r), 0);
+    assert_string_equal(r.meta, "{\"n\": 1}");
+    assert_string_equal(r.first.status, "running");
+    assert_int_equal(r.first.seq, first);
+    assert_true(r.first.revision > second);
+    assert_true(!r.data && r.bytes == 0);
+    struct store_item_query q = {.kind = STORE_JOB, .newest = true, .limit = 9};
+    check_list(s, q, "b z ", false);
+    q.status = "queued";
+    check_list(s, q, "", false);
+    q = (struct store_item_query){.kind = STORE_JOB, .newest = true, .limit = 1};
+    check_list(s, q, "b ", true);
+    q.before = second;
+    q.type = "t";
+    q.status = "running";
+    check_list(s, q, "z ", false);
+    q.type = "u";
+    check_list(s, q, "", false);
+    q.type = "a word that is longer than a type may be";
+    struct err e;
+    assert_int_equal(store_list_items(s, &q, on_items, &r, &e), ERR_INVALID);
+    assert_int_equal(drop(s, STORE_JOB, "b", 0), 0);
+    assert_int_equal(drop(s, STORE_JOB, "b", 0), ERR_JOB_NOT_FOUND);
+    assert_int_equal(put_word(s, STORE_JOB, "b", "", false, &r), 0);
+    assert_true(r.first.seq > second);
+    /* bytes can come later */
+    struct store_item with = item_of(STORE_DATASET, "z", 4, 30);
+    assert_int_equal(put(s, &with, 4, (struct store_item_write){.replace = true}, &r), 0);
+    check_bytes(s, STORE_DATASET, "z", 4, 30);
+    check_stats(s, 0, 1, 30);
+    store_close(s);
+    removed_dir(dir);
+}
+
+/* ---- from earlier schemas ---- */
+
+static void written_by(const char *dir, int version, const char *sql)
+{
+    struct db db;
+    struct err e = {0};
+    assert_int_equal(db_open(&db, dir, &e), 0);
+    assert_int_equal(db_migrate_to(&db, version, &e), 0);
+    db_close(&db);
+    sql_on_file(dir, sql);
+}
+
+static const char some_documents[] =
+    "INSERT INTO documents VALUES (1, 'job', 'a', 'train_state', 'running', 10, 11, '{}'),"
+    " (3, 'job', 'b', 'train_state', 'queued', 12, 13, '{\"n\": 2}'),"
+    " (5, 'dataset', 'a', '', '', 14, 15, '{}');"
+    "DELETE FROM documents WHERE seq = 5;";
+
+static void check_documents(struct store *s, uint64_t first_seq)
+{
+    struct reply r;
+    struct store_item_query q = {.kind = STORE_JOB, .newest = true, .limit = 9};
+    check_list(s, q, "b a ", false);
+    q.status = "queued";
+    check_list(s, q, "b ", false);
+    assert_int_equal(get(s, STORE_JOB, "b", true, &r), 0);
+    assert_string_equal(r.meta, "{\"n\": 2}");
+    assert_string_equal(r.first.type, "train_state");
+    assert_int_equal(r.first.created_ms, 12);
+    assert_int_equal(r.first.changed_ms, 13);
+    assert_int_equal(r.first.seq, first_seq + 2);
+    assert_int_equal(get(s, STORE_DATASET, "a", true, &r), ERR_DATASET_NOT_FOUND);
+}
+
+static void test_from_documents(void **state)
+{
+    (void)state;
+    char *dir = made_dir();
+    struct reply r;
+    written_by(dir, 3, some_documents);
+    struct store *s = opened(dir, 0);
+    check_documents(s, 1);
+    assert_int_equal(put_word(s, STORE_DATASET, "c", "", false, &r), 0);
+    assert_int_equal(r.first.seq, 6); /* of the one that went, it is not given again */
+    store_close(s);
+    removed_dir(dir);
+}
+
+static void test_from_items(void **state)
+{
+    (void)state;
+    char *dir = made_dir();
+    struct reply r;
+    char sql[2048];
+    struct store_item a = item_of(STORE_CONDITION, "a", 7, 10);
+    snprintf(
+        sql, sizeof sql,
+        "%s INSERT INTO blobs VALUES (1, '%s', 10);"
+        "INSERT INTO blob_slices VALUES (1, 0, zeroblob(10));"
+        "INSERT INTO items VALUES (4, 'condition', 'a', '%s', 10, 'm', 'f', '{}', 1, 2),"
+        " (8, 'diffuser', 'd', '%s', 10, 'm', 'f', '{\"x\":1}', 3, 4);"
+        "DELETE FROM items WHERE id = 8;"
+        "INSERT INTO items VALUES (7, 'diffuser', 'd', '%s', 10, 'm', 'f', '{\"x\":1}', 3, 4);",
+        some_documents, a.sha256, a.sha256, a.sha256, a.sha256);
+    written_by(dir, 4, sql);
+    struct store *s = opened(dir, 0);
+    check_documents(s, 9);
+    check_stats(s, 0, 1, 10);
+    assert_int_equal(get(s, STORE_CONDITION, "a", true, &r), 0);
+    assert_int_equal(r.first.revision, 4);
+    assert_int_equal(r.bytes, 10);
+    free(r.data);
+    assert_int_equal(get(s, STORE_DIFFUSER, "d", false, &r), 0);
+    assert_int_equal(r.first.revision, 7);
+    assert_string_equal(r.meta, "{\"x\":1}");
+    assert_int_equal(put_word(s, STORE_DATASET, "c", "", false, &r), 0);
+    assert_int_equal(r.first.seq, 14); /* 8 + 5, both given once */
+    assert_int_equal(drop(s, STORE_CONDITION, "a", 4), 0);
+    assert_int_equal(drop(s, STORE_DIFFUSER, "d", 7), 0);
+    check_stats(s, 0, 0, 0);
+    store_close(s);
+    removed_dir(dir);
 }
 
 static void test_refused(void **state)
@@ -216,7 +368,7 @@ static void test_refused(void **state)
     assert_int_equal(put(s, &b, 0, (struct store_item_write){0}, &r), ERR_INVALID);
     assert_int_equal(put(s, &b, 0, (struct store_item_write){.replace = true}, &r),
                      ERR_CONDITION_NOT_FOUND);
-    struct store_item_query q = {STORE_CONDITION, NULL, NULL, 0};
+    struct store_item_query q = {.kind = STORE_CONDITION};
     assert_int_equal(store_list_items(s, &q, on_items, &r, &e), ERR_INVALID);
     store_close(s);
 }
@@ -240,7 +392,7 @@ static void test_damage(void **state)
     assert_int_equal(get(s, STORE_CONDITION, "b", false, &r), 0);
     assert_int_equal(get(s, STORE_CONDITION, "b", true, &r), ERR_STATE_CORRUPT);
     check_bytes(s, STORE_CONDITION, "c", 'c', 10);
-    check_list(s, (struct store_item_query){STORE_CONDITION, NULL, NULL, 9}, "a! b c ", false);
+    check_list(s, (struct store_item_query){.kind = STORE_CONDITION, .limit = 9}, "a! b c ", false);
     /* written again it is whole again; what is damaged can be deleted */
     struct store_item b = item_of(STORE_CONDITION, "b2", 'b', 10);
     assert_int_equal(put(s, &b, 'b', (struct store_item_write){0}, &r), 0);
@@ -297,7 +449,7 @@ static int steps(void *arg)
     q_item_fini(&out);
     struct store_item any = {.kind = a->item.kind};
     if (rc == 0)
-        rc = q_item_list(a->db, &any, 9, &page, &e);
+        rc = q_item_list(a->db, &any, false, 9, &page, &e);
     q_items_fini(&page);
     db_rollback(a->db);
     assert_int_equal(rc, e.code);
@@ -325,9 +477,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),      cmocka_unit_test(test_list),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_life),          cmocka_unit_test(test_list),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_without_bytes), cmocka_unit_test(test_from_documents),
+        cmocka_unit_test(test_from_items),    cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -648,7 +648,7 @@ static void test_migration_from_first(void **state)
     assert_int_equal(a.state.version, 5); /* counted on */
     answer_fini(&a);
     store_close(s);
-    assert_int_equal(int_on_file(dir, "PRAGMA user_version"), 4);
+    assert_int_equal(int_on_file(dir, "PRAGMA user_version"), 5);
     removed_dir(dir);
 }
 
