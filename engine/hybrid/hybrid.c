@@ -214,8 +214,11 @@ static void measure(const struct hybrid *h, const float *own, const float *theta
             }
         norms->change[q] = all > 0 ? sqrt(change / all) : sqrt(change);
     }
+    double largest = 0; /* written so: GCC 12 for ARM does not get through a loop of fmax */
     for (size_t i = 0; i < L * RWKV_THETA * C; i++)
-        norms->coordinate = fmax(norms->coordinate, fabs((double)z[i]));
+        if (fabs((double)z[i]) > largest)
+            largest = fabs((double)z[i]);
+    norms->coordinate = largest;
 }
 
 /* What an adjustment reads, beside the hybrid and its options: vectors, rows [n, X] normalised. */
