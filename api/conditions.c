@@ -1,21 +1,15 @@
 /* /v1/conditions: named vectors of texts. */
 #include "api/items.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PATH "/v1/conditions"
-
-/* ---- answers ---- */
-
-static void write_condition(struct jw *w, const struct item_info *i, const float *vector, size_t n)
+static void write_fields(struct jw *w, const struct item_info *i, const void *data, size_t bytes)
 {
     json_t *meta = i->meta ? json_loads(i->meta, 0, NULL) : NULL;
+    const float *vector = data;
     const char *key;
     json_t *v;
-    jw_object(w, NULL);
-    items_write_fields(w, "condition", i);
     json_object_foreach(meta, key, v)
     {
         char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -24,53 +18,15 @@ static void write_condition(struct jw *w, const struct item_info *i, const float
         free(text);
     }
     json_decref(meta);
-    if (vector) {
-        jw_array(w, "vector");
-        for (size_t k = 0; k < n; k++)
-            jw_number(w, NULL, (double)vector[k]);
-        jw_end_array(w);
-    }
-    jw_end_object(w);
+    if (!vector)
+        return;
+    jw_array(w, "vector");
+    for (size_t k = 0; k < bytes / sizeof *vector; k++)
+        jw_number(w, NULL, (double)vector[k]);
+    jw_end_array(w);
 }
 
-static int finish_one(struct req *r, int status)
-{
-    const struct item_call *c = items_call_of(r);
-    struct jw w = {&r->reply.body, false};
-    items_reply(r, status, PATH, &c->items[0]);
-    write_condition(&w, &c->items[0], c->data, c->data_bytes / sizeof(float));
-    return 0;
-}
-
-static int finish_put(struct req *r, struct err *e)
-{
-    (void)e;
-    return finish_one(r, 201);
-}
-
-static int finish_get(struct req *r, struct err *e)
-{
-    (void)e;
-    return finish_one(r, 200);
-}
-
-static int finish_delete(struct req *r, struct err *e)
-{
-    (void)e;
-    return items_finish_delete(r, "condition.deleted");
-}
-
-static int finish_list(struct req *r, struct err *e)
-{
-    (void)e;
-    return items_finish_list(r, write_condition);
-}
-
-static const struct task put_task = {states_no_record, states_no_end, finish_put, NULL, false};
-static const struct task get_task = {states_no_record, states_no_end, finish_get, NULL, false};
-static const struct task delete_task = {states_no_record, states_no_end, finish_delete, NULL,
-                                        false};
-static const struct task list_task = {states_no_record, states_no_end, finish_list, NULL, false};
+const struct item_resource items_conditions = {"condition", write_fields};
 
 /* ---- requests ---- */
 
@@ -176,7 +132,7 @@ static int decode_body(struct req *r, struct item_call *c, struct err *e)
 int handle_condition_create(struct req *r, struct err *e)
 {
     struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_PUT, e);
-    return c ? items_submit(r, c, &put_task, decode_body(r, c, e), e) : e->code;
+    return c ? items_submit(r, c, &items_put_task, decode_body(r, c, e), e) : e->code;
 }
 
 int handle_condition_patch(struct req *r, struct err *e)
@@ -187,24 +143,20 @@ int handle_condition_patch(struct req *r, struct err *e)
     int rc = decode_body(r, c, e);
     if (rc == 0)
         rc = precondition_if_match(r, &c->if_revision, e);
-    return items_submit(r, c, &get_task, rc, e);
+    return items_submit(r, c, &items_get_task, rc, e);
 }
 
 int handle_condition_get(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_GET, e);
-    return c ? items_submit(r, c, &get_task, 0, e) : e->code;
+    return items_get(r, ITEM_CONDITION, e);
 }
 
 int handle_condition_delete(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_DELETE, e);
-    return c ? items_submit(r, c, &delete_task, precondition_if_match(r, &c->if_revision, e), e)
-             : e->code;
+    return items_delete(r, ITEM_CONDITION, e);
 }
 
 int handle_condition_list(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_CONDITION, ITEM_LIST, e);
-    return c ? items_submit(r, c, &list_task, items_decode_list(r, c, e), e) : e->code;
+    return items_list(r, ITEM_CONDITION, e);
 }

@@ -6,55 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PATH "/v1/diffusers"
-
-/* ---- answers ---- */
-
-static void write_diffuser(struct jw *w, const struct item_info *i, const float *vector, size_t n)
+static void write_fields(struct jw *w, const struct item_info *i, const void *data, size_t bytes)
 {
-    (void)vector;
-    (void)n;
-    jw_object(w, NULL);
-    items_write_fields(w, "diffuser", i);
+    (void)data;
+    (void)bytes;
     if (i->meta)
         jw_raw(w, "meta", i->meta, strlen(i->meta));
     else
         jw_null(w, "meta");
-    jw_end_object(w);
 }
 
-static int finish_one(struct req *r, int status)
-{
-    const struct item_call *c = items_call_of(r);
-    struct jw w = {&r->reply.body, false};
-    items_reply(r, status, PATH, &c->items[0]);
-    write_diffuser(&w, &c->items[0], NULL, 0);
-    return 0;
-}
+const struct item_resource items_diffusers = {"diffuser", write_fields};
 
-static int finish_put(struct req *r, struct err *e)
-{
-    (void)e;
-    return finish_one(r, 201);
-}
-
-static int finish_get(struct req *r, struct err *e)
-{
-    (void)e;
-    return finish_one(r, 200);
-}
-
-static int finish_delete(struct req *r, struct err *e)
-{
-    (void)e;
-    return items_finish_delete(r, "diffuser.deleted");
-}
-
-static int finish_list(struct req *r, struct err *e)
-{
-    (void)e;
-    return items_finish_list(r, write_diffuser);
-}
+/* ---- the file ---- */
 
 static int finish_data(struct req *r, struct err *e)
 {
@@ -80,13 +44,6 @@ static int finish_data(struct req *r, struct err *e)
     return 0;
 }
 
-static const struct task put_task = {states_no_record, states_no_end, finish_put, NULL, false};
-static const struct task get_task = {states_no_record, states_no_end, finish_get, NULL, false};
-static const struct task data_task = {states_no_record, states_no_end, finish_data, NULL, false};
-static const struct task delete_task = {states_no_record, states_no_end, finish_delete, NULL,
-                                        false};
-static const struct task list_task = {states_no_record, states_no_end, finish_list, NULL, false};
-
 /* ---- requests ---- */
 
 static int decode_import(struct req *r, struct item_call *c, struct err *e)
@@ -108,30 +65,27 @@ static int decode_import(struct req *r, struct item_call *c, struct err *e)
 int handle_diffuser_import(struct req *r, struct err *e)
 {
     struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_PUT, e);
-    return c ? items_submit(r, c, &put_task, decode_import(r, c, e), e) : e->code;
+    return c ? items_submit(r, c, &items_put_task, decode_import(r, c, e), e) : e->code;
 }
 
 int handle_diffuser_get(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_GET, e);
-    return c ? items_submit(r, c, &get_task, 0, e) : e->code;
+    return items_get(r, ITEM_DIFFUSER, e);
 }
 
 int handle_diffuser_data(struct req *r, struct err *e)
 {
+    static const struct task task = {states_no_record, states_no_end, finish_data, NULL, false};
     struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_DATA, e);
-    return c ? items_submit(r, c, &data_task, 0, e) : e->code;
+    return c ? items_submit(r, c, &task, 0, e) : e->code;
 }
 
 int handle_diffuser_delete(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_DELETE, e);
-    return c ? items_submit(r, c, &delete_task, precondition_if_match(r, &c->if_revision, e), e)
-             : e->code;
+    return items_delete(r, ITEM_DIFFUSER, e);
 }
 
 int handle_diffuser_list(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_LIST, e);
-    return c ? items_submit(r, c, &list_task, items_decode_list(r, c, e), e) : e->code;
+    return items_list(r, ITEM_DIFFUSER, e);
 }

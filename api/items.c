@@ -27,7 +27,8 @@ int items_submit(struct req *r, struct item_call *c, const struct task *t, int r
     return errands_submit(r, &c->errand, t, rc, e);
 }
 
-int items_decode_list(struct req *r, struct item_call *c, struct err *e)
+/* The query of a list: limit, after, model. */
+static int decode_list(struct req *r, struct item_call *c, struct err *e)
 {
     char text[160];
     bool found;
@@ -43,49 +44,18 @@ int items_decode_list(struct req *r, struct item_call *c, struct err *e)
     return 0;
 }
 
-void items_reply(struct req *r, int status, const char *path, const struct item_info *i)
-{
-    req_reply_json(r, status);
-    if (status == 201)
-        snprintf(r->reply.location, sizeof r->reply.location, "%s/%s", path, i->name);
-    req_reply_header(r, "ETag", "\"%llu\"", (unsigned long long)i->revision);
-}
+/* ---- answers ---- */
 
-int items_finish_delete(struct req *r, const char *object)
-{
-    struct jw w = {&r->reply.body, false};
-    req_reply_json(r, 200);
-    jw_object(&w, NULL);
-    jw_string(&w, "id", r->params[0]);
-    jw_string(&w, "object", object);
-    jw_bool(&w, "deleted", true);
-    jw_end_object(&w);
-    return 0;
-}
+static const struct item_resource *const resources[] = {
+    [ITEM_CONDITION] = &items_conditions, [ITEM_DIFFUSER] = &items_diffusers};
 
-int items_finish_list(struct req *r, void (*write)(struct jw *w, const struct item_info *i,
-                                                   const float *vector, size_t n))
+/* data: of the one record that is asked for; NULL in a list. */
+static void write_item(struct jw *w, const struct item_resource *of, const struct item_info *i,
+                       const void *data, size_t bytes)
 {
-    const struct item_call *c = items_call_of(r);
-    struct jw w = {&r->reply.body, false};
-    req_reply_json(r, 200);
-    jw_object(&w, NULL);
-    jw_string(&w, "object", "list");
-    jw_array(&w, "data");
-    for (size_t i = 0; i < c->n_items; i++)
-        write(&w, &c->items[i], NULL, 0);
-    jw_end_array(&w);
-    jw_string(&w, "first_id", c->n_items ? c->items[0].name : NULL);
-    jw_string(&w, "last_id", c->n_items ? c->items[c->n_items - 1].name : NULL);
-    jw_bool(&w, "has_more", c->has_more);
-    jw_end_object(&w);
-    return 0;
-}
-
-void items_write_fields(struct jw *w, const char *object, const struct item_info *i)
-{
+    jw_object(w, NULL);
     jw_string(w, "id", i->name);
-    jw_string(w, "object", object);
+    jw_string(w, "object", of->object);
     jw_string(w, "name", i->name);
     jw_bool(w, "damaged", !i->meta);
     jw_string(w, "model", i->model);
@@ -95,4 +65,91 @@ void items_write_fields(struct jw *w, const char *object, const struct item_info
     jw_uint(w, "revision", i->revision);
     jw_int(w, "created_at", i->created_ms / 1000);
     jw_int(w, "changed_at", i->changed_ms / 1000);
+    of->write(w, i, data, bytes);
+    jw_end_object(w);
+}
+
+static int finish_one(struct req *r, int status)
+{
+    const struct item_call *c = items_call_of(r);
+    const struct item_info *i = &c->items[0];
+    const struct item_resource *of = resources[c->kind];
+    struct jw w = {&r->reply.body, false};
+    req_reply_json(r, status);
+    if (status == 201)
+        snprintf(r->reply.location, sizeof r->reply.location, "/v1/%ss/%s", of->object, i->name);
+    req_reply_header(r, "ETag", "\"%llu\"", (unsigned long long)i->revision);
+    write_item(&w, of, i, c->data, c->data_bytes);
+    return 0;
+}
+
+static int finish_put(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 201);
+}
+
+static int finish_get(struct req *r, struct err *e)
+{
+    (void)e;
+    return finish_one(r, 200);
+}
+
+static int finish_delete(struct req *r, struct err *e)
+{
+    char object[40];
+    struct jw w = {&r->reply.body, false};
+    (void)e;
+    snprintf(object, sizeof object, "%s.deleted", resources[items_call_of(r)->kind]->object);
+    req_reply_json(r, 200);
+    jw_object(&w, NULL);
+    jw_string(&w, "id", r->params[0]);
+    jw_string(&w, "object", object);
+    jw_bool(&w, "deleted", true);
+    jw_end_object(&w);
+    return 0;
+}
+
+static int finish_list(struct req *r, struct err *e)
+{
+    const struct item_call *c = items_call_of(r);
+    struct jw w = {&r->reply.body, false};
+    (void)e;
+    req_reply_json(r, 200);
+    jw_object(&w, NULL);
+    jw_string(&w, "object", "list");
+    jw_array(&w, "data");
+    for (size_t i = 0; i < c->n_items; i++)
+        write_item(&w, resources[c->kind], &c->items[i], NULL, 0);
+    jw_end_array(&w);
+    jw_string(&w, "first_id", c->n_items ? c->items[0].name : NULL);
+    jw_string(&w, "last_id", c->n_items ? c->items[c->n_items - 1].name : NULL);
+    jw_bool(&w, "has_more", c->has_more);
+    jw_end_object(&w);
+    return 0;
+}
+
+const struct task items_put_task = {states_no_record, states_no_end, finish_put, NULL, false};
+const struct task items_get_task = {states_no_record, states_no_end, finish_get, NULL, false};
+
+/* ---- requests ---- */
+
+int items_get(struct req *r, enum item_kind kind, struct err *e)
+{
+    struct item_call *c = items_call(r, kind, ITEM_GET, e);
+    return c ? items_submit(r, c, &items_get_task, 0, e) : e->code;
+}
+
+int items_delete(struct req *r, enum item_kind kind, struct err *e)
+{
+    static const struct task task = {states_no_record, states_no_end, finish_delete, NULL, false};
+    struct item_call *c = items_call(r, kind, ITEM_DELETE, e);
+    return c ? items_submit(r, c, &task, precondition_if_match(r, &c->if_revision, e), e) : e->code;
+}
+
+int items_list(struct req *r, enum item_kind kind, struct err *e)
+{
+    static const struct task task = {states_no_record, states_no_end, finish_list, NULL, false};
+    struct item_call *c = items_call(r, kind, ITEM_LIST, e);
+    return c ? items_submit(r, c, &task, decode_list(r, c, e), e) : e->code;
 }

@@ -4,20 +4,24 @@
 
 #include "api/diffusion.h"
 
+struct item_resource {
+    const char *object; /* "condition"; its path: /v1/conditions */
+    /* The fields that not all records have. data [bytes]: the item's, or NULL (in a list). */
+    void (*write)(struct jw *w, const struct item_info *i, const void *data, size_t bytes);
+};
+extern const struct item_resource items_conditions, items_diffusers;
+
 /* A call, with its name from the path where there is one. NULL and e. */
 struct item_call *items_call(struct req *r, enum item_kind kind, enum item_op op, struct err *e);
 const struct item_call *items_call_of(const struct req *r);
 /* Submits the call and waits for it; takes over the reference. rc < 0: drops it, and gives rc. */
 int items_submit(struct req *r, struct item_call *c, const struct task *t, int rc, struct err *e);
-/* The query of a list: limit, after, model. */
-int items_decode_list(struct req *r, struct item_call *c, struct err *e);
-/* The answer's status and headers for its one record. path: of its collection. */
-void items_reply(struct req *r, int status, const char *path, const struct item_info *i);
-/* The answer of a DELETE, and of a list whose items `write` writes. */
-int items_finish_delete(struct req *r, const char *object);
-int items_finish_list(struct req *r, void (*write)(struct jw *w, const struct item_info *i,
-                                                   const float *vector, size_t n));
-/* The fields that all records have. */
-void items_write_fields(struct jw *w, const char *object, const struct item_info *i);
+/* Answer with the one record: 201 and where it is, or 200. */
+extern const struct task items_put_task, items_get_task;
+
+/* The whole of GET and DELETE of one, and of GET of a list. */
+int items_get(struct req *r, enum item_kind kind, struct err *e);
+int items_delete(struct req *r, enum item_kind kind, struct err *e);
+int items_list(struct req *r, enum item_kind kind, struct err *e);
 
 #endif

@@ -2,32 +2,16 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Daemon } from '../lib/daemon.mjs';
-import { byteModel } from '../lib/model.mjs';
+import { byteModel, stateTensors } from '../lib/model.mjs';
 
 const model = byteModel();
 const greedy = { temperature: 0, logprobs: 5, max_tokens: 16, prompt: 'and ' };
 
-async function withDaemon(run, options = {}) {
-  const d = await Daemon.start({ model, ...options });
-  try {
-    for (const [name, text] of [['a', 'The whale swam on.\n'], ['b', 'She wrote a letter.\n'], ['c', 'Two and two are four.\n']])
-      assert.equal((await d.post('/v1/states', { name, text })).status, 201);
-    await run(d);
-  } catch (e) {
-    await d.kill();
-    throw e;
-  }
-  await d.stop();
-}
-
-// The tensors of a state's file, without what surrounds them and without logits.
-async function tensors(d, ref) {
-  const { body } = await d.get(`/v1/states/${ref}/data`);
-  const n = Number(body.readBigUInt64LE(0));
-  const header = JSON.parse(body.subarray(8, 8 + n).toString('utf8'));
-  return Object.fromEntries(Object.entries(header).filter(([k]) => k !== '__metadata__' && k !== 'logits')
-    .map(([k, t]) => [k, body.subarray(8 + n + t.data_offsets[0], 8 + n + t.data_offsets[1])]));
-}
+const withDaemon = (run, options) => Daemon.with({ model, ...options }, async (d) => {
+  for (const [name, text] of [['a', 'The whale swam on.\n'], ['b', 'She wrote a letter.\n'], ['c', 'Two and two are four.\n']])
+    assert.equal((await d.post('/v1/states', { name, text })).status, 201);
+  await run(d);
+});
 
 async function edit(d, name, state, ...ops) {
   const r = await d.post('/v1/states/edits', { state, name, ops });
@@ -37,17 +21,17 @@ async function edit(d, name, state, ...ops) {
 
 test('the laws, on stored bytes', async () => {
   await withDaemon(async (d) => {
-    const [a, b] = [await tensors(d, 'a'), await tensors(d, 'b')];
+    const [a, b] = [await stateTensors(d, 'a'), await stateTensors(d, 'b')];
     for (const [name, ops, want] of [
       ['l0', [{ op: 'lerp', with: 'b', t: 0 }], a], ['l1', [{ op: 'lerp', with: 'b', t: 1 }], b],
       ['s0', [{ op: 'slerp', with: 'b', t: 0 }], a], ['s1', [{ op: 'slerp', with: 'b', t: 1 }], b],
       ['k1', [{ op: 'scale', factor: 1 }], a], ['nn', [{ op: 'negate' }, { op: 'negate' }], a],
       ['cp', [{ op: 'copy', with: 'b' }], b], ['ma', [{ op: 'mean', with: 'a' }], a]]) {
       await edit(d, name, 'a', ...ops);
-      assert.deepEqual(await tensors(d, name), want, name);
+      assert.deepEqual(await stateTensors(d, name), want, name);
     }
     await edit(d, 'zero', 'a', { op: 'subtract', with: 'a' });
-    for (const t of Object.values(await tensors(d, 'zero'))) for (let i = 0; i < t.length; i += 4) assert.equal(Math.abs(t.readFloatLE(i)), 0);
+    for (const t of Object.values(await stateTensors(d, 'zero'))) for (let i = 0; i < t.length; i += 4) assert.equal(Math.abs(t.readFloatLE(i)), 0);
     // A zeroed state continues as the zero state does.
     const fresh = await d.complete(greedy);
     assert.deepEqual((await d.complete({ ...greedy, state: 'zero' })).choices, fresh.choices);

@@ -3,23 +3,14 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { Daemon, randModel, scratch } from '../lib/daemon.mjs';
-import { byteModel } from '../lib/model.mjs';
+import { byteModel, stateTensors } from '../lib/model.mjs';
 import { diffuserFile } from '../lib/diffuser.mjs';
 import { Raw } from '../lib/raw.mjs';
 
 const model = byteModel();
 const type = { 'content-type': 'application/octet-stream' };
 
-async function withDaemon(run, options = {}) {
-  const d = await Daemon.start({ model, ...options });
-  try {
-    await run(d);
-  } catch (e) {
-    await d.kill();
-    throw e;
-  }
-  await d.stop();
-}
+const withDaemon = (run, options) => Daemon.with({ model, ...options }, run);
 
 async function ok(r, status = 201) {
   const got = await r;
@@ -47,14 +38,6 @@ async function withDiffuser(run, options) {
 const generate = (d, body) => d.post('/v1/states/generations', { name: 'g', condition: 'sea', ...body });
 const edit = (d, name, ...ops) => d.post('/v1/states/edits', { state: 'a', name, ops });
 const floats = (b) => Array.from({ length: b.length / 4 }, (_, i) => b.readFloatLE(4 * i));
-
-async function tensors(d, ref) {
-  const { body } = await d.get(`/v1/states/${ref}/data`);
-  const n = Number(body.readBigUInt64LE(0));
-  const header = JSON.parse(body.subarray(8, 8 + n).toString('utf8'));
-  return Object.fromEntries(Object.entries(header).filter(([k]) => k !== '__metadata__' && k !== 'logits')
-    .map(([k, t]) => [k, body.subarray(8 + n + t.data_offsets[0], 8 + n + t.data_offsets[1])]));
-}
 
 test('conditions: the mean of the texts as the embeddings give them, kept over a restart', async () => {
   const data = scratch();
@@ -249,9 +232,9 @@ test('a client that leaves ends its generation; another goes on', async () => {
 test('edits by diffusion: lineage, masks, identity at strength 0', async () => {
   await withDiffuser(async (d) => {
     await ok(d.post('/v1/states', { name: 'a', text: 'She wrote a letter.\n' }));
-    const a = await tensors(d, 'a');
+    const a = await stateTensors(d, 'a');
     await ok(edit(d, 'same', { op: 'diffuse', condition: 'sea', strength: 0 }));
-    assert.deepEqual(await tensors(d, 'same'), a);
+    assert.deepEqual(await stateTensors(d, 'same'), a);
     const made = await ok(edit(d, 'e', { op: 'diffuse', condition: 'sea', strength: 0.5, steps: 4 }));
     assert.deepEqual([made.parents, made.origin.kind, made.origin.of, made.has_logits, made.n_tokens], [['a@1'], 'edit', 'a@1', false, 20]);
     assert.ok(Number.isInteger(made.origin.ops[0].seed));
@@ -269,7 +252,7 @@ test('edits by diffusion: lineage, masks, identity at strength 0', async () => {
     assert.equal((await ok(edit(d, 'i2', { op: 'invert', source_condition: 'law', condition: 'sea', steps: 4, seed: 2 }))).sha256, inverted.sha256);
     // beside arithmetic, in order
     const both = await ok(edit(d, 'both', { op: 'diffuse', condition: { text: 'x' }, strength: 0.3, steps: 4 }, { op: 'scale', factor: 0 }));
-    for (const t of Object.values(await tensors(d, 'both'))) for (const v of floats(t)) assert.equal(Math.abs(v), 0);
+    for (const t of Object.values(await stateTensors(d, 'both'))) for (const v of floats(t)) assert.equal(Math.abs(v), 0);
     assert.equal(both.origin.ops.length, 2);
     for (const [op, status, code, param] of [
       [{ op: 'diffuse' }, 400, 'invalid_request', 'ops[0].condition'], [{ op: 'diffuse', condition: 'sea', strength: 1.5 }, 400, 'invalid_request', 'ops[0].strength'],

@@ -7,16 +7,7 @@ import { Raw, frames } from '../lib/raw.mjs';
 
 const model = byteModel();
 
-async function withDaemon(options, run) {
-  const d = await Daemon.start({ model, ...options });
-  try {
-    await run(d);
-  } catch (e) {
-    await d.kill();
-    throw e;
-  }
-  await d.stop();
-}
+const withDaemon = (options, run) => Daemon.with({ model, ...options }, run);
 
 async function create(d, body, headers) {
   const r = await d.post('/v1/states', body, headers);

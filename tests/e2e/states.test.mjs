@@ -9,16 +9,7 @@ const model = byteModel();
 const greedy = { temperature: 0, logprobs: 5, return_tokens: true };
 const shown = (r) => r.choices[0];
 
-async function withDaemon(options, run) {
-  const d = await Daemon.start({ model, ...options });
-  try {
-    await run(d);
-  } catch (e) {
-    await d.kill();
-    throw e;
-  }
-  await d.stop();
-}
+const withDaemon = (options, run) => Daemon.with({ model, ...options }, run);
 
 test('kill -9, start again: continuing evaluates the new tokens only and gives the same bytes', async () => {
   const data = scratch();

@@ -57,6 +57,18 @@ export class Daemon {
     return d;
   }
 
+  // Runs run(daemon) between a start and a clean end.
+  static async with(options, run) {
+    const d = await this.start(options);
+    try {
+      await run(d);
+    } catch (e) {
+      await d.kill();
+      throw e;
+    }
+    await d.stop();
+  }
+
   // One exchange: {status, headers, body (Buffer), text, json}. body: an object (sent as JSON), a string or a Buffer.
   fetch(method, path, body, headers = {}) {
     const payload = body === undefined || typeof body === 'string' || Buffer.isBuffer(body)

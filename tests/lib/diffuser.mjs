@@ -1,3 +1,5 @@
+import { safetensors } from './model.mjs';
+
 // A diffuser's file with random weights for any model: small, quick, and good for nothing but tests.
 // meta: of the model as GET /v1/models has it.
 export function diffuserFile(meta, { seed = 1, labels = ['sea', 'land'], shifts = true, change = () => {} } = {}) {
@@ -39,17 +41,7 @@ export function diffuserFile(meta, { seed = 1, labels = ['sea', 'land'], shifts 
   f32('cond.mean', [E], () => 0);
   f32('cond.scale', [E], () => 1);
   change(tensors);
-  const header = { __metadata__: {
+  return safetensors(tensors, {
     format: 'dreamstate-diffuser-1', fingerprint: meta.fingerprint, schedule: 'cosine', prediction: 'v', labels: labels.map((l) => `${l}\n`).join(''),
-    n_layer: `${L}`, n_embd: `${E}`, head_size: `${N}`, 'dit.n_head': '2', 'dit.n_block': `${blocks}`, steps: '7' } };
-  let at = 0;
-  for (const [name, t] of Object.entries(tensors)) {
-    header[name] = { dtype: t.dtype, shape: t.shape, data_offsets: [at, at + t.data.length] };
-    at += t.data.length;
-  }
-  let text = JSON.stringify(header);
-  text += ' '.repeat((8 - (text.length % 8)) % 8);
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  return Buffer.concat([length, Buffer.from(text), ...Object.values(tensors).map((t) => t.data)]);
+    n_layer: `${L}`, n_embd: `${E}`, head_size: `${N}`, 'dit.n_head': '2', 'dit.n_block': `${blocks}`, steps: '7' });
 }

@@ -14,8 +14,9 @@ export function readSafetensors(path) {
   return tensors;
 }
 
-export function writeSafetensors(path, tensors) {
-  const header = {};
+// A file's bytes. metadata: an object of strings.
+export function safetensors(tensors, metadata) {
+  const header = metadata ? { __metadata__: metadata } : {};
   let at = 0;
   for (const [name, t] of Object.entries(tensors)) {
     header[name] = { dtype: t.dtype, shape: t.shape, data_offsets: [at, at + t.data.length] };
@@ -25,7 +26,17 @@ export function writeSafetensors(path, tensors) {
   text += ' '.repeat((8 - (text.length % 8)) % 8);
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(text.length));
-  writeFileSync(path, Buffer.concat([length, Buffer.from(text), ...Object.values(tensors).map((t) => t.data)]));
+  return Buffer.concat([length, Buffer.from(text), ...Object.values(tensors).map((t) => t.data)]);
+}
+
+export function writeSafetensors(path, tensors) {
+  writeFileSync(path, safetensors(tensors));
+}
+
+// The bytes of a stored state by tensor, without its logits.
+export async function stateTensors(d, ref) {
+  const { body } = await d.get(`/v1/states/${ref}/data`);
+  return Object.fromEntries(Object.entries(readSafetensors(body)).filter(([k]) => k !== 'logits').map(([k, t]) => [k, t.data]));
 }
 
 // change(tensors): a way to make another model of the same shape.
