@@ -66,6 +66,6 @@ void check_close(const char *what, const float *got, const float *want, size_t n
             worst = d, at = i;
     }
     if (worst > tol)
-        fail_msg("%s: element %zu of %zu is %.9g, want %.9g (off by %.3g, tolerance %.3g)", what, at, n,
-                 (double)got[at], (double)want[at], worst, tol);
+        fail_msg("%s: element %zu of %zu is %.9g, want %.9g (off by %.3g, tolerance %.3g)", what,
+                 at, n, (double)got[at], (double)want[at], worst, tol);
 }

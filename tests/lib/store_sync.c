@@ -4,7 +4,6 @@
 #include "store/db.h"
 #include "tests/lib/check.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -263,27 +262,6 @@ struct store_state state_of(const char *name, const void *blob, size_t bytes)
     sha256_of(blob, bytes, digest);
     sha256_hex(digest, s.sha256);
     return s;
-}
-
-char *made_dir(void)
-{
-    const char *tmp = getenv("TMPDIR");
-    char path[256];
-    snprintf(path, sizeof path, "%s/store-test-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(path));
-    return strdup(path);
-}
-
-void removed_dir(char *dir)
-{
-    DIR *d = opendir(dir);
-    assert_non_null(d);
-    for (struct dirent *f; (f = readdir(d));)
-        if (f->d_name[0] != '.')
-            unlinkat(dirfd(d), f->d_name, 0);
-    closedir(d);
-    assert_int_equal(rmdir(dir), 0);
-    free(dir);
 }
 
 struct store *opened_with(const struct store_options *o)

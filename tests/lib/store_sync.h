@@ -1,8 +1,9 @@
-/* The store's requests as calls that wait for their answer; states made from a seed; a folder. */
+/* The store's requests as calls that wait for their answer; states made from a seed. */
 #ifndef TESTS_STORE_SYNC_H
 #define TESTS_STORE_SYNC_H
 
 #include "store/store.h"
+#include "tests/lib/folder.h"
 
 struct answer {
     struct err err;
@@ -58,9 +59,5 @@ void *seeded_bytes(uint64_t seed, size_t n);
 uint64_t seeded_next(uint64_t *seed);
 /* A record of this name for these bytes, with their SHA-256. */
 struct store_state state_of(const char *name, const void *blob, size_t bytes);
-
-/* A new folder below $TMPDIR (or /tmp), which removed_dir deletes with the files in it. */
-char *made_dir(void);
-void removed_dir(char *dir);
 
 #endif

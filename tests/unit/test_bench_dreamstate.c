@@ -1,11 +1,12 @@
 /* The measures of `bench dreamstate` on made-up data whose answers are known, and the whole command on
  * a small model, its diffuser trained for a few steps. */
 #include "tests/lib/check.h"
+#include "tests/lib/folder.h"
+#include "tests/lib/training.h"
 
 #include "daemon/bench.h"
 #include "daemon/bench_dreamstate.h"
 #include "engine/kernels/rng.h"
-#include "engine/rwkv/params.h"
 #include "engine/train/dit.h"
 
 #include <fcntl.h>
@@ -17,54 +18,25 @@
 
 static struct pool *pool;
 static struct manifold_run run;
-static char folder[48];
 
 static int set_up(void **state)
 {
     (void)state;
     struct err e = {0};
-    snprintf(folder, sizeof folder, "/tmp/dreamstate-test-XXXXXX");
+    folder_open();
     pool = pool_new(2, "test", 0, &e);
     run.pool = pool;
-    return pool && mkdtemp(folder) ? 0 : -1;
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[12][160];
-    static int turn;
-    turn = (turn + 1) % 12;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", folder, name);
-    return path[turn];
+    return pool ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    static const char *const files[] = {"model",
-                                        "states",
-                                        "low",
-                                        "high",
-                                        "styles",
-                                        "dit.json",
-                                        "out/checkpoint.safetensors",
-                                        "out/codec.safetensors",
-                                        "out/diffuser.safetensors",
-                                        "out/log.jsonl",
-                                        "low.gz",
-                                        "high.gz",
-                                        "baselines.json",
-                                        "reference",
-                                        "bad",
-                                        "1.json",
-                                        "2.json",
-                                        "map.svg",
-                                        "curve.svg"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        unlink(in_folder(files[i]));
-    rmdir(in_folder("out"));
+    check_files("out", "checkpoint.safetensors codec.safetensors diffuser.safetensors log.jsonl");
+    folder_close("1.json 2.json bad baselines.json curve.svg dit.json high high.gz low low.gz "
+                 "map.svg model out reference states styles");
     pool_free(pool);
-    return rmdir(folder);
+    return 0;
 }
 
 /* ---- Numbers --------------------------------------------------------------------------------- */
@@ -190,57 +162,17 @@ static void test_judge(void **state)
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
-enum { L = 2, C = 64, N = 32 };
-
-static void write_file(const char *name, const void *bytes, size_t n)
-{
-    FILE *f = fopen(in_folder(name), "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-/* Six documents of sentences over an alphabet of their own, to train on and, others, held out. */
+/* Six documents to train on and, others, held out. */
 static void write_text(const char *name, char first)
 {
     static char text[36000];
-    char path[64];
-    for (int heldout = 0; heldout < 2; heldout++) {
-        for (size_t i = 0; i < sizeof text; i++)
-            text[i] = i % 6000 == 5999 ? 0
-                      : i % 37 == 35   ? '.'
-                      : i % 37 == 36   ? ' '
-                      : i % 6 == 5     ? ' '
-                                       : (char)(first + i * (i + (size_t)heldout) / 7 % 9);
-        if (!heldout) {
-            write_file(name, text, sizeof text);
-            continue;
-        }
-        snprintf(path, sizeof path, "%s.gz", name);
-        gzFile f = gzopen(in_folder(path), "wb");
-        assert_non_null(f);
-        assert_int_equal(gzwrite(f, text, sizeof text - 1), sizeof text - 1);
-        assert_int_equal(gzclose(f), Z_OK);
-    }
-}
-
-static void write_model(void)
-{
-    struct rwkv_shape s = {
-        .n_layer = L, .n_embd = C, .head_size = N, .n_ffn = 2 * C, .n_vocab = 256};
-    struct rwkv_layout l;
-    struct err e = {0};
-    struct rng rng;
-    rwkv_default_ranks(&s);
-    assert_int_equal(rwkv_layout_init(&l, &s, &e), 0);
-    float *p = calloc(l.count, sizeof *p);
-    assert_int_equal(rwkv_params_init(&l, p, 4, &e), 0);
-    rng_init(&rng, 6, 0);
-    for (size_t i = 0; i < 256 * C; i++)
-        p[l.emb + i] = (float)rng_normal(&rng);
-    assert_int_equal(rwkv_params_write(&l, p, in_folder("model"), 0, &e), 0);
-    free(p);
-    rwkv_layout_fini(&l);
+    training_text(text, sizeof text, 6000, first, 0);
+    write_file(name, text, sizeof text);
+    training_text(text, sizeof text, 6000, first, 1);
+    gzFile f = gzopen(in_folder("%s.gz", name), "wb");
+    assert_non_null(f);
+    assert_int_equal(gzwrite(f, text, sizeof text - 1), sizeof text - 1);
+    assert_int_equal(gzclose(f), Z_OK);
 }
 
 static void train(void)
@@ -273,7 +205,7 @@ static int command(const char *out, const char *const *list)
     for (; list[argc]; argc++)
         argv[argc] = strdup(list[argc]);
     fflush(stdout);
-    int fd = open(in_folder(out), O_CREAT | O_TRUNC | O_WRONLY, 0600),
+    int fd = open(in_folder("%s", out), O_CREAT | O_TRUNC | O_WRONLY, 0600),
         null = open("/dev/null", O_WRONLY);
     assert_true(fd >= 0 && null >= 0 && dup2(fd, 1) == 1 && dup2(null, 2) == 2);
     int rc = bench_dreamstate(argc, argv);
@@ -290,18 +222,19 @@ static int command(const char *out, const char *const *list)
 
 static json_t *measure(const char *out)
 {
-    char model[160], diffuser[160], reference[160], map[160], curve[160];
+    char model[160], diffuser[160], reference[160], heldout[160], map[160], curve[160];
     snprintf(model, sizeof model, "%s", in_folder("model"));
     snprintf(diffuser, sizeof diffuser, "%s", in_folder("out/diffuser.safetensors"));
     snprintf(reference, sizeof reference, "%s", in_folder("reference"));
+    snprintf(heldout, sizeof heldout, "%s", in_folder("."));
     snprintf(map, sizeof map, "%s", in_folder("map.svg"));
     snprintf(curve, sizeof curve, "%s", in_folder("curve.svg"));
     const char *const argv[] = {"dreamstate", "--model", model,         "--diffuser", diffuser,
                                 "--diffuser", diffuser,  "--reference", reference,    "--heldout",
-                                folder,       "--quick", "--threads",   "2",          "--svg",
+                                heldout,      "--quick", "--threads",   "2",          "--svg",
                                 map,          "--curve", curve,         "--json",     NULL};
     assert_int_equal(command(out, argv), 0);
-    json_t *root = json_load_file(in_folder(out), 0, NULL);
+    json_t *root = json_load_file(in_folder("%s", out), 0, NULL);
     assert_non_null(root);
     return root;
 }
@@ -349,8 +282,8 @@ static void test_command(void **state)
     (void)state;
     static const char styles[] = "one\none\none\ntwo\ntwo\ntwo\n";
     static const char index[] = "{\"corpora\": [{\"name\": \"low\"}, {\"name\": \"high\"}]}";
-    char model[160], diffuser[160], dataset[160], reference[160], bad[160];
-    write_model();
+    char model[160], diffuser[160], dataset[160], reference[160], heldout[160], bad[160];
+    training_model("model", false);
     write_text("low", 'a');
     write_text("high", 'n');
     write_file("styles", styles, sizeof styles - 1);
@@ -360,6 +293,7 @@ static void test_command(void **state)
     snprintf(diffuser, sizeof diffuser, "%s", in_folder("out/diffuser.safetensors"));
     snprintf(dataset, sizeof dataset, "%s", in_folder("states"));
     snprintf(reference, sizeof reference, "%s", in_folder("reference"));
+    snprintf(heldout, sizeof heldout, "%s", in_folder("."));
     snprintf(bad, sizeof bad, "%s", in_folder("bad"));
     const char *const prepare[] = {"dreamstate", "--prepare", reference, "--dataset",
                                    dataset,      "--model",   model,     "--diffuser",
@@ -377,7 +311,7 @@ static void test_command(void **state)
     write_file("bad", "what", 4);
     const char *const damaged[] = {"dreamstate", "--model",     model, "--diffuser",
                                    diffuser,     "--reference", bad,   "--heldout",
-                                   folder,       "--quick",     NULL};
+                                   heldout,      "--quick",     NULL};
     const char *const nonsense[] = {"dreamstate", "--nonsense", NULL};
     const char *const half[] = {"dreamstate", "--prepare", bad, NULL};
     assert_int_equal(command("1.json", damaged), 1);

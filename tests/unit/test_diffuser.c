@@ -2,6 +2,7 @@
  * checked, and a sample depends on its own seed and place alone. */
 #include "tests/lib/alloc_fail.h"
 #include "tests/lib/check.h"
+#include "tests/lib/folder.h"
 
 #include "engine/dit/diffuser.h"
 #include "engine/kernels/gemm.h"
@@ -18,15 +19,7 @@ static const char *const labels[LABELS] = {"prose", "code", "code/python"};
 static const char fingerprint[] =
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-static char folder[48];
 static struct pool *pool;
-
-static const char *in_folder(const char *name)
-{
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 /* States of K strong directions a matrix, so that a codec of K components keeps them. */
 static void draw_state(struct rng *rng, float *state)
@@ -47,7 +40,7 @@ static void write_dataset(const char *name)
     struct rng rng;
     float state[S], cond[C];
     rng_init(&rng, 3, 0);
-    if (dataset_writer_open(&w, in_folder(name), &shape, C, ROWS, &e) < 0)
+    if (dataset_writer_open(&w, in_folder("%s", name), &shape, C, ROWS, &e) < 0)
         fail_msg("%s", e.msg);
     for (size_t i = 0; i < ROWS; i++) {
         const struct dataset_row row = {.corpus = i % 2,
@@ -70,9 +63,9 @@ static int set_up(void **state)
     (void)state;
     struct err e = {0};
     gemm_setup();
-    snprintf(folder, sizeof folder, "/tmp/dreamstate-test-XXXXXX");
+    folder_open();
     pool = pool_new(2, "test", 0, &e);
-    if (!mkdtemp(folder) || !pool)
+    if (!pool)
         return -1;
     write_dataset("states");
     return 0;
@@ -81,11 +74,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    static const char *const files[] = {"states", "diffuser", "bad"};
-    for (size_t i = 0; i < 3; i++)
-        unlink(in_folder(files[i]));
     pool_free(pool);
-    return rmdir(folder);
+    folder_close("diffuser states");
+    return 0;
 }
 
 static void test_dataset(void **state)
@@ -281,12 +272,9 @@ static void test_hostile_files(void **state)
 {
     (void)state;
     diffuser_close(make_diffuser(true));
-    FILE *f = fopen(in_folder("diffuser"), "rb");
     struct err e = {0};
-    assert_non_null(f);
-    char *bytes = malloc(1 << 20);
-    size_t n = fread(bytes, 1, 1 << 20, f), refused = 0;
-    fclose(f);
+    size_t n, refused = 0;
+    char *bytes = read_file("diffuser", &n);
     uint64_t header;
     memcpy(&header, bytes, 8);
     for (size_t cut = 0; cut < n; cut += 1 + n / 200) {

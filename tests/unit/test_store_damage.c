@@ -139,7 +139,7 @@ static void test_damaged_page(void **state)
     removed_dir(dir);
 }
 
-static void write_file(const char *dir, const char *name, const void *p, size_t n)
+static void write_in(const char *dir, const char *name, const void *p, size_t n)
 {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -155,7 +155,7 @@ static void test_unusable_files(void **state)
     struct err e;
     char *dir = made_dir();
     void *junk = seeded_bytes(1, 70000);
-    write_file(dir, DB_FILE, junk, 70000);
+    write_in(dir, DB_FILE, junk, 70000);
     assert_int_equal(open_fails(dir, &e), ERR_IO);
     assert_non_null(strstr(e.msg, "not a database"));
     removed_dir(dir);
@@ -175,7 +175,7 @@ static void test_unusable_files(void **state)
     assert_non_null(strstr(e.msg, "another program"));
     assert_int_equal(int_on_file(dir, "SELECT count(*) FROM sqlite_schema"), 1);
     char path[300];
-    write_file(dir, "file", "x", 1);
+    write_in(dir, "file", "x", 1);
     snprintf(path, sizeof path, "%s/file", dir);
     assert_int_equal(open_fails(path, &e), ERR_IO); /* not a folder */
     snprintf(path, sizeof path, "%s/file/below", dir);
