@@ -2,15 +2,11 @@
 
 #include "daemon/base/buf.h"
 #include "daemon/base/mem.h"
+#include "daemon/base/sha256.h"
 #include "engine/tensor/tensor.h"
-#include "engine/tensor/write.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define FORMAT "dreamstate-dataset-1"
 
@@ -184,56 +180,7 @@ void dataset_state(const struct dataset *d, size_t i, float *out)
                  d->state_floats);
 }
 
-int dataset_writer_open(struct dataset_writer *w, const char *path, const struct state_shape *shape,
-                        size_t cond_dim, size_t n, struct err *e)
-{
-    char *tmp = NULL;
-    size_t numbers, conds;
-    *w = (struct dataset_writer){.shape = *shape,
-                                 .n = n,
-                                 .state_floats = state_shape_floats(shape),
-                                 .cond_dim = cond_dim,
-                                 .states = MAP_FAILED};
-    if (!n || !mem_mul(n, w->state_floats, &numbers) || !mem_mul(numbers, 2, &w->map_bytes) ||
-        !mem_mul(n, cond_dim, &conds))
-        return err_set(e, ERR_INVALID, "dataset: %zu states cannot be", n);
-    w->path = strdup(path);
-    w->cond = calloc(conds ? conds : 1, sizeof *w->cond);
-    w->row = calloc(n, sizeof *w->row);
-    if (!w->path || !w->cond || !w->row || asprintf(&tmp, "%s.states-XXXXXX", path) < 0)
-        return err_set(e, ERR_NOMEM, "dataset: out of memory");
-    int fd = mkostemp(tmp, O_CLOEXEC), full = 0;
-    if (fd >= 0) {
-        unlink(tmp);
-        full = posix_fallocate(fd, 0, (off_t)w->map_bytes); /* rather now than as a signal later */
-        if (!full)
-            w->states = mmap(NULL, w->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        errno = full ? full : errno;
-    }
-    int rc = w->states != MAP_FAILED
-                 ? 0
-                 : err_set(e, errno == ENOSPC ? ERR_STORAGE_FULL : ERR_IO,
-                           "dataset %s: %zu bytes: %s", path, w->map_bytes, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    free(tmp);
-    return rc;
-}
-
-int dataset_writer_put(struct dataset_writer *w, size_t i, const struct dataset_row *row,
-                       const float *state, const float *cond, struct err *e)
-{
-    for (size_t k = 0; k < w->state_floats; k++)
-        if (!(fabsf(state[k]) <= 65504)) /* the largest F16 */
-            return err_set(e, ERR_NUMERIC, "dataset: a state holds %g", (double)state[k]);
-    for (size_t k = 0; k < w->cond_dim; k++)
-        if (!isfinite(cond[k]))
-            return err_set(e, ERR_NUMERIC, "dataset: a condition holds %g", (double)cond[k]);
-    dtype_from_f32(DTYPE_F16, state, (uint16_t *)w->states + i * w->state_floats, w->state_floats);
-    memcpy(w->cond + i * w->cond_dim, cond, w->cond_dim * sizeof *cond);
-    w->row[i] = *row;
-    return 0;
-}
+/* ---- writing ---- */
 
 /* The arrays of rows, as the file has them. */
 struct columns {
@@ -243,17 +190,28 @@ struct columns {
     struct buf text, names;
 };
 
-static int columns_of(struct columns *c, const struct dataset_writer *w, const char *const *label,
-                      size_t n_label, struct err *e)
+static void columns_fini(struct columns *c)
 {
-    c->labels = calloc(w->n, 8);
-    c->documents = calloc(w->n, 4);
-    c->heldout = calloc(w->n, 1);
-    c->ends = calloc(w->n, 8);
+    free(c->labels);
+    free(c->documents);
+    free(c->heldout);
+    free(c->ends);
+    buf_fini(&c->text);
+    buf_fini(&c->names);
+}
+
+static int columns_of(struct columns *c, const struct dataset_plan *p, struct err *e)
+{
+    *c = (struct columns){.labels = calloc(p->n, 8),
+                          .documents = calloc(p->n, 4),
+                          .heldout = calloc(p->n, 1),
+                          .ends = calloc(p->n, 8)};
+    buf_init(&c->text, SIZE_MAX / 2);
+    buf_init(&c->names, SIZE_MAX / 2);
     if (!c->labels || !c->documents || !c->heldout || !c->ends)
         return err_set(e, ERR_NOMEM, "dataset: out of memory");
-    for (size_t i = 0; i < w->n; i++) {
-        const struct dataset_row *r = &w->row[i];
+    for (size_t i = 0; i < p->n; i++) {
+        const struct dataset_row *r = &p->rows[i];
         c->labels[2 * i] = r->corpus;
         c->labels[2 * i + 1] = r->style;
         c->documents[i] = r->document;
@@ -261,25 +219,27 @@ static int columns_of(struct columns *c, const struct dataset_writer *w, const c
         buf_append(&c->text, r->text, r->n_text);
         c->ends[i] = (int64_t)c->text.len;
     }
-    for (size_t k = 0; k < n_label; k++) {
-        buf_append(&c->names, label[k], strlen(label[k]));
+    for (size_t k = 0; k < p->n_label; k++) {
+        buf_append(&c->names, p->label[k], strlen(p->label[k]));
         buf_append(&c->names, "\n", 1);
     }
     buf_append(&c->names, "", 1);
     return c->text.failed || c->names.failed ? err_set(e, ERR_NOMEM, "dataset: out of memory") : 0;
 }
 
-static int write_file(const struct dataset_writer *w, const struct columns *c,
-                      const char *fingerprint, struct err *e)
+static int open_draft(struct dataset_writer *w, const char *path, const struct columns *c,
+                      struct err *e)
 {
+    const struct dataset_plan *p = w->plan;
     char number[3][24];
-    const size_t sizes[] = {w->shape.n_layer, w->shape.n_embd, w->shape.head_size};
+    const size_t sizes[] = {p->shape.n_layer, p->shape.n_embd, p->shape.head_size};
     for (int k = 0; k < 3; k++)
         snprintf(number[k], sizeof *number, "%zu", sizes[k]);
-    const size_t n = w->n, m = c->text.len;
+    const size_t n = p->n, m = c->text.len, S = w->state_floats, Y = p->cond_dim;
     const struct tensor t[] = {
-        {"states", DTYPE_F16, 2, {n, w->state_floats}, 0, w->map_bytes, w->states},
-        {"conditions", DTYPE_F32, 2, {n, w->cond_dim}, 0, n * w->cond_dim * 4, w->cond},
+        {"states", DTYPE_F16, 2, {n, S}, 0, n * S * 2, NULL},
+        {"conditions", DTYPE_F32, 2, {n, Y}, 0, n * Y * 4, NULL},
+        {"checks", DTYPE_I64, 1, {n}, 0, n * 8, NULL},
         {"labels", DTYPE_I32, 2, {n, 2}, 0, n * 8, c->labels},
         {"documents", DTYPE_I32, 1, {n}, 0, n * 4, c->documents},
         {"heldout", DTYPE_U8, 1, {n}, 0, n, c->heldout},
@@ -288,36 +248,83 @@ static int write_file(const struct dataset_writer *w, const struct columns *c,
     };
     const struct tensor_meta meta[] = {
         {.key = "format", .type = TENSOR_META_STR, .str = FORMAT},
-        {.key = "fingerprint", .type = TENSOR_META_STR, .str = fingerprint},
+        {.key = "fingerprint", .type = TENSOR_META_STR, .str = p->fingerprint},
+        {.key = "weights", .type = TENSOR_META_STR, .str = p->weights},
         {.key = "n_layer", .type = TENSOR_META_STR, .str = number[0]},
         {.key = "n_embd", .type = TENSOR_META_STR, .str = number[1]},
         {.key = "head_size", .type = TENSOR_META_STR, .str = number[2]},
         {.key = "labels", .type = TENSOR_META_STR, .str = c->names.data},
     };
-    return safetensors_write(w->path, t, sizeof t / sizeof *t, meta, sizeof meta / sizeof *meta, e);
+    int rc = tensor_draft_open(&w->draft, path, t, sizeof t / sizeof *t, meta,
+                               sizeof meta / sizeof *meta, e);
+    w->states = w->draft.data[0];
+    w->cond = w->draft.data[1];
+    w->check = w->draft.data[2];
+    return rc < 0 ? err_prefix(e, "dataset %s", path) : 0;
 }
 
-int dataset_writer_close(struct dataset_writer *w, int rc, const char *fingerprint,
-                         const char *const *label, size_t n_label, struct err *e)
+int dataset_writer_open(struct dataset_writer *w, const char *path, const struct dataset_plan *plan,
+                        struct err *e)
 {
-    struct columns c = {0};
-    buf_init(&c.text, SIZE_MAX / 2);
-    buf_init(&c.names, SIZE_MAX / 2);
+    struct columns c;
+    size_t numbers, bytes, conds;
+    *w = (struct dataset_writer){
+        .plan = plan, .draft = TENSOR_DRAFT_NONE, .state_floats = state_shape_floats(&plan->shape)};
+    if (!plan->n || !mem_mul(plan->n, w->state_floats, &numbers) || !mem_mul(numbers, 4, &bytes) ||
+        !mem_mul(plan->n, plan->cond_dim, &conds) || !mem_mul(conds, 8, &bytes))
+        return err_set(e, ERR_INVALID, "dataset: %zu states cannot be", plan->n);
+    int rc = columns_of(&c, plan, e);
     if (rc == 0)
-        rc = columns_of(&c, w, label, n_label, e);
-    if (rc == 0)
-        rc = write_file(w, &c, fingerprint, e);
-    if (w->states != MAP_FAILED && w->states)
-        munmap(w->states, w->map_bytes);
-    free(c.labels);
-    free(c.documents);
-    free(c.heldout);
-    free(c.ends);
-    buf_fini(&c.text);
-    buf_fini(&c.names);
-    free(w->path);
-    free(w->cond);
-    free(w->row);
-    memset(w, 0, sizeof *w);
+        rc = open_draft(w, path, &c, e);
+    columns_fini(&c);
     return rc;
+}
+
+/* Of row i as it is stored; never 0. */
+static uint64_t checksum(const struct dataset_writer *w, size_t i)
+{
+    const size_t S = w->state_floats, Y = w->plan->cond_dim;
+    struct sha256 h;
+    uint8_t digest[32];
+    uint64_t sum;
+    sha256_start(&h);
+    sha256_add(&h, w->states + i * S, S * sizeof *w->states);
+    sha256_add(&h, w->cond + i * Y, Y * sizeof *w->cond);
+    sha256_end(&h, digest);
+    memcpy(&sum, digest, sizeof sum);
+    return sum | 1;
+}
+
+bool dataset_writer_has(const struct dataset_writer *w, size_t i)
+{
+    return w->check[i] && w->check[i] == checksum(w, i);
+}
+
+int dataset_writer_put(struct dataset_writer *w, size_t i, const float *state, const float *cond,
+                       struct err *e)
+{
+    const size_t S = w->state_floats, Y = w->plan->cond_dim;
+    for (size_t k = 0; k < S; k++)
+        if (!(fabsf(state[k]) <= 65504)) /* the largest F16 */
+            return err_set(e, ERR_NUMERIC, "dataset: a state holds %g", (double)state[k]);
+    for (size_t k = 0; k < Y; k++)
+        if (!isfinite(cond[k]))
+            return err_set(e, ERR_NUMERIC, "dataset: a condition holds %g", (double)cond[k]);
+    dtype_from_f32(DTYPE_F16, state, w->states + i * S, S);
+    memcpy(w->cond + i * Y, cond, Y * sizeof *cond);
+    w->check[i] = checksum(w, i);
+    return 0;
+}
+
+int dataset_writer_close(struct dataset_writer *w, int rc, struct err *e)
+{
+    bool keep = rc == ERR_CANCELLED || rc == ERR_UNAVAILABLE;
+    return tensor_draft_close(&w->draft, rc, keep, e);
+}
+
+uint64_t dataset_file_bytes(const struct state_shape *shape, size_t cond_dim, size_t n,
+                            size_t text_bytes)
+{
+    const uint64_t row = 2 * (uint64_t)state_shape_floats(shape) + 4 * (uint64_t)cond_dim + 29;
+    return n * row + text_bytes + 4096;
 }

@@ -50,7 +50,7 @@ int new_file_put(struct new_file *w, const void *p, size_t n, struct err *e)
     return 0;
 }
 
-static int sync_folder(char *path, struct err *e)
+int tensor__sync_folder(char *path, struct err *e)
 {
     char *slash = strrchr(path, '/');
     if (slash)
@@ -77,7 +77,7 @@ int new_file_close(struct new_file *w, int rc, struct err *e)
     if (rc < 0 && created)
         unlink(w->tmp);
     if (rc == 0)
-        rc = sync_folder(w->path, e);
+        rc = tensor__sync_folder(w->path, e);
     free(w->path);
     free(w->tmp);
     return rc;

@@ -28,4 +28,7 @@ int new_file_close(struct new_file *w, int rc, struct err *e);
  * that do not match shape and type. */
 int tensor__check_output(const struct tensor *t, struct err *e);
 
+/* Makes a rename durable: syncs the folder of path, which is cut to that folder's name. */
+int tensor__sync_folder(char *path, struct err *e);
+
 #endif

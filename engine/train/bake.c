@@ -71,11 +71,21 @@ struct baker {
     const struct bake *b;
     const struct rwkv_info *info;
     struct rwkv_session *session;
+    struct dataset_plan plan;
     struct dataset_writer out;
     struct slot slot[SLOTS];
     float *hidden, *cond; /* [ROWS, C], [C] */
     size_t next, done;
 };
+
+/* Passes over the rows that an earlier call has read. */
+static void skip_done(struct baker *k)
+{
+    while (k->next < k->b->n && dataset_writer_has(&k->out, k->next)) {
+        k->next++;
+        k->done++;
+    }
+}
 
 static int start(struct baker *k, struct slot *s, struct err *e)
 {
@@ -97,7 +107,7 @@ static int finish(struct baker *k, struct slot *s, struct err *e)
 {
     for (size_t c = 0; c < k->info->n_embd; c++)
         k->cond[c] = (float)(s->sum[c] / (double)s->n_tokens);
-    int rc = dataset_writer_put(&k->out, s->row, &k->b->rows[s->row], s->state, k->cond, e);
+    int rc = dataset_writer_put(&k->out, s->row, s->state, k->cond, e);
     s->row = k->b->n;
     k->done++;
     return rc;
@@ -113,6 +123,8 @@ static int advance(struct baker *k, struct err *e)
     int rc = 0;
     for (size_t i = 0; i < SLOTS && rc == 0; i++) {
         struct slot *s = &k->slot[i];
+        if (s->row == k->b->n)
+            skip_done(k);
         if (s->row == k->b->n && k->next < k->b->n)
             rc = start(k, s, e);
         if (rc < 0 || s->row == k->b->n)
@@ -174,25 +186,37 @@ static void baker_fini(struct baker *k)
     rwkv_session_free(k->session);
 }
 
-int bake(const struct bake *b, struct err *e)
+static int read_rows(struct baker *k, struct err *e)
+{
+    const struct bake *b = k->b;
+    int rc = 0;
+    while (rc == 0 && k->done < b->n) {
+        rc = advance(k, e);
+        rc = rc < 0 ? rc : 0;
+        if (rc == 0 && b->proceed && !b->proceed(b->ctx, k->done, b->n))
+            rc = err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", k->done, b->n);
+    }
+    return rc;
+}
+
+int bake_run(const struct bake *b, struct err *e)
 {
     struct baker k = {0};
     int rc = baker_init(&k, b, e);
     if (rc == 0) {
-        const struct state_shape shape = {k.info->n_layer, k.info->n_embd, k.info->head_size};
-        rc = dataset_writer_open(&k.out, b->path, &shape, k.info->n_embd, b->n, e);
-        size_t told = 0;
-        while (rc == 0 && k.done < b->n) {
-            rc = advance(&k, e);
-            rc = rc < 0 ? rc : 0;
-            if (rc == 0 && b->proceed && (k.done >= told + SLOTS || k.done == b->n)) {
-                told = k.done;
-                if (!b->proceed(b->ctx, k.done, b->n))
-                    rc = err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", k.done,
-                                 b->n);
-            }
-        }
-        rc = dataset_writer_close(&k.out, rc, k.info->fingerprint, b->label, b->n_label, e);
+        k.plan =
+            (struct dataset_plan){.shape = {k.info->n_layer, k.info->n_embd, k.info->head_size},
+                                  .cond_dim = k.info->n_embd,
+                                  .n = b->n,
+                                  .rows = b->rows,
+                                  .label = b->label,
+                                  .n_label = b->n_label,
+                                  .fingerprint = k.info->fingerprint,
+                                  .weights = dtype_name(k.info->weights_type)};
+        rc = dataset_writer_open(&k.out, b->path, &k.plan, e);
+        if (rc == 0)
+            rc = read_rows(&k, e);
+        rc = dataset_writer_close(&k.out, rc, e);
     }
     baker_fini(&k);
     return rc;

@@ -32,13 +32,15 @@ struct bake {
     const char *const *label;
     size_t n_label;
     const char *path; /* of the dataset */
-    /* Called after every few rows; false stops. NULL: never stopped. */
+    /* Called after every call of the model (about 256 tokens); false stops. NULL: never. */
     bool (*proceed)(void *ctx, size_t done, size_t n);
     void *ctx;
 };
 
-/* Writes the dataset, whole or not at all. ERR_CANCELLED, ERR_IO, ERR_STORAGE_FULL, ERR_NUMERIC,
+/* Writes the dataset, whole or not at all. Rows are read in order; one that was stopped or killed goes on
+ * with the rows that are missing (path.part holds the others) and ends with the same bytes, which depend
+ * on the rows, the model, its weights' type and the kernels alone. ERR_CANCELLED, ERR_IO, ERR_STORAGE_FULL, ERR_NUMERIC,
  * ERR_INVALID (nothing to read, a token that the model does not have), ERR_NOMEM. */
-int bake(const struct bake *b, struct err *e) __attribute__((warn_unused_result));
+int bake_run(const struct bake *b, struct err *e) __attribute__((warn_unused_result));
 
 #endif

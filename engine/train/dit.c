@@ -22,6 +22,7 @@ struct dit_run {
     struct dit_trainer t;
     struct pool *pool;
     uint64_t step;
+    size_t told; /* thousands of states */
     struct train_run run;
 };
 
@@ -36,8 +37,10 @@ static bool go_on(void *ctx, size_t done, size_t n)
 {
     struct dit_run *b = ctx;
     const struct train_control *c = b->run.control;
-    if (n >= 1000 && done / 1000 != (done + 16) / 1000 && done < n)
+    if (done / 1000 > b->told && done < n) {
+        b->told = done / 1000;
         train_run_note(&b->run, "baking: %zu of %zu states", done, n);
+    }
     return !(c->stop && atomic_load(c->stop));
 }
 

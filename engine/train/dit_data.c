@@ -202,7 +202,7 @@ int dit_data_bake(const struct dit_recipe *r, struct pool *pool,
                                .path = r->dataset,
                                .proceed = proceed,
                                .ctx = ctx};
-        rc = bake(&b, e);
+        rc = bake_run(&b, e);
     }
     tokenizer_free(tok);
     rwkv_close(model);

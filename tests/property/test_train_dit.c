@@ -11,6 +11,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { STEPS = 60, L = TRAINING_L, C = TRAINING_C, N = TRAINING_N };
 
@@ -175,6 +176,80 @@ static void test_baked(void **state)
     dataset_close(&d);
 }
 
+struct stopper {
+    size_t calls, most; /* 0: never stopped */
+    size_t done;
+};
+
+static bool go_on(void *ctx, size_t done, size_t n)
+{
+    struct stopper *s = ctx;
+    assert_true(done <= n && done >= s->done);
+    s->done = done;
+    return ++s->calls != s->most;
+}
+
+/* Rows of texts of several lengths; read in one go or, with most > 0, in as many as it takes. */
+static size_t bake_rows(const struct rwkv_model *m, struct pool *pool, const char *name,
+                        size_t most)
+{
+    enum { N_ROWS = 61 };
+    static const char text[] =
+        "It was the best of times, it was the worst of times, it was the age of "
+        "wisdom, it was the age of foolishness, it was the epoch of belief.";
+    static const char *const labels[] = {"one"};
+    struct dataset_row rows[N_ROWS];
+    struct tokenizer *tok = tokenizer_new_bytes();
+    struct err e = {0};
+    size_t runs = 0;
+    int rc;
+    for (size_t i = 0; i < N_ROWS; i++)
+        rows[i] = (struct dataset_row){
+            .style = -1, .document = (int32_t)i, .text = text + i, .n_text = 4 + i * 7 % 70};
+    do {
+        struct stopper stop = {.most = most};
+        const struct bake b = {.model = m,
+                               .pool = pool,
+                               .tokenizer = tok,
+                               .rows = rows,
+                               .n = N_ROWS,
+                               .label = labels,
+                               .n_label = 1,
+                               .path = in_folder("%s", name),
+                               .proceed = go_on,
+                               .ctx = &stop};
+        rc = bake_run(&b, &e);
+        runs++;
+        assert_true(rc == 0 || (rc == ERR_CANCELLED && access(in_folder("%s", name), F_OK) < 0));
+    } while (rc < 0 && runs < 1000);
+    assert_int_equal(rc, 0);
+    tokenizer_free(tok);
+    return runs;
+}
+
+/* Baking that was stopped goes on with the rows that are missing, and ends with the bytes of a whole
+ * run; on quantised weights too. */
+static void test_baking_goes_on(void **state)
+{
+    (void)state;
+    static const int types[] = {-1, DTYPE_Q8_0};
+    struct err e = {0};
+    struct pool *pool = pool_new(2, "test", 0, &e);
+    for (size_t k = 0; k < 2; k++) {
+        struct rwkv_model *m = NULL;
+        assert_int_equal(rwkv_open(in_folder("model.safetensors"),
+                                   &(struct rwkv_options){.weights_type = types[k]}, pool, &m, &e),
+                         0);
+        assert_int_equal(bake_rows(m, pool, "whole.rows", 0), 1);
+        assert_true(bake_rows(m, pool, "part.rows", 6) > 1);
+        check_same_file("whole.rows", "part.rows");
+        unlink(in_folder("whole.rows"));
+        unlink(in_folder("part.rows"));
+        rwkv_close(m);
+    }
+    pool_free(pool);
+}
+
 static void test_stopped_and_continued(void **state)
 {
     (void)state;
@@ -246,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_baked),
+        cmocka_unit_test(test_baking_goes_on),
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
         cmocka_unit_test(test_no_memory),

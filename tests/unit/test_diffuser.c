@@ -33,28 +33,54 @@ static void draw_state(struct rng *rng, float *state)
     }
 }
 
+static struct dataset_row row_of(size_t i)
+{
+    return (struct dataset_row){.corpus = i % 2,
+                                .style = i % 4 == 1 ? 2 : -1,
+                                .document = (int32_t)(i / 10),
+                                .heldout = i % 5 == 0,
+                                .text = i % 3 ? "some text" : "",
+                                .n_text = i % 3 ? 9 : 0};
+}
+
+static struct dataset_plan plan_of(struct dataset_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        rows[i] = row_of(i);
+    return (struct dataset_plan){.shape = shape,
+                                 .cond_dim = C,
+                                 .n = n,
+                                 .rows = rows,
+                                 .label = labels,
+                                 .n_label = LABELS,
+                                 .fingerprint = fingerprint,
+                                 .weights = "F32"};
+}
+
+static void put_row(struct dataset_writer *w, struct rng *rng, size_t i, bool put)
+{
+    struct err e = {0};
+    float state[S], cond[C];
+    draw_state(rng, state);
+    for (size_t c = 0; c < C; c++)
+        cond[c] = (float)rng_normal(rng);
+    if (put && dataset_writer_put(w, i, state, cond, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
 static void write_dataset(const char *name)
 {
+    static struct dataset_row rows[ROWS];
+    const struct dataset_plan plan = plan_of(rows, ROWS);
     struct dataset_writer w;
     struct err e = {0};
     struct rng rng;
-    float state[S], cond[C];
     rng_init(&rng, 3, 0);
-    if (dataset_writer_open(&w, in_folder("%s", name), &shape, C, ROWS, &e) < 0)
+    if (dataset_writer_open(&w, in_folder("%s", name), &plan, &e) < 0)
         fail_msg("%s", e.msg);
-    for (size_t i = 0; i < ROWS; i++) {
-        const struct dataset_row row = {.corpus = i % 2,
-                                        .style = i % 4 == 1 ? 2 : -1,
-                                        .document = (int32_t)(i / 10),
-                                        .heldout = i % 5 == 0,
-                                        .text = i % 3 ? "some text" : "",
-                                        .n_text = i % 3 ? 9 : 0};
-        draw_state(&rng, state);
-        for (size_t c = 0; c < C; c++)
-            cond[c] = (float)rng_normal(&rng);
-        assert_int_equal(dataset_writer_put(&w, i, &row, state, cond, &e), 0);
-    }
-    if (dataset_writer_close(&w, 0, fingerprint, labels, LABELS, &e) < 0)
+    for (size_t i = 0; i < ROWS; i++)
+        put_row(&w, &rng, i, true);
+    if (dataset_writer_close(&w, 0, &e) < 0)
         fail_msg("%s", e.msg);
 }
 
@@ -75,7 +101,7 @@ static int tear_down(void **state)
 {
     (void)state;
     pool_free(pool);
-    folder_close("diffuser states");
+    folder_close("diffuser parts states");
     return 0;
 }
 
@@ -116,22 +142,86 @@ static void test_dataset_refuses(void **state)
 {
     (void)state;
     struct dataset_writer w;
+    struct dataset_row rows[2];
+    const struct dataset_plan plan = plan_of(rows, 2);
     struct err e = {0};
     float numbers[S] = {0}, cond[C] = {0};
-    const struct dataset_row row = {.text = ""};
-    assert_int_equal(dataset_writer_open(&w, in_folder("bad"), &shape, C, 2, &e), 0);
+    assert_int_equal(dataset_writer_open(&w, in_folder("bad"), &plan, &e), 0);
     numbers[7] = 70000;
-    assert_int_equal(dataset_writer_put(&w, 0, &row, numbers, cond, &e), ERR_NUMERIC);
+    assert_int_equal(dataset_writer_put(&w, 0, numbers, cond, &e), ERR_NUMERIC);
     numbers[7] = NAN;
-    assert_int_equal(dataset_writer_put(&w, 0, &row, numbers, cond, &e), ERR_NUMERIC);
+    assert_int_equal(dataset_writer_put(&w, 0, numbers, cond, &e), ERR_NUMERIC);
     numbers[7] = 0;
     cond[1] = INFINITY;
-    int rc = dataset_writer_put(&w, 0, &row, numbers, cond, &e);
+    int rc = dataset_writer_put(&w, 0, numbers, cond, &e);
     assert_int_equal(rc, ERR_NUMERIC);
-    assert_int_equal(dataset_writer_close(&w, rc, fingerprint, labels, LABELS, &e), ERR_NUMERIC);
+    assert_false(dataset_writer_has(&w, 0));
+    struct dataset_writer other;
+    struct err busy = {0};
+    int second = dataset_writer_open(&other, in_folder("bad"), &plan, &busy);
+    assert_int_equal(second, ERR_IO); /* one at a time */
+    assert_int_equal(dataset_writer_close(&other, second, &busy), ERR_IO);
+    assert_int_equal(dataset_writer_close(&w, rc, &e), ERR_NUMERIC);
     assert_int_equal(access(in_folder("bad"), F_OK), -1);
+    assert_int_equal(access(in_folder("bad.part"), F_OK), -1);
     struct dataset d;
     assert_int_equal(dataset_open(&d, in_folder("bad"), &e), ERR_IO);
+}
+
+static size_t rows_there(const struct dataset_writer *w)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < w->plan->n; i++)
+        n += dataset_writer_has(w, i);
+    return n;
+}
+
+/* A writer that stopped leaves its rows to the next of the same plan, but none that was damaged since;
+ * of another plan, nothing. */
+static void test_dataset_goes_on(void **state)
+{
+    (void)state;
+    static struct dataset_row rows[ROWS];
+    struct dataset_plan plan = plan_of(rows, ROWS);
+    struct dataset_writer w;
+    struct err e = {0};
+    struct rng rng;
+    rng_init(&rng, 3, 0);
+    assert_int_equal(dataset_writer_open(&w, in_folder("parts"), &plan, &e), 0);
+    for (size_t i = 0; i < ROWS; i++)
+        put_row(&w, &rng, i, i % 3 != 1);
+    assert_int_equal(dataset_writer_close(&w, ERR_CANCELLED, &e), ERR_CANCELLED);
+    assert_int_equal(access(in_folder("parts"), F_OK), -1);
+
+    assert_int_equal(dataset_writer_open(&w, in_folder("parts"), &plan, &e), 0);
+    size_t there = rows_there(&w);
+    assert_int_equal(there, ROWS - (ROWS + 1) / 3);
+    assert_true(dataset_writer_has(&w, 3) && !dataset_writer_has(&w, 4));
+    w.states[3 * S + 5] ^= 1;
+    w.cond[5 * C] += 1;
+    assert_int_equal(rows_there(&w), there - 2);
+    rng_init(&rng, 3, 0);
+    for (size_t i = 0; i < ROWS; i++)
+        put_row(&w, &rng, i, !dataset_writer_has(&w, i));
+    assert_int_equal(rows_there(&w), ROWS);
+    assert_int_equal(dataset_writer_close(&w, 0, &e), 0);
+    check_same_file("parts", "states");
+
+    assert_int_equal(dataset_writer_open(&w, in_folder("parts"), &plan, &e), 0);
+    assert_int_equal(rows_there(&w), 0);
+    rng_init(&rng, 3, 0);
+    put_row(&w, &rng, 0, true);
+    assert_int_equal(dataset_writer_close(&w, ERR_CANCELLED, &e), ERR_CANCELLED);
+    rows[1].text = "same length";
+    rows[1].n_text = 9;
+    assert_int_equal(dataset_writer_open(&w, in_folder("parts"), &plan, &e), 0);
+    assert_int_equal(rows_there(&w), 0);
+    plan.weights = "F16";
+    assert_int_equal(dataset_writer_close(&w, ERR_CANCELLED, &e), ERR_CANCELLED);
+    assert_int_equal(dataset_writer_open(&w, in_folder("parts"), &plan, &e), 0);
+    assert_int_equal(rows_there(&w), 0);
+    assert_int_equal(dataset_writer_close(&w, ERR_IO, &e), ERR_IO);
+    assert_int_equal(access(in_folder("parts.part"), F_OK), -1);
 }
 
 static void fit(struct dit_codec *c, const struct dataset *d, size_t k, size_t p, bool shifts)
@@ -518,14 +608,15 @@ static int open_edit_and_close(void *arg)
 static int write_and_close(void *arg)
 {
     struct dataset_writer w;
+    struct dataset_row rows[1];
+    const struct dataset_plan plan = plan_of(rows, 1);
     struct err e = {0};
     const float numbers[S] = {0};
-    const struct dataset_row row = {.text = "a", .n_text = 1};
     (void)arg;
-    int rc = dataset_writer_open(&w, in_folder("bad"), &shape, C, 1, &e);
+    int rc = dataset_writer_open(&w, in_folder("bad"), &plan, &e);
     if (rc == 0)
-        rc = dataset_writer_put(&w, 0, &row, numbers, numbers, &e);
-    return dataset_writer_close(&w, rc, fingerprint, labels, LABELS, &e);
+        rc = dataset_writer_put(&w, 0, numbers, numbers, &e);
+    return dataset_writer_close(&w, rc, &e);
 }
 
 static void test_no_memory(void **state)
@@ -533,6 +624,7 @@ static void test_no_memory(void **state)
     (void)state;
     diffuser_close(make_diffuser(true));
     assert_true(alloc_sweep(write_and_close, NULL) > 5);
+    unlink(in_folder("bad"));
     assert_true(alloc_sweep(open_fit_and_close, NULL) > 20);
     assert_true(alloc_sweep(open_edit_and_close, NULL) > 20);
 }
@@ -540,12 +632,12 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dataset),    cmocka_unit_test(test_dataset_refuses),
-        cmocka_unit_test(test_codec),      cmocka_unit_test(test_codec_refuses),
-        cmocka_unit_test(test_file),       cmocka_unit_test(test_hostile_files),
-        cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_editing),
-        cmocka_unit_test(test_inversion),  cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_dataset),         cmocka_unit_test(test_dataset_refuses),
+        cmocka_unit_test(test_dataset_goes_on), cmocka_unit_test(test_codec),
+        cmocka_unit_test(test_codec_refuses),   cmocka_unit_test(test_file),
+        cmocka_unit_test(test_hostile_files),   cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_editing),         cmocka_unit_test(test_inversion),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
