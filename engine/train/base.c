@@ -16,12 +16,12 @@ struct base_run {
     struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     struct sampler sampler;
     struct corpus_stream *streams; /* [batch] */
-    float *states;          /* [batch, S]: each stream's recurrent state */
-    uint32_t *tokens;       /* [batch, sequence + 1] */
-    struct train_seq *seqs; /* [batch] */
+    float *states;                 /* [batch, S]: each stream's recurrent state */
+    uint32_t *tokens;              /* [batch, sequence + 1] */
+    struct train_seq *seqs;        /* [batch] */
     size_t S;
-    bool bf16;               /* products in use */
-    uint64_t step, n_tokens; /* done */
+    bool bf16;         /* products in use */
+    uint64_t n_tokens; /* done */
     struct train_run run;
 };
 
@@ -79,14 +79,10 @@ static void base_fini(struct base_run *b)
     free(b->seqs);
 }
 
-static void out_path(const struct base_run *b, const char *name, char *path, size_t size)
+/* Writes it, or reads it. */
+static int checkpoint(struct base_run *b, bool to, struct err *e)
 {
-    snprintf(path, size, "%s/%s", b->r->out, name);
-}
-
-static int save_or_load(struct base_run *b, bool save, struct err *e)
-{
-    char path[RECIPE_PATH + 32];
+    char path[TRAIN_PATH];
     const struct recipe *r = b->r;
     struct checkpoint_array arrays[] = {
         {"adam.m", DTYPE_F32, b->l.count, b->t.m},
@@ -95,17 +91,17 @@ static int save_or_load(struct base_run *b, bool save, struct err *e)
         {"stream.states", DTYPE_F32, r->batch * b->S, b->states},
     };
     struct checkpoint_number numbers[] = {
-        {"step", b->step, false},
+        {"step", b->run.step, false},
         {"tokens", b->n_tokens, false},
         {"seed", r->seed, true},
         {"corpora", r->n_data, true},
     };
     struct checkpoint c = {&b->l, b->t.params, arrays, 4, numbers, 4};
-    out_path(b, "checkpoint.safetensors", path, sizeof path);
-    if (save)
+    train_run_path(&b->run, "checkpoint.safetensors", path);
+    if (to)
         return checkpoint_write(&c, path, e);
     int rc = checkpoint_read(&c, path, e);
-    b->step = numbers[0].value;
+    b->run.step = numbers[0].value;
     b->n_tokens = numbers[1].value;
     for (size_t i = 0; i < r->batch && rc == 0; i++) {
         const struct corpus_stream *s = &b->streams[i];
@@ -117,22 +113,23 @@ static int save_or_load(struct base_run *b, bool save, struct err *e)
     return rc;
 }
 
-static int save(struct base_run *b, struct err *e)
+static int save(void *ctx, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
-    int rc = save_or_load(b, true, e);
-    out_path(b, "model.safetensors", path, sizeof path);
+    struct base_run *b = ctx;
+    char path[TRAIN_PATH];
+    int rc = checkpoint(b, true, e);
+    train_run_path(&b->run, "model.safetensors", path);
     return rc < 0 ? rc : rwkv_params_write(&b->l, b->t.params, path, 1, e);
 }
 
 /* The checkpoint, a given model, or the reference's initial weights. */
 static int begin(struct base_run *b, const char **how, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
-    out_path(b, "checkpoint.safetensors", path, sizeof path);
+    char path[TRAIN_PATH];
+    train_run_path(&b->run, "checkpoint.safetensors", path);
     if (access(path, F_OK) == 0) {
         *how = "from the checkpoint";
-        return save_or_load(b, false, e);
+        return checkpoint(b, false, e);
     }
     if (!b->r->init_from[0]) {
         *how = "at the reference's initial weights";
@@ -147,51 +144,36 @@ static int begin(struct base_run *b, const char **how, struct err *e)
     return rc;
 }
 
-static int one_step(struct base_run *b, struct err *e)
+static int one_step(void *ctx, struct train_step *report, struct err *e)
 {
+    struct base_run *b = ctx;
     const struct recipe *r = b->r;
+    (void)e;
     for (size_t i = 0; i < r->batch; i++) {
         bool fresh;
         struct train_seq *s = &b->seqs[i];
         *s = (struct train_seq){.tokens = b->tokens + i * (r->sequence + 1),
                                 .state = b->states + i * b->S};
-        s->T = sampler_next(&b->sampler, &b->streams[i], b->step, i,
+        s->T = sampler_next(&b->sampler, &b->streams[i], b->run.step, i,
                             b->tokens + i * (r->sequence + 1), &fresh);
         if (fresh)
             memset(s->state, 0, b->S * sizeof *s->state);
         b->n_tokens += s->T;
     }
-    struct train_step report = {.steps = r->schedule.steps, .tokens = b->n_tokens};
-    report.lr = train_lr(&r->schedule, b->step);
-    report.loss = trainer_gradients(&b->t, b->seqs, r->batch, true);
-    report.norm = trainer_norm(&b->t);
-    if (!isfinite(report.loss) || !isfinite(report.norm)) {
-        const char *name = trainer_find_nonfinite(&b->t);
-        return err_set(e, ERR_NUMERIC, "training step %llu: loss %g, gradient norm %g, first in %s",
-                       (unsigned long long)b->step, report.loss, report.norm,
-                       name ? name : "no tensor");
-    }
-    trainer_update(&b->t, &r->adamw, report.lr, ++b->step, report.norm);
-    report.step = b->step;
-    train_run_step(&b->run, &report);
+    report->tokens = b->n_tokens;
+    report->loss = trainer_gradients(&b->t, b->seqs, r->batch, true);
+    report->norm = trainer_norm(&b->t);
+    if (isfinite(report->loss) && isfinite(report->norm))
+        trainer_update(&b->t, &r->adamw, report->lr, b->run.step + 1, report->norm);
+    else
+        report->culprit = trainer_find_nonfinite(&b->t);
     return 0;
 }
 
-static int loop(struct base_run *b, struct err *e)
+static int evaluate(void *ctx, struct err *e)
 {
-    const struct recipe *r = b->r;
-    int rc = 0;
-    bool stop = b->step >= r->schedule.steps;
-    while (!stop && rc == 0) {
-        rc = one_step(b, e);
-        stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
-        if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
-            rc = train_run_evaluate(&b->run, &b->t, b->eval, r->n_eval, r->eval_bytes, NULL,
-                                    b->step, e);
-        if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
-            rc = save(b, e);
-    }
-    return rc;
+    struct base_run *b = ctx;
+    return train_run_evaluate(&b->run, &b->t, b->eval, b->r->n_eval, b->r->eval_bytes, NULL, e);
 }
 
 int train_base(const struct recipe *r, const struct train_control *c, struct pool *pool, bool *done,
@@ -202,19 +184,21 @@ int train_base(const struct recipe *r, const struct train_control *c, struct poo
     *done = false;
     if (!b)
         return err_set(e, ERR_NOMEM, "training: out of memory");
+    const struct train_kind kind = {one_step, evaluate, save};
+    const struct train_plan plan = {&r->schedule, r->eval_every, r->checkpoint_every};
     int rc = base_init(b, r, pool, e);
     if (rc == 0)
-        rc = begin(b, &how, e);
+        rc = train_run_open(&b->run, c, r->out, r->max_minutes, e);
     if (rc == 0)
-        rc = train_run_open(&b->run, c, r->out, r->max_minutes, b->step, b->n_tokens, e);
+        rc = begin(b, &how, e);
     if (rc == 0) {
+        train_run_begin(&b->run, b->n_tokens);
         train_run_note(&b->run, "%zu parameters, %d threads, SIMD %s, products %s, step %llu, %s",
                        b->l.n_params, b->t.threads, cpu_level_name(cpu_detect(CPU_AUTO)),
-                       b->bf16 ? "BF16" : blas, (unsigned long long)b->step, how);
+                       b->bf16 ? "BF16" : blas, (unsigned long long)b->run.step, how);
         if (r->bf16 && !b->bf16)
             train_run_note(&b->run, "this CPU has no BF16 products: F32 instead, slower");
-        rc = loop(b, e);
-        *done = rc == 0 && b->step >= r->schedule.steps;
+        rc = train_run_steps(&b->run, &plan, &kind, b, done, e);
     }
     base_fini(b);
     free(b);

@@ -8,7 +8,6 @@
 #include "engine/train/dit_data.h"
 #include "engine/train/dit_trainer.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -21,15 +20,9 @@ struct dit_run {
     struct diffuser net;
     struct dit_trainer t;
     struct pool *pool;
-    uint64_t step;
     size_t told; /* thousands of states */
     struct train_run run;
 };
-
-static void out_path(const struct dit_run *b, const char *name, char *path, size_t size)
-{
-    snprintf(path, size, "%s/%s", b->r->out, name);
-}
 
 /* ---- what training stands on: the dataset and the codec ---- */
 
@@ -76,12 +69,12 @@ static int write_codec(const struct dit_codec *c, const char *path, struct err *
 /* Fits the codec, or reads what an earlier run fitted. */
 static int open_codec(struct dit_run *b, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
+    char path[TRAIN_PATH];
     const struct manifold_run run = {b->pool, go_on_fitting, b};
     const struct dit_codec_options o = {b->r->components, b->r->basis, b->r->shifts, FIT_ROWS};
     struct tensor_file *f = NULL;
     double matrices, shifts;
-    out_path(b, "codec.safetensors", path, sizeof path);
+    train_run_path(&b->run, "codec.safetensors", path);
     if (access(path, F_OK) == 0) {
         int rc = tensor_file_open(path, &f, e);
         if (rc == 0)
@@ -141,9 +134,10 @@ static int open_network(struct dit_run *b, struct err *e)
 
 /* ---- checkpoints ---- */
 
-static int save_or_load(struct dit_run *b, bool save, struct err *e)
+/* Writes it, or reads it where there is one. */
+static int checkpoint(struct dit_run *b, bool to, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
+    char path[TRAIN_PATH];
     const size_t n = b->net.layout.count;
     struct checkpoint_array arrays[] = {
         {"params", DTYPE_F32, n, b->t.params},
@@ -152,32 +146,40 @@ static int save_or_load(struct dit_run *b, bool save, struct err *e)
         {"average", DTYPE_F32, n, b->net.params},
     };
     struct checkpoint_number numbers[] = {
-        {"step", b->step, false},
+        {"step", b->run.step, false},
         {"seed", b->r->seed, true},
         {"rows", b->d.n, true},
     };
     struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
-    out_path(b, "checkpoint.safetensors", path, sizeof path);
-    if (!save) {
-        int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
-        b->step = numbers[0].value;
-        return rc;
-    }
-    int rc = checkpoint_write(&c, path, e);
-    out_path(b, "diffuser.safetensors", path, sizeof path);
-    b->net.info.steps = b->step;
+    train_run_path(&b->run, "checkpoint.safetensors", path);
+    if (to)
+        return checkpoint_write(&c, path, e);
+    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+    b->run.step = numbers[0].value;
+    return rc;
+}
+
+static int save(void *ctx, struct err *e)
+{
+    struct dit_run *b = ctx;
+    char path[TRAIN_PATH];
+    int rc = checkpoint(b, true, e);
+    train_run_path(&b->run, "diffuser.safetensors", path);
+    b->net.info.steps = b->run.step;
     return rc < 0 ? rc : diffuser_write(&b->net, path, e);
 }
 
 /* ---- the run ---- */
 
-static void evaluate(struct dit_run *b)
+static int evaluate(void *ctx, struct err *e)
 {
+    struct dit_run *b = ctx;
+    (void)e;
     static const char *const by[DIT_EVAL_COUNT] = {"own text", "text", "label", "none"};
     double error[DIT_EVAL_COUNT][DIT_EVAL_TIMES], value[DIT_EVAL_COUNT * DIT_EVAL_TIMES];
     char name[DIT_EVAL_COUNT * DIT_EVAL_TIMES][24];
     const char *names[DIT_EVAL_COUNT * DIT_EVAL_TIMES];
-    struct train_eval v = {.step = b->step, .names = names, .bits = value, .what = "x0_error"};
+    struct train_eval v = {.step = b->run.step, .names = names, .bits = value, .what = "x0_error"};
     dit_trainer_evaluate(&b->t, EVAL_ROWS, error);
     for (size_t k = 0; k < DIT_EVAL_COUNT; k++)
         for (size_t t = 0; t < DIT_EVAL_TIMES; t++, v.n++) {
@@ -187,36 +189,16 @@ static void evaluate(struct dit_run *b)
             v.mean += error[k][t] / (DIT_EVAL_COUNT * DIT_EVAL_TIMES);
         }
     train_run_eval(&b->run, &v);
-}
-
-static int one_step(struct dit_run *b, struct err *e)
-{
-    const struct dit_recipe *r = b->r;
-    struct train_step report = {.steps = r->schedule.steps, .lr = train_lr(&r->schedule, b->step)};
-    report.loss = dit_trainer_step(&b->t, b->step, report.lr, &report.norm);
-    if (!isfinite(report.loss) || !isfinite(report.norm))
-        return err_set(e, ERR_NUMERIC, "training step %llu: loss %g, gradient norm %g",
-                       (unsigned long long)b->step, report.loss, report.norm);
-    report.step = ++b->step;
-    report.tokens = b->step * r->batch;
-    train_run_step(&b->run, &report);
     return 0;
 }
 
-static int loop(struct dit_run *b, struct err *e)
+static int one_step(void *ctx, struct train_step *s, struct err *e)
 {
-    const struct dit_recipe *r = b->r;
-    int rc = 0;
-    bool stop = b->step >= r->schedule.steps;
-    while (!stop && rc == 0) {
-        rc = one_step(b, e);
-        stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
-        if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
-            evaluate(b);
-        if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
-            rc = save_or_load(b, true, e);
-    }
-    return rc;
+    struct dit_run *b = ctx;
+    (void)e;
+    s->loss = dit_trainer_step(&b->t, b->run.step, s->lr, &s->norm);
+    s->tokens = (b->run.step + 1) * b->r->batch;
+    return 0;
 }
 
 static int begin(struct dit_run *b, struct err *e)
@@ -227,13 +209,13 @@ static int begin(struct dit_run *b, struct err *e)
     if (rc == 0)
         rc = open_network(b, e);
     if (rc == 0)
-        rc = save_or_load(b, false, e);
+        rc = checkpoint(b, false, e);
     if (rc < 0)
         return rc;
-    train_run_begin(&b->run, b->step, b->step * b->r->batch);
+    train_run_begin(&b->run, b->run.step * b->r->batch);
     train_run_note(&b->run, "%zu parameters, %zu tokens of %zu, %d threads, SIMD %s, step %llu",
                    b->net.layout.n_params, b->net.codec.n_token, b->net.codec.K, b->t.threads,
-                   cpu_level_name(cpu_detect(CPU_AUTO)), (unsigned long long)b->step);
+                   cpu_level_name(cpu_detect(CPU_AUTO)), (unsigned long long)b->run.step);
     return 0;
 }
 
@@ -247,13 +229,13 @@ int train_dit(const struct dit_recipe *r, const struct train_control *c, struct 
     gemm_setup();
     b->r = r;
     b->pool = pool;
-    int rc = train_run_open(&b->run, c, r->out, r->max_minutes, 0, 0, e);
+    const struct train_kind kind = {one_step, evaluate, save};
+    const struct train_plan plan = {&r->schedule, r->eval_every, r->checkpoint_every};
+    int rc = train_run_open(&b->run, c, r->out, r->max_minutes, e);
     if (rc == 0)
         rc = begin(b, e);
-    if (rc == 0) {
-        rc = loop(b, e);
-        *done = rc == 0 && b->step >= r->schedule.steps;
-    }
+    if (rc == 0)
+        rc = train_run_steps(&b->run, &plan, &kind, b, done, e);
     train_run_close(&b->run);
     dit_trainer_fini(&b->t);
     diffuser_fini(&b->net);

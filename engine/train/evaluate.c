@@ -74,11 +74,11 @@ int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t
 }
 
 int train_run_evaluate(struct train_run *r, struct trainer *t, const struct corpus *c, size_t n,
-                       uint64_t bytes, const float *initial, uint64_t step, struct err *e)
+                       uint64_t bytes, const float *initial, struct err *e)
 {
     const char *names[TRAIN_EVALUATE_MAX];
     double bits[TRAIN_EVALUATE_MAX];
-    struct train_eval v = {.step = step, .n = n, .names = names, .bits = bits};
+    struct train_eval v = {.step = r->step, .n = n, .names = names, .bits = bits};
     ASSERT(n <= TRAIN_EVALUATE_MAX);
     int rc = n ? train_evaluate(t, c, n, bytes, initial, bits, e) : 0;
     if (rc < 0 || !n)

@@ -17,7 +17,7 @@ int train_evaluate(struct trainer *t, const struct corpus *c, size_t n, uint64_t
     __attribute__((warn_unused_result));
 /* The same, reported and logged (run.h). n is at most TRAIN_EVALUATE_MAX; 0: nothing is done. */
 int train_run_evaluate(struct train_run *r, struct trainer *t, const struct corpus *c, size_t n,
-                       uint64_t bytes, const float *initial, uint64_t step, struct err *e)
+                       uint64_t bytes, const float *initial, struct err *e)
     __attribute__((warn_unused_result));
 
 #endif

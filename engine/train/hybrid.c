@@ -6,7 +6,6 @@
 #include "engine/train/checkpoint.h"
 #include "engine/train/hybrid_trainer.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,14 +19,8 @@ struct hybrid_run {
     struct hybrid_pairs p;
     struct hybrid net;
     struct hybrid_trainer t;
-    uint64_t step;
     struct train_run run;
 };
-
-static void out_path(const struct hybrid_run *b, const char *name, char *path, size_t size)
-{
-    snprintf(path, size, "%s/%s", b->r->out, name);
-}
 
 /* The model twice: to read contexts with, and to train through. */
 static int open_model(struct hybrid_run *b, struct err *e)
@@ -106,9 +99,10 @@ static int open_network(struct hybrid_run *b, struct err *e)
     return rc < 0 ? rc : hybrid_trainer_init(&b->t, &setup, e);
 }
 
-static int save_or_load(struct hybrid_run *b, bool save, struct err *e)
+/* Writes it, or reads it where there is one. */
+static int checkpoint(struct hybrid_run *b, bool to, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
+    char path[TRAIN_PATH];
     const size_t n = b->t.count;
     struct checkpoint_array arrays[] = {
         {"params", DTYPE_F32, n, b->t.params},
@@ -117,25 +111,32 @@ static int save_or_load(struct hybrid_run *b, bool save, struct err *e)
         {"average", DTYPE_F32, n, b->net.params},
     };
     struct checkpoint_number numbers[] = {
-        {"step", b->step, false},
+        {"step", b->run.step, false},
         {"seed", b->r->seed, true},
         {"pairs", b->p.n, true},
     };
     struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
-    out_path(b, "checkpoint.safetensors", path, sizeof path);
-    if (!save) {
-        int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
-        b->step = numbers[0].value;
-        return rc;
-    }
-    int rc = checkpoint_write(&c, path, e);
-    out_path(b, "hybrid.safetensors", path, sizeof path);
-    b->net.info.steps = b->step;
+    train_run_path(&b->run, "checkpoint.safetensors", path);
+    if (to)
+        return checkpoint_write(&c, path, e);
+    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+    b->run.step = numbers[0].value;
+    return rc;
+}
+
+static int save(void *ctx, struct err *e)
+{
+    struct hybrid_run *b = ctx;
+    char path[TRAIN_PATH];
+    int rc = checkpoint(b, true, e);
+    train_run_path(&b->run, "hybrid.safetensors", path);
+    b->net.info.steps = b->run.step;
     return rc < 0 ? rc : hybrid_write(&b->net, path, e);
 }
 
-static int evaluate(struct hybrid_run *b, struct err *e)
+static int evaluate(void *ctx, struct err *e)
 {
+    struct hybrid_run *b = ctx;
     static const char *const of[] = {"plain", "context", "wrong", "none", "diffusion"};
     static const char *const group[RWKV_THETA] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
     enum { FIRST = HYBRID_EVALS + 1 };
@@ -155,7 +156,7 @@ static int evaluate(struct hybrid_run *b, struct err *e)
             value[i] = hybrid_alpha(&b->net, k / RWKV_THETA, k % RWKV_THETA);
         }
         const struct train_eval v = {
-            .step = b->step, .n = n, .names = names, .bits = value, .mean = value[HYBRID_OWN]};
+            .step = b->run.step, .n = n, .names = names, .bits = value, .mean = value[HYBRID_OWN]};
         train_run_eval(&b->run, &v);
     }
     free(value);
@@ -164,37 +165,16 @@ static int evaluate(struct hybrid_run *b, struct err *e)
     return rc;
 }
 
-static int one_step(struct hybrid_run *b, struct err *e)
+static int one_step(void *ctx, struct train_step *s, struct err *e)
 {
-    const struct hybrid_recipe *r = b->r;
-    struct train_step report = {.steps = r->schedule.steps, .lr = train_lr(&r->schedule, b->step)};
+    struct hybrid_run *b = ctx;
     double loss[2];
-    hybrid_trainer_step(&b->t, b->step, report.lr, loss, &report.norm);
-    if (!isfinite(loss[0]) || !isfinite(loss[1]) || !isfinite(report.norm))
-        return err_set(e, ERR_NUMERIC, "training step %llu: losses %g and %g, gradient norm %g",
-                       (unsigned long long)b->step, loss[0], loss[1], report.norm);
-    report.step = ++b->step;
-    report.tokens = b->step * r->batch * b->p.T;
-    report.loss = loss[0];
-    report.diffusion = loss[1];
-    train_run_step(&b->run, &report);
+    (void)e;
+    hybrid_trainer_step(&b->t, b->run.step, s->lr, loss, &s->norm);
+    s->loss = loss[0];
+    s->diffusion = loss[1];
+    s->tokens = (b->run.step + 1) * b->r->batch * b->p.T;
     return 0;
-}
-
-static int loop(struct hybrid_run *b, struct err *e)
-{
-    const struct hybrid_recipe *r = b->r;
-    int rc = b->step ? 0 : evaluate(b, e);
-    bool stop = b->step >= r->schedule.steps;
-    while (!stop && rc == 0) {
-        rc = one_step(b, e);
-        stop = b->step >= r->schedule.steps || train_run_must_stop(&b->run, b->step);
-        if (rc == 0 && (b->step % r->eval_every == 0 || b->step >= r->schedule.steps))
-            rc = evaluate(b, e);
-        if (rc == 0 && (stop || b->step % r->checkpoint_every == 0))
-            rc = save_or_load(b, true, e);
-    }
-    return rc;
 }
 
 static int begin(struct hybrid_run *b, struct err *e)
@@ -205,13 +185,13 @@ static int begin(struct hybrid_run *b, struct err *e)
     if (rc == 0)
         rc = open_network(b, e);
     if (rc == 0)
-        rc = save_or_load(b, false, e);
+        rc = checkpoint(b, false, e);
     if (rc < 0)
         return rc;
-    train_run_begin(&b->run, b->step, b->step * b->r->batch * b->p.T);
+    train_run_begin(&b->run, b->run.step * b->r->batch * b->p.T);
     train_run_note(&b->run, "%zu parameters, %zu + %zu pairs, %d threads, SIMD %s, step %llu",
                    b->net.info.n_params, b->p.n_train, b->p.n - b->p.n_train, b->t.threads,
-                   cpu_level_name(cpu_detect(CPU_AUTO)), (unsigned long long)b->step);
+                   cpu_level_name(cpu_detect(CPU_AUTO)), (unsigned long long)b->run.step);
     return 0;
 }
 
@@ -225,13 +205,15 @@ int train_hybrid(const struct hybrid_recipe *r, const struct train_control *c, s
     gemm_setup();
     b->r = r;
     b->pool = pool;
-    int rc = train_run_open(&b->run, c, r->out, r->max_minutes, 0, 0, e);
+    const struct train_kind kind = {one_step, evaluate, save};
+    const struct train_plan plan = {&r->schedule, r->eval_every, r->checkpoint_every};
+    int rc = train_run_open(&b->run, c, r->out, r->max_minutes, e);
     if (rc == 0)
         rc = begin(b, e);
-    if (rc == 0) {
-        rc = loop(b, e);
-        *done = rc == 0 && b->step >= r->schedule.steps;
-    }
+    if (rc == 0 && !b->run.step)
+        rc = evaluate(b, e);
+    if (rc == 0)
+        rc = train_run_steps(&b->run, &plan, &kind, b, done, e);
     train_run_close(&b->run);
     hybrid_trainer_fini(&b->t);
     hybrid_fini(&b->net);

@@ -1,19 +1,19 @@
 #include "engine/train/run.h"
 
 #include "daemon/base/clock.h"
+#include "engine/train/trainer.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define PATH_BYTES 1200
-
 /* mkdir -p. */
 static int make_folder(const char *path, struct err *e)
 {
-    char part[PATH_BYTES];
+    char part[TRAIN_PATH - 32]; /* room for a name behind it */
     size_t n = strlen(path);
     if (n >= sizeof part)
         return err_set(e, ERR_INVALID, "training: the output folder's name is too long");
@@ -29,25 +29,31 @@ static int make_folder(const char *path, struct err *e)
 }
 
 int train_run_open(struct train_run *r, const struct train_control *c, const char *out,
-                   double max_minutes, uint64_t step, uint64_t tokens, struct err *e)
+                   double max_minutes, struct err *e)
 {
-    char path[PATH_BYTES + 16];
+    char path[TRAIN_PATH];
     memset(r, 0, sizeof *r);
     r->control = c;
+    r->out = out;
     r->max_minutes = c->max_minutes > 0 ? c->max_minutes : max_minutes;
-    train_run_begin(r, step, tokens);
+    train_run_begin(r, 0);
     int rc = make_folder(out, e);
     if (rc < 0)
         return rc;
-    snprintf(path, sizeof path, "%s/log.jsonl", out);
+    train_run_path(r, "log.jsonl", path);
     r->log = fopen(path, "a");
     return r->log ? 0 : err_set(e, ERR_IO, "open %s: %s", path, strerror(errno));
 }
 
-void train_run_begin(struct train_run *r, uint64_t step, uint64_t tokens)
+void train_run_path(const struct train_run *r, const char *name, char path[TRAIN_PATH])
+{
+    snprintf(path, TRAIN_PATH, "%s/%s", r->out, name);
+}
+
+void train_run_begin(struct train_run *r, uint64_t tokens)
 {
     r->began_ns = clock_ns();
-    r->first_step = step;
+    r->first_step = r->step;
     r->first_tokens = tokens;
 }
 
@@ -74,7 +80,8 @@ static double seconds(const struct train_run *r)
     return (double)(clock_ns() - r->began_ns) * 1e-9;
 }
 
-void train_run_step(struct train_run *r, struct train_step *s)
+/* Fills in the rates, logs, reports. */
+static void report_step(struct train_run *r, struct train_step *s)
 {
     double t = seconds(r);
     s->tokens_per_s = (double)(s->tokens - r->first_tokens) / t;
@@ -113,12 +120,48 @@ void train_run_note(struct train_run *r, const char *fmt, ...)
         r->control->on_note(r->control->ctx, text);
 }
 
-bool train_run_must_stop(const struct train_run *r, uint64_t step)
+static bool must_stop(const struct train_run *r)
 {
     const struct train_control *c = r->control;
     if (c->stop && atomic_load(c->stop))
         return true;
-    if (c->stop_at && step >= c->stop_at)
+    if (c->stop_at && r->step >= c->stop_at)
         return true;
     return r->max_minutes > 0 && seconds(r) >= 60 * r->max_minutes;
+}
+
+static int one_step(struct train_run *r, const struct train_schedule *schedule,
+                    const struct train_kind *k, void *ctx, struct err *e)
+{
+    struct train_step s = {.steps = schedule->steps, .lr = train_lr(schedule, r->step)};
+    int rc = k->step(ctx, &s, e);
+    if (rc < 0)
+        return rc;
+    if (!isfinite(s.loss) || !isfinite(s.diffusion) || !isfinite(s.norm))
+        return err_set(e, ERR_NUMERIC,
+                       "training step %llu: loss %g, diffusion %g, gradient norm %g%s%s",
+                       (unsigned long long)r->step, s.loss, s.diffusion, s.norm,
+                       s.culprit ? ", first in " : "", s.culprit ? s.culprit : "");
+    s.step = ++r->step;
+    report_step(r, &s);
+    return 0;
+}
+
+int train_run_steps(struct train_run *r, const struct train_plan *p, const struct train_kind *k,
+                    void *ctx, bool *done, struct err *e)
+{
+    const uint64_t steps = p->schedule->steps;
+    int rc = 0;
+    bool stop = r->step >= steps;
+    while (!stop && rc == 0) {
+        rc = one_step(r, p->schedule, k, ctx, e);
+        const bool last = r->step >= steps;
+        stop = last || must_stop(r);
+        if (rc == 0 && (last || r->step % p->eval_every == 0))
+            rc = k->evaluate(ctx, e);
+        if (rc == 0 && (stop || r->step % p->checkpoint_every == 0))
+            rc = k->save(ctx, e);
+    }
+    *done = rc == 0 && r->step >= steps;
+    return rc;
 }

@@ -1,5 +1,13 @@
 /* What every training run has around its steps: the report of progress, the JSON-lines log, when to
- * stop. Threads: the calling thread of the training; `stop` may be set from anywhere, also from a
+ * evaluate, to save and to stop.
+ *
+ *     rc = train_run_open(&run, control, recipe->out, recipe->max_minutes, e);
+ *     ... make everything; from a checkpoint: run.step = its step ...
+ *     train_run_begin(&run, tokens);
+ *     rc = train_run_steps(&run, &plan, &kind, ctx, done, e);
+ *     train_run_close(&run);
+ *
+ * Threads: the calling thread of the training; `stop` may be set from anywhere, also from a
  * signal handler. */
 #ifndef ENGINE_TRAIN_RUN_H
 #define ENGINE_TRAIN_RUN_H
@@ -20,6 +28,7 @@ struct train_step {
     double lr, norm;      /* of this step; norm before clipping */
     double tokens_per_s;  /* since this run began */
     double eta_s;         /* seconds left at that rate */
+    const char *culprit;  /* where loss or norm is not finite: the tensor, if that is known */
 };
 
 struct train_eval {
@@ -44,24 +53,44 @@ struct train_control {
 
 struct train_run {
     const struct train_control *control;
+    const char *out; /* borrowed */
     FILE *log;
+    uint64_t step; /* done */
     uint64_t began_ns, first_step, first_tokens;
     double max_minutes;
 };
 
-/* Makes the folder `out` and opens out/log.jsonl to append. ERR_IO. */
+/* Makes the folder `out` and opens out/log.jsonl to append; no step is done. ERR_IO. */
 int train_run_open(struct train_run *r, const struct train_control *c, const char *out,
-                   double max_minutes, uint64_t step, uint64_t tokens, struct err *e)
-    __attribute__((warn_unused_result));
-void train_run_close(struct train_run *r);
-/* Counts time and rates from now on, `step` steps and `tokens` being done. */
-void train_run_begin(struct train_run *r, uint64_t step, uint64_t tokens);
-/* Fill in the rates, log, report. */
-void train_run_step(struct train_run *r, struct train_step *s);
+                   double max_minutes, struct err *e) __attribute__((warn_unused_result));
+void train_run_close(struct train_run *r); /* a zeroed one is fine */
+/* The path of a file in `out`. */
+#define TRAIN_PATH 1200
+void train_run_path(const struct train_run *r, const char *name, char path[TRAIN_PATH]);
+/* Counts time and rates from now on, r->step steps and `tokens` being done. */
+void train_run_begin(struct train_run *r, uint64_t tokens);
+
+/* One kind of training. */
+struct train_kind {
+    /* Does the step behind r->step at the rate s->lr and fills in s: tokens, loss, norm, diffusion.
+     * Where one of the last three is not finite it changes nothing. */
+    int (*step)(void *ctx, struct train_step *s, struct err *e);
+    int (*evaluate)(void *ctx, struct err *e); /* reports */
+    int (*save)(void *ctx, struct err *e);     /* the checkpoint, and the result so far */
+};
+struct train_schedule;
+struct train_plan {
+    const struct train_schedule *schedule;
+    uint64_t eval_every, checkpoint_every; /* steps */
+};
+/* Step by step to the schedule's end or until it must stop. Evaluates every eval_every steps and at
+ * the end, saves every checkpoint_every steps and whenever it leaves off. *done: no step is left.
+ * ERR_NUMERIC (a loss or a gradient is not finite), and what the kind returns. */
+int train_run_steps(struct train_run *r, const struct train_plan *p, const struct train_kind *k,
+                    void *ctx, bool *done, struct err *e) __attribute__((warn_unused_result));
+
+/* Log and report. */
 void train_run_eval(struct train_run *r, const struct train_eval *v);
 void train_run_note(struct train_run *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
-/* Whether to stop now that `step` steps are done. */
-bool train_run_must_stop(const struct train_run *r, uint64_t step);
-
 #endif

@@ -6,7 +6,6 @@
 #include "engine/train/evaluate.h"
 #include "engine/train/state.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,7 +19,7 @@ struct state_run {
     uint32_t *tokens;       /* [batch, sequence + 1] */
     struct train_seq *seqs; /* [batch] */
     float *whole;           /* theta as a state */
-    uint64_t step, n_tokens;
+    uint64_t n_tokens;      /* done */
     struct train_run run;
 };
 
@@ -94,75 +93,64 @@ static void state_fini(struct state_run *s)
     free(s->whole);
 }
 
-static int save_or_load(struct state_run *s, bool save, struct err *e)
+/* Writes it, or reads it where there is one. */
+static int checkpoint(struct state_run *s, bool to, struct err *e)
 {
-    char path[RECIPE_PATH + 32];
+    char path[TRAIN_PATH];
     struct checkpoint_array arrays[] = {
         {"state", DTYPE_F32, s->tuner.n, s->tuner.theta},
         {"adam.m", DTYPE_F32, s->tuner.n, s->tuner.m},
         {"adam.v", DTYPE_F32, s->tuner.n, s->tuner.v},
     };
     struct checkpoint_number numbers[] = {
-        {"step", s->step, false},
+        {"step", s->run.step, false},
         {"tokens", s->n_tokens, false},
         {"seed", s->r->seed, true},
         {"corpora", s->r->n_data, true},
     };
     struct checkpoint c = {.arrays = arrays, .n_arrays = 3, .numbers = numbers, .n_numbers = 4};
-    snprintf(path, sizeof path, "%s/checkpoint.safetensors", s->r->out);
-    if (!save) {
-        if (access(path, F_OK) < 0)
-            return 0;
-        int rc = checkpoint_read(&c, path, e);
-        s->step = numbers[0].value;
-        s->n_tokens = numbers[1].value;
-        return rc;
-    }
-    int rc = checkpoint_write(&c, path, e);
-    snprintf(path, sizeof path, "%s/state.safetensors", s->r->out);
+    train_run_path(&s->run, "checkpoint.safetensors", path);
+    if (to)
+        return checkpoint_write(&c, path, e);
+    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+    s->run.step = numbers[0].value;
+    s->n_tokens = numbers[1].value;
+    return rc;
+}
+
+static int save(void *ctx, struct err *e)
+{
+    struct state_run *s = ctx;
+    char path[TRAIN_PATH];
+    int rc = checkpoint(s, true, e);
+    train_run_path(&s->run, "state.safetensors", path);
     return rc < 0 ? rc : state_tuner_write(&s->tuner, path, e);
 }
 
-static int one_step(struct state_run *s, struct err *e)
+static int one_step(void *ctx, struct train_step *report, struct err *e)
 {
+    struct state_run *s = ctx;
+    (void)e;
     const struct recipe *r = s->r;
     for (size_t i = 0; i < r->batch; i++) {
         uint32_t *tokens = s->tokens + i * (r->sequence + 1);
         struct corpus_stream fresh_start = {0};
         bool fresh;
         s->seqs[i] = (struct train_seq){.tokens = tokens};
-        s->seqs[i].T = sampler_next(&s->sampler, &fresh_start, s->step, i, tokens, &fresh);
+        s->seqs[i].T = sampler_next(&s->sampler, &fresh_start, s->run.step, i, tokens, &fresh);
         s->n_tokens += s->seqs[i].T;
     }
-    struct train_step report = {.steps = r->schedule.steps, .tokens = s->n_tokens};
-    report.lr = train_lr(&r->schedule, s->step);
-    report.loss = state_tuner_step(&s->tuner, s->seqs, r->batch, &r->adamw, report.lr, s->step + 1,
-                                   &report.norm);
-    if (!isfinite(report.loss) || !isfinite(report.norm))
-        return err_set(e, ERR_NUMERIC, "state tuning step %llu: loss %g, gradient norm %g",
-                       (unsigned long long)s->step, report.loss, report.norm);
-    report.step = ++s->step;
-    train_run_step(&s->run, &report);
+    report->tokens = s->n_tokens;
+    report->loss = state_tuner_step(&s->tuner, s->seqs, r->batch, &r->adamw, report->lr,
+                                    s->run.step + 1, &report->norm);
     return 0;
 }
 
-static int loop(struct state_run *s, struct err *e)
+static int evaluate(void *ctx, struct err *e)
 {
-    const struct recipe *r = s->r;
-    int rc = 0;
-    bool stop = s->step >= r->schedule.steps;
-    while (!stop && rc == 0) {
-        rc = one_step(s, e);
-        stop = s->step >= r->schedule.steps || train_run_must_stop(&s->run, s->step);
-        if (rc == 0 && (s->step % r->eval_every == 0 || s->step >= r->schedule.steps)) {
-            state_tuner_expand(&s->tuner, s->whole);
-            rc = train_run_evaluate(&s->run, &s->t, s->eval, r->n_eval, r->eval_bytes, s->whole,
-                                    s->step, e);
-        }
-        if (rc == 0 && (stop || s->step % r->checkpoint_every == 0))
-            rc = save_or_load(s, true, e);
-    }
-    return rc;
+    struct state_run *s = ctx;
+    state_tuner_expand(&s->tuner, s->whole);
+    return train_run_evaluate(&s->run, &s->t, s->eval, s->r->n_eval, s->r->eval_bytes, s->whole, e);
 }
 
 int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool,
@@ -173,16 +161,18 @@ int train_state(const struct recipe *r, const struct train_control *c, struct po
     if (!s)
         return err_set(e, ERR_NOMEM, "state tuning: out of memory");
     gemm_setup();
+    const struct train_kind kind = {one_step, evaluate, save};
+    const struct train_plan plan = {&r->schedule, r->eval_every, r->checkpoint_every};
     int rc = state_init(s, r, pool, e);
     if (rc == 0)
-        rc = save_or_load(s, false, e);
+        rc = train_run_open(&s->run, c, r->out, r->max_minutes, e);
     if (rc == 0)
-        rc = train_run_open(&s->run, c, r->out, r->max_minutes, s->step, s->n_tokens, e);
+        rc = checkpoint(s, false, e);
     if (rc == 0) {
+        train_run_begin(&s->run, s->n_tokens);
         train_run_note(&s->run, "a state of %zu numbers, %d threads, step %llu", s->tuner.n,
-                       s->t.threads, (unsigned long long)s->step);
-        rc = loop(s, e);
-        *done = rc == 0 && s->step >= r->schedule.steps;
+                       s->t.threads, (unsigned long long)s->run.step);
+        rc = train_run_steps(&s->run, &plan, &kind, s, done, e);
     }
     state_fini(s);
     free(s);
