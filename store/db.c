@@ -11,14 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Pages of 16 KiB suit blobs of megabytes. The log is moved into the database at the latest when it
- * holds DB_LOG_PAGES (16 MiB): that bounds both its size and the pause of a move. */
-#define DB_PRAGMAS_FILE                                                                            \
-    "PRAGMA page_size = 16384;"                                                                    \
-    "PRAGMA auto_vacuum = INCREMENTAL;" /* before the first table, else without effect */          \
-    "PRAGMA locking_mode = EXCLUSIVE;"                                                             \
-    "PRAGMA journal_mode = WAL;"                                                                   \
-    "PRAGMA journal_size_limit = 67108864;"
+/* In this order: with the lock set before the first look at the file, the log's index is in memory
+ * and not in a file of its own, which a full disk has no room for. */
+#define DB_PRAGMA_LOCK "PRAGMA locking_mode = EXCLUSIVE;"
+/* Pages of 16 KiB suit blobs of megabytes. Both are without effect later, but the second would write. */
+#define DB_PRAGMAS_NEW "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL;"
+/* The log is moved into the database at the latest when it holds DB_LOG_PAGES (16 MiB): that bounds
+ * both its size and the pause of a move. */
+#define DB_PRAGMAS_FILE "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864;"
 #define DB_PRAGMAS                                                                                 \
     "PRAGMA synchronous = FULL;"                                                                   \
     "PRAGMA foreign_keys = ON;"                                                                    \
@@ -138,6 +138,20 @@ static int check_log_mode(struct db *db, struct err *e)
     return rc;
 }
 
+/* What the file is set to. Writes nothing to one that is there: it may lie on a full disk. */
+static int configure_file(struct db *db, struct err *e)
+{
+    int64_t n_pages;
+    if (sqlite3_db_readonly(db->h, "main") == 1)
+        return err_set(e, ERR_IO, "the database is read-only");
+    int rc = db_exec(db, DB_PRAGMA_LOCK, e);
+    if (rc == 0)
+        rc = db_int(db, &n_pages, 0, e, "PRAGMA page_count", "");
+    if (rc == 0 && n_pages == 0)
+        rc = db_exec(db, DB_PRAGMAS_NEW, e);
+    return rc < 0 ? rc : db_exec(db, DB_PRAGMAS_FILE, e);
+}
+
 static int db_configure(struct db *db, bool in_memory, struct err *e)
 {
     static const int off[] = {SQLITE_DBCONFIG_ENABLE_TRIGGER, SQLITE_DBCONFIG_ENABLE_VIEW};
@@ -145,12 +159,7 @@ static int db_configure(struct db *db, bool in_memory, struct err *e)
     sqlite3_db_config(db->h, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     for (size_t i = 0; i < sizeof off / sizeof off[0]; i++)
         sqlite3_db_config(db->h, off[i], 0, NULL);
-    int rc = 0;
-    if (!in_memory) {
-        if (sqlite3_db_readonly(db->h, "main") == 1)
-            return err_set(e, ERR_IO, "the database is read-only");
-        rc = db_exec(db, DB_PRAGMAS_FILE, e);
-    }
+    int rc = in_memory ? 0 : configure_file(db, e);
     if (rc == 0)
         rc = db_exec(db, DB_PRAGMAS, e);
     if (rc < 0 || (!in_memory && (rc = check_log_mode(db, e)) < 0))

@@ -3,7 +3,7 @@
 import { after, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { Daemon, scratch } from '../lib/daemon.mjs';
 import { byteModel } from '../lib/model.mjs';
@@ -105,6 +105,40 @@ test('a read-only file system: the start is refused; writable again, all is ther
   await unharmed(again, all);
   assert.equal((await bake(again, 'more')).status, 201);
   await again.stop();
+});
+
+// Somebody else takes what room there is.
+function fillUp(file) {
+  const fd = openSync(file, 'w'), block = Buffer.alloc(4096);
+  try {
+    for (;;) writeSync(fd, block);
+  } catch (e) {
+    assert.equal(e.code, 'ENOSPC');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+test('a start on a disk without room: reads and completions are served, writes are 507; with room they go on', { skip: noMount }, async () => {
+  for (const f of readdirSync(tmpfs)) rmSync(join(tmpfs, f), { recursive: true });
+  const data = join(tmpfs, 'full'), fill = join(tmpfs, 'fill');
+  let d = await Daemon.start({ model, data, args });
+  const all = await baked(d, names(3));
+  for (const end of ['stop', 'kill']) {
+    await d[end]();
+    fillUp(fill);
+    d = await Daemon.start({ model, data, args });
+    await unharmed(d, all);
+    const r = await bake(d, 'more');
+    assert.deepEqual([r.status, r.json.error.code], [507, 'storage_full']);
+  }
+  await d.stop();
+  rmSync(fill);
+  d = await Daemon.start({ model, data, args });
+  await unharmed(d, all);
+  assert.equal((await bake(d, 'more')).status, 201);
+  assert.equal((await d.delete('/v1/states/s0')).status, 200);
+  await d.stop();
 });
 
 test('a database file that may not grow (RLIMIT_FSIZE): the same', async () => {
