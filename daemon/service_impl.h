@@ -53,8 +53,8 @@ struct service {
     struct lane lane;
     struct jobs jobs;
     struct diffusers *diffusers; /* lane only */
-    struct worker **workers; /* [registry->n] */
-    atomic_bool cancel_all;  /* the drain's deadline has passed: read once a token */
+    struct worker **workers;     /* [registry->n] */
+    atomic_bool cancel_all;      /* the drain's deadline has passed: read once a token */
     atomic_bool draining;
 
     pthread_mutex_t lock;
@@ -106,10 +106,10 @@ struct record_to {
     store_state_fn *done;
     void *arg;
 };
-/* Reads the file of a STATE_IMPORT and puts the state; an error is returned, else to.done is called.
- * [thread: porter] */
-int service_import(struct service *s, const struct state_call *c, struct record_to to,
-                   struct err *e);
+/* Reads the file of a STATE_IMPORT, then claims the name (the caller gives that back, also on failure) and
+ * puts the state; an error is returned, else to.done is called. [thread: porter] */
+int service_import(struct service *s, const struct state_call *c, struct claim *claim,
+                   struct record_to to, struct err *e);
 int service_check_orientation(const struct state_call *c, struct err *e);
 /* A store's record as state_info, strings copied. ERR_NOMEM. */
 int state_info_fill(struct state_info *out, const struct store_state *s);

@@ -63,8 +63,8 @@ int service_check_orientation(const struct state_call *c, struct err *e)
                          "orientation is neither \"value_key\" nor \"key_value\"");
 }
 
-int service_import(struct service *s, const struct state_call *c, struct record_to to,
-                   struct err *e)
+int service_import(struct service *s, const struct state_call *c, struct claim *claim,
+                   struct record_to to, struct err *e)
 {
     const struct model *m = registry_model(s->options.registry, c->model);
     const struct rwkv_info *info = m->rwkv_info;
@@ -79,6 +79,8 @@ int service_import(struct service *s, const struct state_call *c, struct record_
         rc = state_import_file(rwkv_get_file(m->rwkv), &i, e);
     else
         rc = state_import_bytes(c->data, c->data_bytes, &i, e);
+    if (rc == 0) /* not before: a file that is refused stands in nobody's way */
+        rc = service_claim(s, claim, c->ref, e);
     if (rc == 0)
         rc = put(s, c, &i, to, e);
     free(i.state);

@@ -157,7 +157,8 @@ static void on_import(struct mail *m)
     struct err e = {0};
     if (atomic_load_explicit(&q->call->call.cancel, memory_order_acquire))
         err_set(&e, ERR_CANCELLED, "the client has gone");
-    if (e.code || service_import(q->svc, q->call, (struct record_to){on_state, q}, &e) < 0)
+    if (e.code ||
+        service_import(q->svc, q->call, &q->claim, (struct record_to){on_state, q}, &e) < 0)
         answer(q, &e);
 }
 
@@ -201,15 +202,6 @@ static int ask_delete(struct question *q, struct err *e)
                               q->call->write.if_revision, on_state, q, e);
 }
 
-static int ask_import(struct question *q, struct err *e)
-{
-    if (service_claim(q->svc, &q->claim, q->name, e) < 0)
-        return e->code;
-    q->mail.run = on_import;
-    porter_post(&q->svc->porter, &q->mail);
-    return 0;
-}
-
 static int ask(struct question *q, struct err *e)
 {
     struct store *store = q->svc->options.store;
@@ -237,7 +229,9 @@ static int ask(struct question *q, struct err *e)
                                                        .newest = c->newest},
                                  on_states, q, e);
     case STATE_IMPORT:
-        return ask_import(q, e);
+        q->mail.run = on_import;
+        porter_post(&q->svc->porter, &q->mail);
+        return 0;
     case STATE_VERSIONS:
         return store_list_versions(store, q->name, c->before, c->limit, on_states, q, e);
     case STATE_BAKE:

@@ -81,6 +81,20 @@ test('a bake ends when its client leaves: streaming or not, in the queue or read
   });
 });
 
+test('a file that is no state is refused as such while the name is being written, and holds nobody up', async () => {
+  await withDaemon({}, async (d) => {
+    const baking = (await Raw.open(d.port)).post('/v1/states', JSON.stringify({ name: 'x', text: endless, stream: true }));
+    await baking.until((b) => b.includes('prompt_progress'));
+    const type = { 'content-type': 'application/octet-stream' };
+    const good = await create(d, { name: 'y', text: 'abc' }) && (await d.get('/v1/states/y/data')).body;
+    assert.equal((await d.post('/v1/states/import?name=x', 'not a state', type)).json.error.code, 'invalid_file');
+    assert.equal((await d.post('/v1/states/import?name=x', good, type)).json.error.code, 'state_busy');
+    baking.destroy();
+    await d.until('dreamstate_sequences_active', (v) => v === 0);
+    assert.equal((await d.post('/v1/states/import?name=x', good, type)).status, 201);
+  });
+});
+
 test('many writers of one name: each is done whole or told state_busy; none is lost, readers see whole versions', async () => {
   await withDaemon({}, async (d) => {
     await create(d, { name: 'log', text: '0' });
