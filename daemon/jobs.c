@@ -270,9 +270,8 @@ static int cancel(struct question *q, struct job *j, struct err *e)
 {
     if (j->status != JOB_QUEUED && j->status != JOB_RUNNING)
         return 1; /* it is just ending */
+    bool waits = j->status == JOB_QUEUED, asked = j->cancel;
     j->cancel = true;
-    atomic_store(&j->stop, true);
-    bool waits = j->status == JOB_QUEUED;
     if (waits) {
         j->status = JOB_CANCELLED;
         j->ended_ms = clock_wall_ms();
@@ -284,6 +283,13 @@ static int cancel(struct question *q, struct job *j, struct err *e)
         rc = store_put_item_take(q->svc->options.store, &item, NULL,
                                  &(struct store_item_write){.replace = true}, on_cancelled, q, e);
     free(json);
+    if (rc < 0) { /* refused: it goes on as if nobody had asked */
+        j->cancel = asked;
+        j->status = waits ? JOB_QUEUED : j->status;
+        j->ended_ms = 0;
+        return rc;
+    }
+    atomic_store(&j->stop, true);
     if (waits) {
         list_remove(&j->link);
         j->svc->jobs.n--;
