@@ -242,7 +242,13 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0)
         return e->code;
-    return a->save_state ? req_allow(r, SCOPE_WRITE, e) : 0;
+    if (!a->save_state)
+        return 0;
+    /* Told, not ignored: a client that sends the request again must not count on it. */
+    if (req_header(r, "Idempotency-Key"))
+        return err_set_param(e, ERR_INVALID, "Idempotency-Key",
+                             "a completion with save_state takes no Idempotency-Key");
+    return req_allow(r, SCOPE_WRITE, e);
 }
 
 void asked_fini(struct asked *a)

@@ -66,6 +66,50 @@ static int find_word(const json_t *o, struct place *p, const struct word **out, 
                          "clamp_norm, noise, zero, copy, diffuse, invert and inpaint");
 }
 
+/* ---- fields of other operations ---- */
+
+static const char *const of_arithmetic[] = {"with",  "minus",  "positive", "negative",  "t",
+                                            "scale", "factor", "max",      "normalize", NULL};
+static const char *const of_diffusion[] = {"condition",
+                                           "negative_condition",
+                                           "source_condition",
+                                           "strength",
+                                           "denoising_strength",
+                                           "num_inference_steps",
+                                           "steps",
+                                           "guidance_scale",
+                                           "cfg_scale",
+                                           "scheduler",
+                                           "eta",
+                                           "seed",
+                                           "diffuser",
+                                           "diffuser_sha256",
+                                           "condition_sha256",
+                                           NULL};
+
+static bool takes(const struct word *w, const char *field)
+{
+    const char *const own[] = {w->with_field, w->minus_field, w->amount_field, "normalize",
+                               w->kind == RWKV_EDIT_NOISE ? "seed" : NULL};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (own[i] && !strcmp(own[i], field))
+            return true;
+    return false;
+}
+
+/* What is meant for another operation is a mistake; w NULL: none of the fields is taken. */
+static int refuse_fields(const json_t *o, const struct word *w, const char *const *fields,
+                         struct place *p, struct err *e)
+{
+    for (; *fields; fields++)
+        if (decode_field(o, *fields) && !(w && takes(w, *fields)))
+            return err_set_param(e, ERR_INVALID, at(p, *fields), "%s takes no %s",
+                                 json_string_value(decode_field(o, "op")), *fields);
+    return 0;
+}
+
+/* ---- one operation ---- */
+
 static int decode_states(const json_t *o, const struct word *w, struct place *p, struct edit_op *op,
                          struct err *e)
 {
@@ -112,6 +156,8 @@ static int decode_diffusion(struct req *r, const struct model_info *m, json_t *o
     bool invert = word && !strcmp(word, "invert"), inpaint = word && !strcmp(word, "inpaint");
     if (!word || (!invert && !inpaint && strcmp(word, "diffuse") != 0))
         return 0;
+    if (refuse_fields(o, NULL, of_arithmetic, p, e) < 0)
+        return e->code;
     struct diffusion *d = op->diffusion = calloc(1, sizeof *d);
     if (!d)
         return err_set(e, ERR_NOMEM, "no memory for an edit");
@@ -143,6 +189,9 @@ static int decode_op(struct req *r, const struct model_info *m, json_t *o, size_
     if (find_word(o, &p, &w, e) < 0)
         return e->code;
     op->kind = w->kind;
+    if (refuse_fields(o, w, of_arithmetic, &p, e) < 0 ||
+        refuse_fields(o, w, of_diffusion, &p, e) < 0)
+        return e->code;
     if (decode_states(o, w, &p, op, e) < 0 || decode_amount(o, w, &p, op, e) < 0 ||
         errands_decode_select(o, at(&p, ""), op, e) < 0)
         return e->code;

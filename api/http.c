@@ -19,7 +19,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define DRAIN_LIMIT  ((uint64_t)64 << 20) /* bytes of a refused body that are read all the same */
+#define DRAIN_LIMIT  ((uint64_t)32 << 20) /* bytes over a body's limit that are read all the same */
 #define BODIES_LIMIT ((size_t)256 << 20)  /* bytes of all bodies at once; beyond it 503 */
 #define STREAM_BLOCK 16384
 
@@ -336,7 +336,7 @@ static int check_framing(struct req *r, const char *method, const char *version,
     struct framing f = {0};
     struct err *e = &r->err;
     MHD_get_connection_values(r->conn, MHD_HEADER_KIND, on_header, &f);
-    *now = f.expect || f.length > DRAIN_LIMIT;
+    *now = f.expect || f.length > r->max_body + DRAIN_LIMIT;
     if (f.n_hosts != 1 && (f.n_hosts || strcmp(version, "HTTP/1.0") != 0))
         return err_set(e, ERR_INVALID, "the request has %zu Host headers: one is wanted",
                        f.n_hosts);
@@ -438,7 +438,7 @@ static void keep_body(struct req *r, const char *p, size_t n)
 static enum MHD_Result on_body(struct req *r, const char *p, size_t *n)
 {
     r->body_seen += *n;
-    if (r->body_seen > DRAIN_LIMIT && (r->err.code || r->body_seen > r->max_body))
+    if (r->body_seen > r->max_body + DRAIN_LIMIT)
         return MHD_NO;
     if (!r->err.code && r->max_body)
         keep_body(r, p, *n);

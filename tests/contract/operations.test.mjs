@@ -285,6 +285,9 @@ test('Idempotency-Key: once, however often it is sent', { skip }, async () => {
     assert.equal(r.json.error.code, 'idempotency_key_reused');
   }
   assert.equal((await exchange('listVersions', { path: '/v1/states/once/versions', status: 200 })).json.data.length, 3);
+  // A completion is sampled anew: a key that would promise otherwise is refused.
+  const promised = await exchange('createCompletion', { body: { prompt: 'a', max_tokens: 1, save_state: 'twice' }, headers: { 'idempotency-key': 'c' }, status: 400 });
+  assert.equal(promised.json.error.param, 'Idempotency-Key');
   // A failure leaves no key; the record that a key made may be gone.
   const key = { 'idempotency-key': 'k'.repeat(255) };
   await exchange('createState', { body: { name: 'once', text: 'a' }, headers: key, status: 409 });

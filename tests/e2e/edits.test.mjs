@@ -81,7 +81,11 @@ test('refused: nothing is kept, sources stay', async () => {
     for (const [body, status, code, param] of [
       [{ ops: [{ op: 'scale', factor: 1e300 }] }, 422, 'not_finite', null], [{ ops: [{ op: 'copy', with: 'x' }] }, 404, 'state_not_found', 'ops[0]'],
       [{ state: 'a@7', ops: [{ op: 'zero' }] }, 404, 'state_not_found', 'state'], [{ name: 'b', ops: [{ op: 'zero' }] }, 409, 'state_exists', null],
-      [{ ops: [{ op: 'invert', condition: { text: 'x' } }] }, 409, 'no_diffuser', null], [{ ops: [{ op: 'zero', layers: [9] }] }, 400, 'invalid_request', 'ops[0].layers']]) {
+      [{ ops: [{ op: 'invert', condition: { text: 'x' } }] }, 409, 'no_diffuser', null], [{ ops: [{ op: 'zero', layers: [9] }] }, 400, 'invalid_request', 'ops[0].layers'],
+      // What belongs to another operation is a mistake, not a wish to be ignored.
+      ...[[{ op: 'lerp', with: 'b', t: 0.5, minus: 'c' }, 'minus'], [{ op: 'zero', with: 'b' }, 'with'], [{ op: 'add', with: 'b', t: 1 }, 't'], [{ op: 'scale', factor: 2, seed: 1 }, 'seed'],
+        [{ op: 'mean', with: 'b', strength: 1 }, 'strength'], [{ op: 'diffuse', condition: { text: 'x' }, with: 'b' }, 'with'],
+        [{ op: 'invert', condition: { text: 'x' }, normalize: true }, 'normalize']].map(([op, field]) => [{ ops: [op] }, 400, 'invalid_request', `ops[0].${field}`])]) {
       const r = await ask(body);
       assert.deepEqual([r.status, r.json.error.code, r.json.error.param], [status, code, param], r.text);
     }
