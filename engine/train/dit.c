@@ -4,7 +4,6 @@
 #include "engine/kernels/gemm.h"
 #include "engine/manifold/points.h"
 #include "engine/tensor/write.h"
-#include "engine/train/checkpoint.h"
 #include "engine/train/dit_data.h"
 #include "engine/train/dit_trainer.h"
 
@@ -127,8 +126,8 @@ static int open_network(struct dit_run *b, struct err *e)
     rc = dit_trainer_init(&b->t, r, &b->d, net, b->pool, e);
     if (rc < 0)
         return rc;
-    dit_params_init(&net->layout, b->t.params, r->seed);
-    memcpy(net->params, b->t.params, net->layout.count * sizeof *net->params);
+    dit_params_init(&net->layout, b->t.w.params, r->seed);
+    memcpy(net->params, b->t.w.params, net->layout.count * sizeof *net->params);
     return 0;
 }
 
@@ -138,23 +137,15 @@ static int open_network(struct dit_run *b, struct err *e)
 static int checkpoint(struct dit_run *b, bool to, struct err *e)
 {
     char path[TRAIN_PATH];
-    const size_t n = b->net.layout.count;
-    struct checkpoint_array arrays[] = {
-        {"params", DTYPE_F32, n, b->t.params},
-        {"adam.m", DTYPE_F32, n, b->t.m},
-        {"adam.v", DTYPE_F32, n, b->t.v},
-        {"average", DTYPE_F32, n, b->net.params},
-    };
     struct checkpoint_number numbers[] = {
         {"step", b->run.step, false},
         {"seed", b->r->seed, true},
         {"rows", b->d.n, true},
     };
-    struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
     train_run_path(&b->run, "checkpoint.safetensors", path);
     if (to)
-        return checkpoint_write(&c, path, e);
-    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+        return ema_checkpoint_write(&b->t.w, numbers, 3, path, e);
+    int rc = access(path, F_OK) == 0 ? ema_checkpoint_read(&b->t.w, numbers, 3, path, e) : 0;
     b->run.step = numbers[0].value;
     return rc;
 }

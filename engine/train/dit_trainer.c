@@ -97,19 +97,14 @@ static int normalise(struct dit_trainer *t, struct err *e)
 static int make_buffers(struct dit_trainer *t, struct err *e)
 {
     const struct dit_layout *l = &t->net->layout;
-    t->params = mem_calloc_aligned(l->count, sizeof *t->params);
-    t->m = mem_calloc_aligned(l->count, sizeof *t->m);
-    t->v = mem_calloc_aligned(l->count, sizeof *t->v);
-    t->grad = calloc((size_t)t->threads, sizeof *t->grad);
     t->bench = calloc((size_t)t->threads, sizeof *t->bench);
-    bool ok = t->params && t->m && t->v && t->grad && t->bench;
+    bool ok = t->bench;
     for (int k = 0; ok && k < t->threads; k++) {
         struct dit_bench *b = &t->bench[k];
-        t->grad[k] = mem_calloc_aligned(l->count, sizeof **t->grad);
         b->work = dit_work_new_f32(l, &t->op, DIT_MICRO);
         b->x = mem_calloc_aligned(3 * DIT_MICRO * t->n, sizeof *b->x);
         b->cond = mem_calloc_aligned(DIT_MICRO * l->shape.cond_dim + 1, sizeof *b->cond);
-        ok = t->grad[k] && b->work && b->x && b->cond;
+        ok = b->work && b->x && b->cond;
         b->target = ok ? b->x + DIT_MICRO * t->n : NULL;
         b->out = ok ? b->target + DIT_MICRO * t->n : NULL;
     }
@@ -133,24 +128,24 @@ int dit_trainer_init(struct dit_trainer *t, const struct dit_recipe *r, const st
         rc = encode_rows(t, e);
     if (rc == 0)
         rc = normalise(t, e);
+    if (rc == 0)
+        rc = ema_init(&t->w, net->layout.count, net->params, t->threads, e);
     return rc < 0 ? rc : make_buffers(t, e);
 }
 
 void dit_trainer_fini(struct dit_trainer *t)
 {
     for (int k = 0; k < t->threads; k++) {
-        if (t->grad)
-            free(t->grad[k]);
         if (t->bench) {
             dit_work_free_f32(t->bench[k].work);
             free(t->bench[k].x);
             free(t->bench[k].cond);
         }
     }
-    void *all[] = {t->grad, t->bench, t->train,  t->begin, t->end,
-                   t->z,    t->cond,  t->params, t->m,     t->v};
+    void *all[] = {t->bench, t->train, t->begin, t->end, t->z, t->cond};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
+    ema_fini(&t->w);
     memset(t, 0, sizeof *t);
 }
 
@@ -227,11 +222,10 @@ static void gradient_part(void *ctx, int part, int parts)
     const struct step_job *j = ctx;
     struct dit_trainer *t = j->t;
     struct dit_bench *b = &t->bench[part];
-    const size_t count = t->net->layout.count;
     const float scale = 2 / (float)(t->r->batch * t->n);
     size_t lo, hi;
     pool_slice(t->r->batch, 1, part, parts, &lo, &hi);
-    memset(t->grad[part], 0, count * sizeof(float));
+    memset(t->w.grad[part], 0, t->w.count * sizeof(float));
     b->loss = 0;
     for (size_t i = lo; i < hi; i += DIT_MICRO) {
         size_t S = hi - i < DIT_MICRO ? hi - i : DIT_MICRO;
@@ -239,56 +233,30 @@ static void gradient_part(void *ctx, int part, int parts)
             draw_sample(t, b, k, j->step, i + k);
         const struct dit_input_f32 in = {
             .S = S, .x = b->x, .t = b->t, .label = b->label, .cond = b->cond};
-        dit_forward_f32(b->work, t->params, &in, b->out);
+        dit_forward_f32(b->work, t->w.params, &in, b->out);
         for (size_t k = 0; k < S * t->n; k++) {
             float d = b->out[k] - b->target[k];
             b->loss += (double)d * (double)d;
             b->out[k] = scale * d;
         }
-        dit_backward_f32(b->work, t->params, t->grad[part], b->out, NULL, NULL);
+        dit_backward_f32(b->work, t->w.params, t->w.grad[part], b->out, NULL, NULL);
     }
-    pool_barrier(t->pool);
-    pool_slice(count, 16, part, parts, &lo, &hi);
-    for (int k = 1; k < parts; k++)
-        for (size_t i = lo; i < hi; i++)
-            t->grad[0][i] += t->grad[k][i];
-}
-
-struct update_job {
-    struct dit_trainer *t;
-    struct nn_adamw adam;
-    float keep; /* of the averaged weights */
-};
-
-static void update_part(void *ctx, int part, int parts)
-{
-    struct update_job *j = ctx;
-    struct dit_trainer *t = j->t;
-    float *average = t->net->params;
-    size_t lo, hi;
-    pool_slice(t->net->layout.count, 16, part, parts, &lo, &hi);
-    t->op.adamw_update(t->params + lo, t->m + lo, t->v + lo, t->grad[0] + lo, hi - lo, &j->adam);
-    for (size_t i = lo; i < hi; i++)
-        average[i] = j->keep * average[i] + (1 - j->keep) * t->params[i];
+    ema_sum_part(&t->w, t->pool, part, parts);
 }
 
 double dit_trainer_step(struct dit_trainer *t, uint64_t step, double lr, double *norm)
 {
     struct step_job j = {t, step};
-    double loss = 0, squares = 0;
+    double loss = 0;
     pool_run(t->pool, gradient_part, &j);
     for (int k = 0; k < t->threads; k++)
         loss += t->bench[k].loss;
     loss /= (double)(t->r->batch * t->n);
-    t->op.sumsq_add(&squares, t->grad[0], t->net->layout.count);
-    *norm = sqrt(squares);
+    *norm = ema_norm(&t->w, &t->op);
     if (!isfinite(loss) || !isfinite(*norm))
         return loss;
-    /* the average follows closely at first */
-    double early = (1 + (double)step) / (10 + (double)step);
-    struct update_job u = {t, train_adamw(&t->r->adamw, lr, true, step + 1, *norm),
-                           (float)(t->r->ema < early ? t->r->ema : early)};
-    pool_run(t->pool, update_part, &u);
+    const struct ema_options o = {&t->op, &t->r->adamw, t->r->ema};
+    ema_step(&t->w, &o, t->pool, lr, step, *norm);
     return loss;
 }
 

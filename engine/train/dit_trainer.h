@@ -9,6 +9,7 @@
 #include "engine/dit/denoiser.h"
 #include "engine/dit/diffuser.h"
 #include "engine/train/dit_recipe.h"
+#include "engine/train/ema.h"
 
 #define DIT_MICRO 16 /* samples that go through the network together */
 
@@ -24,8 +25,7 @@ struct dit_trainer {
     float *cond;             /* [rows, cond_dim] normalised vectors of all rows */
     size_t *train, n_train;  /* rows to train on, by document */
     size_t *begin, *end;     /* [rows]: the row's document in `train` */
-    float *params, *m, *v;   /* [count] */
-    float **grad;            /* [threads][count]; grad[0] holds the sum */
+    struct ema_weights w;    /* its average: net->params */
     struct dit_bench *bench; /* [threads] */
 };
 

@@ -3,7 +3,6 @@
 #include "daemon/base/mem.h"
 #include "engine/kernels/gemm.h"
 #include "engine/tensor/tensor.h"
-#include "engine/train/checkpoint.h"
 #include "engine/train/hybrid_trainer.h"
 
 #include <stdlib.h>
@@ -103,23 +102,15 @@ static int open_network(struct hybrid_run *b, struct err *e)
 static int checkpoint(struct hybrid_run *b, bool to, struct err *e)
 {
     char path[TRAIN_PATH];
-    const size_t n = b->t.count;
-    struct checkpoint_array arrays[] = {
-        {"params", DTYPE_F32, n, b->t.params},
-        {"adam.m", DTYPE_F32, n, b->t.m},
-        {"adam.v", DTYPE_F32, n, b->t.v},
-        {"average", DTYPE_F32, n, b->net.params},
-    };
     struct checkpoint_number numbers[] = {
         {"step", b->run.step, false},
         {"seed", b->r->seed, true},
         {"pairs", b->p.n, true},
     };
-    struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
     train_run_path(&b->run, "checkpoint.safetensors", path);
     if (to)
-        return checkpoint_write(&c, path, e);
-    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+        return ema_checkpoint_write(&b->t.w, numbers, 3, path, e);
+    int rc = access(path, F_OK) == 0 ? ema_checkpoint_read(&b->t.w, numbers, 3, path, e) : 0;
     b->run.step = numbers[0].value;
     return rc;
 }

@@ -74,28 +74,23 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
                                  .op = *nn_f32_for(CPU_AUTO),
                                  .pool = s->pool,
                                  .threads = pool_threads(s->pool),
-                                 .n = net->layout.shape.n_token * net->layout.shape.token_dim,
-                                 .count = hybrid_count(&net->layout, &net->info.shape)};
+                                 .n = net->layout.shape.n_token * net->layout.shape.token_dim};
+    const size_t count = hybrid_count(&net->layout, &net->info.shape);
     const size_t groups = net->info.shape.n_layer * RWKV_THETA, X = t->p->X;
     const size_t n_rows = (size_t)t->p->first[t->p->n] * X;
-    float **arrays[] = {&net->params, &t->params, &t->m, &t->v};
-    bool ok = true;
-    for (size_t i = 0; i < 4; i++)
-        ok = (*arrays[i] = mem_calloc_aligned(t->count, sizeof(float))) && ok;
+    net->params = mem_calloc_aligned(count, sizeof *net->params);
     net->scale = calloc(groups, sizeof(float));
     net->context_mean = calloc(X, sizeof(float));
     net->context_scale = calloc(X, sizeof(float));
     t->no_scale = calloc(groups, sizeof(float));
     t->theta = calloc(t->p->n_theta, sizeof(float));
     t->rows = malloc(n_rows * sizeof(float) + 1);
-    t->grad = calloc((size_t)t->threads, sizeof *t->grad);
     t->bench = calloc((size_t)t->threads, sizeof *t->bench);
-    ok = ok && net->scale && net->context_mean && net->context_scale && t->no_scale && t->theta &&
-         t->rows && t->grad && t->bench;
-    for (int k = 0; ok && k < t->threads; k++) {
-        t->grad[k] = mem_calloc_aligned(t->count, sizeof(float));
-        ok = t->grad[k] && bench_init(t, &t->bench[k], e);
-    }
+    bool ok = net->params && net->scale && net->context_mean && net->context_scale && t->no_scale &&
+              t->theta && t->rows && t->bench;
+    ok = ok && ema_init(&t->w, count, net->params, t->threads, e) == 0;
+    for (int k = 0; ok && k < t->threads; k++)
+        ok = bench_init(t, &t->bench[k], e);
     if (!ok)
         return e->code ? e->code : err_set(e, ERR_NOMEM, "training: out of memory");
     rwkv_params_theta(t->l, t->weights, t->theta);
@@ -103,18 +98,16 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
     find_normaliser(t);
     memcpy(t->rows, t->p->rows, n_rows * sizeof(float));
     hybrid_normalise(net, t->rows, n_rows / X);
-    dit_params_init(&net->layout, t->params, t->r->seed);
+    dit_params_init(&net->layout, t->w.params, t->r->seed);
     for (size_t g = 0; g < groups; g++)
-        t->params[net->layout.count + g] = (float)log(t->r->alpha / (1 - t->r->alpha));
-    memcpy(net->params, t->params, t->count * sizeof(float));
+        t->w.params[net->layout.count + g] = (float)log(t->r->alpha / (1 - t->r->alpha));
+    memcpy(net->params, t->w.params, t->w.count * sizeof(float));
     return 0;
 }
 
 void hybrid_trainer_fini(struct hybrid_trainer *t)
 {
     for (int k = 0; k < t->threads; k++) {
-        if (t->grad)
-            free(t->grad[k]);
         if (t->bench) {
             hybrid_chain_free_f32(t->bench[k].chain);
             hybrid_sampling_fini(&t->bench[k].sampling);
@@ -123,9 +116,10 @@ void hybrid_trainer_fini(struct hybrid_trainer *t)
             free(t->bench[k].tokens);
         }
     }
-    void *all[] = {t->theta, t->no_scale, t->rows, t->params, t->m, t->v, t->grad, t->bench};
+    void *all[] = {t->theta, t->no_scale, t->rows, t->bench};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
+    ema_fini(&t->w);
     memset(t, 0, sizeof *t);
 }
 
@@ -193,14 +187,14 @@ static void gradient_part(void *ctx, int part, int parts)
     const struct step_job *j = ctx;
     struct hybrid_trainer *t = j->t;
     struct hybrid_bench *b = &t->bench[part];
-    const struct hybrid_net_f32 net = net_of(t, t->params, t->net->scale);
+    const struct hybrid_net_f32 net = net_of(t, t->w.params, t->net->scale);
     const double batch = (double)t->r->batch;
     size_t lo, hi;
-    memset(t->grad[part], 0, t->count * sizeof(float));
+    memset(t->w.grad[part], 0, t->w.count * sizeof(float));
     b->loss[0] = b->loss[1] = 0;
     pool_slice(t->r->batch, 1, part, parts, &lo, &hi);
     for (size_t i = lo; i < hi; i++) {
-        struct choice c = {.params = t->params};
+        struct choice c = {.params = t->w.params};
         double loss[2];
         rng_init(&c.rng, t->r->seed, ((j->step + 1) << 20) + i);
         c.pair = rng_below(&c.rng, t->p->n_train);
@@ -208,55 +202,28 @@ static void gradient_part(void *ctx, int part, int parts)
         struct hybrid_sample_f32 s = prepare(t, b, &c);
         s.weight[0] = 1 / (batch * (double)t->p->T);
         s.weight[1] = t->r->lambda / (batch * (double)t->n);
-        hybrid_chain_run_f32(b->chain, &net, t->weights, &s, t->grad[part], loss);
+        hybrid_chain_run_f32(b->chain, &net, t->weights, &s, t->w.grad[part], loss);
         b->loss[0] += loss[0] / (batch * (double)t->p->T);
         b->loss[1] += loss[1] / (batch * (double)t->n);
     }
-    pool_barrier(t->pool);
-    pool_slice(t->count, 16, part, parts, &lo, &hi);
-    for (int k = 1; k < parts; k++)
-        for (size_t i = lo; i < hi; i++)
-            t->grad[0][i] += t->grad[k][i];
-}
-
-struct update_job {
-    struct hybrid_trainer *t;
-    struct nn_adamw adam;
-    float keep; /* of the averaged weights */
-};
-
-static void update_part(void *ctx, int part, int parts)
-{
-    struct update_job *j = ctx;
-    struct hybrid_trainer *t = j->t;
-    float *average = t->net->params;
-    size_t lo, hi;
-    pool_slice(t->count, 16, part, parts, &lo, &hi);
-    t->op.adamw_update(t->params + lo, t->m + lo, t->v + lo, t->grad[0] + lo, hi - lo, &j->adam);
-    for (size_t i = lo; i < hi; i++)
-        average[i] = j->keep * average[i] + (1 - j->keep) * t->params[i];
+    ema_sum_part(&t->w, t->pool, part, parts);
 }
 
 void hybrid_trainer_step(struct hybrid_trainer *t, uint64_t step, double lr, double loss[2],
                          double *norm)
 {
     struct step_job j = {t, step};
-    double squares = 0;
     pool_run(t->pool, gradient_part, &j);
     loss[0] = loss[1] = 0;
     for (int k = 0; k < t->threads; k++) {
         loss[0] += t->bench[k].loss[0];
         loss[1] += t->bench[k].loss[1];
     }
-    t->op.sumsq_add(&squares, t->grad[0], t->count);
-    *norm = sqrt(squares);
+    *norm = ema_norm(&t->w, &t->op);
     if (!isfinite(loss[0]) || !isfinite(loss[1]) || !isfinite(*norm))
         return;
-    /* the average follows closely at first */
-    const double early = (1 + (double)step) / (10 + (double)step);
-    struct update_job u = {t, train_adamw(&t->r->adamw, lr, true, step + 1, *norm),
-                           (float)(t->r->ema < early ? t->r->ema : early)};
-    pool_run(t->pool, update_part, &u);
+    const struct ema_options o = {&t->op, &t->r->adamw, t->r->ema};
+    ema_step(&t->w, &o, t->pool, lr, step, *norm);
 }
 
 /* ---- evaluation ---- */

@@ -5,6 +5,7 @@
 #define ENGINE_TRAIN_HYBRID_TRAINER_H
 
 #include "engine/hybrid/net.h"
+#include "engine/train/ema.h"
 #include "engine/train/hybrid_data.h"
 
 /* Losses of held-out continuations: with the model's own vectors, under the pair's context, under
@@ -22,11 +23,10 @@ struct hybrid_trainer {
     struct nn_f32 op;
     struct pool *pool;
     int threads;
-    size_t n, count;            /* coordinates of a sample; parameters */
+    size_t n;                   /* coordinates of a sample */
     float *theta, *no_scale;    /* the model's own vectors; [L, 6] zeros */
     float *rows;                /* the pairs' rows, normalised */
-    float *params, *m, *v;      /* [count] */
-    float **grad;               /* [threads][count] */
+    struct ema_weights w;       /* its average: net->params */
     struct hybrid_bench *bench; /* [threads] */
 };
 

@@ -7,6 +7,7 @@
 #include "tests/lib/folder.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -50,16 +51,22 @@ void training_model(const char *name, bool matrices)
 
 /* ---- Runs ---- */
 
-bool training_run(const struct training *t, const char *name, const struct train_control *c)
+static bool run(const struct training *t, const char *name, const struct train_control *c,
+                int threads)
 {
     struct err e = {0};
     bool done = false;
-    struct pool *pool = pool_new(2, "test", 0, &e);
+    struct pool *pool = pool_new(threads, "test", 0, &e);
     assert_non_null(pool);
     if (t->train(in_folder("%s.json", name), 0, c, pool, &done, &e) < 0)
         fail_msg("%s", e.msg);
     pool_free(pool);
     return done;
+}
+
+bool training_run(const struct training *t, const char *name, const struct train_control *c)
+{
+    return run(t, name, c, 2);
 }
 
 static void check_same_run(const struct training *t, const char *whole, const char *name)
@@ -137,6 +144,58 @@ void training_check_kills(const struct training *t, const char *whole, const cha
     status = training_command(t->what, in_folder("%s.json", name), NULL, 0);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     check_same_run(t, whole, name);
+}
+
+/* ---- Steps ---- */
+
+static void keep_step(void *ctx, const struct train_step *s)
+{
+    *(struct train_step *)ctx = *s;
+}
+
+void training_check_threads(const struct training *t, const char *name)
+{
+    struct train_step s[2];
+    for (int k = 0; k < 2; k++) {
+        const struct train_control c = {.stop_at = 1, .on_step = keep_step, .ctx = &s[k]};
+        char each[32];
+        snprintf(each, sizeof each, "%s%d", name, k + 1);
+        t->write_recipe(each, "");
+        run(t, each, &c, k + 1);
+    }
+    assert_true(s[0].step == 1 && s[1].step == 1);
+    if (!(fabs(s[0].loss - s[1].loss) <= 1e-5 * s[0].loss) ||
+        !(fabs(s[0].norm - s[1].norm) <= 1e-4 * s[0].norm))
+        fail_msg("loss %g, norm %g with one thread, %g and %g with two", s[0].loss, s[0].norm,
+                 s[1].loss, s[1].norm);
+}
+
+void training_check_average(const struct training *t, const char *name)
+{
+    float *before = NULL;
+    size_t n = 0;
+    t->write_recipe(name, "");
+    for (uint64_t step = 1; step <= 3; step++) {
+        const struct train_control c = {.stop_at = step};
+        struct tensor_file *f = NULL;
+        struct err e = {0};
+        training_run(t, name, &c);
+        assert_int_equal(tensor_file_open(in_folder("%s/%s", name, t->files[0]), &f, &e), 0);
+        float *params = golden_f32(f, "params", n), *average = golden_f32(f, "average", n);
+        n = tensor_file_find(f, "params")->count;
+        const float keep = (float)step / (float)(9 + step);
+        for (size_t i = 0; i < n && before; i++) {
+            const float want = keep * before[i] + (1 - keep) * params[i];
+            if (!(fabsf(average[i] - want) <= 1e-6f * (fabsf(want) + fabsf(params[i]))))
+                fail_msg("step %d, average [%zu]: %g, want %g", (int)step, i, (double)average[i],
+                         (double)want);
+        }
+        free(before);
+        free(params);
+        before = average;
+        tensor_file_close(f);
+    }
+    free(before);
 }
 
 /* ---- Failures ---- */

@@ -41,6 +41,13 @@ void training_check_kills(const struct training *t, const char *whole, const cha
  * time. Returns the number of allocations. */
 size_t training_check_memory(const struct training *t, const char *name);
 
+/* The first step has the same loss and norm of the gradient with one thread (NAME1) and two (NAME2).
+ */
+void training_check_threads(const struct training *t, const char *name);
+/* The average in NAME's checkpoint moves towards the weights as it should from step to step (ema.h).
+ */
+void training_check_average(const struct training *t, const char *name);
+
 struct training_refusal {
     const char *more, *said; /* keys, and part of what the error says */
 };

@@ -83,8 +83,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    folder_close("killed killed.json parts parts.json s_parts s_parts.json s_whole s_whole.json "
-                 "text whole whole.json wild wild.json");
+    folder_close(
+        "killed killed.json parts parts.json s_parts s_parts.json s_whole s_whole.json text "
+        "threads1 threads1.json threads2 threads2.json whole whole.json wild wild.json");
     return 0;
 }
 
@@ -98,6 +99,7 @@ static void test_stopped_and_continued(void **state)
     assert_true(training_run(&base, "whole", &no_control)); /* nothing left to do: unchanged */
     check_same_file("whole/checkpoint.safetensors", "parts/checkpoint.safetensors");
     check_files("parts", BASE_FILES);
+    training_check_threads(&base, "threads");
 }
 
 static void test_state_stopped_and_continued(void **state)

@@ -69,8 +69,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    folder_close("bad.json high killed killed.json low model.safetensors parts parts.json states "
-                 "styles whole whole.json");
+    folder_close(
+        "average average.json bad.json high killed killed.json low model.safetensors parts "
+        "parts.json states styles threads1 threads1.json threads2 threads2.json whole whole.json");
     return 0;
 }
 
@@ -267,6 +268,13 @@ static void test_killed_and_continued(void **state)
                 "checkpoint.safetensors codec.safetensors diffuser.safetensors log.jsonl");
 }
 
+static void test_steps(void **state)
+{
+    (void)state;
+    training_check_threads(&training, "threads");
+    training_check_average(&training, "average");
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -324,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_baking_goes_on),
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
+        cmocka_unit_test(test_steps),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_recipes_refused),
     };

@@ -1,0 +1,106 @@
+#include "engine/train/ema.h"
+
+#include "daemon/base/mem.h"
+
+#include <math.h>
+
+int ema_init(struct ema_weights *w, size_t count, float *average, int threads, struct err *e)
+{
+    *w = (struct ema_weights){.count = count, .average = average, .threads = threads};
+    w->params = mem_calloc_aligned(count, sizeof *w->params);
+    w->m = mem_calloc_aligned(count, sizeof *w->m);
+    w->v = mem_calloc_aligned(count, sizeof *w->v);
+    w->grad = calloc((size_t)threads, sizeof *w->grad);
+    bool ok = w->params && w->m && w->v && w->grad;
+    for (int k = 0; ok && k < threads; k++) {
+        w->grad[k] = mem_calloc_aligned(count, sizeof **w->grad);
+        ok = w->grad[k];
+    }
+    if (ok)
+        return 0;
+    ema_fini(w);
+    return err_set(e, ERR_NOMEM, "training: out of memory");
+}
+
+void ema_fini(struct ema_weights *w)
+{
+    for (int k = 0; k < w->threads && w->grad; k++)
+        free(w->grad[k]);
+    free(w->grad);
+    free(w->params);
+    free(w->m);
+    free(w->v);
+    memset(w, 0, sizeof *w);
+}
+
+void ema_sum_part(struct ema_weights *w, struct pool *pool, int part, int parts)
+{
+    size_t lo, hi;
+    pool_barrier(pool);
+    pool_slice(w->count, 16, part, parts, &lo, &hi);
+    for (int k = 1; k < parts; k++)
+        for (size_t i = lo; i < hi; i++)
+            w->grad[0][i] += w->grad[k][i];
+}
+
+double ema_norm(const struct ema_weights *w, const struct nn_f32 *op)
+{
+    double squares = 0;
+    op->sumsq_add(&squares, w->grad[0], w->count);
+    return sqrt(squares);
+}
+
+struct update_job {
+    struct ema_weights *w;
+    const struct nn_f32 *op;
+    struct nn_adamw adam;
+    float keep;
+};
+
+static void update_part(void *ctx, int part, int parts)
+{
+    struct update_job *j = ctx;
+    struct ema_weights *w = j->w;
+    size_t lo, hi;
+    pool_slice(w->count, 16, part, parts, &lo, &hi);
+    j->op->adamw_update(w->params + lo, w->m + lo, w->v + lo, w->grad[0] + lo, hi - lo, &j->adam);
+    for (size_t i = lo; i < hi; i++)
+        w->average[i] = j->keep * w->average[i] + (1 - j->keep) * w->params[i];
+}
+
+void ema_step(struct ema_weights *w, const struct ema_options *o, struct pool *pool, double lr,
+              uint64_t step, double norm)
+{
+    const double early = (1 + (double)step) / (10 + (double)step);
+    struct update_job j = {w, o->op, train_adamw(o->adamw, lr, true, step + 1, norm),
+                           (float)(o->keep < early ? o->keep : early)};
+    pool_run(pool, update_part, &j);
+}
+
+enum { ARRAYS = 4 };
+
+static struct checkpoint describe(const struct ema_weights *w, struct checkpoint_array a[ARRAYS],
+                                  struct checkpoint_number *numbers, size_t n)
+{
+    a[0] = (struct checkpoint_array){"params", DTYPE_F32, w->count, w->params};
+    a[1] = (struct checkpoint_array){"adam.m", DTYPE_F32, w->count, w->m};
+    a[2] = (struct checkpoint_array){"adam.v", DTYPE_F32, w->count, w->v};
+    a[3] = (struct checkpoint_array){"average", DTYPE_F32, w->count, w->average};
+    return (struct checkpoint){.arrays = a, .n_arrays = ARRAYS, .numbers = numbers, .n_numbers = n};
+}
+
+int ema_checkpoint_write(const struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
+                         const char *path, struct err *e)
+{
+    struct checkpoint_array arrays[ARRAYS];
+    const struct checkpoint c = describe(w, arrays, numbers, n);
+    return checkpoint_write(&c, path, e);
+}
+
+int ema_checkpoint_read(struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
+                        const char *path, struct err *e)
+{
+    struct checkpoint_array arrays[ARRAYS];
+    struct checkpoint c = describe(w, arrays, numbers, n);
+    return checkpoint_read(&c, path, e);
+}
