@@ -2,10 +2,10 @@
  * per-token projections, conditions by vector, by label and none in one batch, contexts of different
  * lengths. */
 #include "tests/lib/check.h"
+#include "tests/lib/differences.h"
 
 #include "engine/dit/denoiser.h"
 #include "engine/kernels/gemm.h"
-#include "engine/kernels/rng.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,15 +22,6 @@ struct model {
     size_t n_x, n_y;
     bool given; /* y is given, not labels and cond */
 };
-
-static double *draw(size_t n, double scale, struct rng *rng)
-{
-    double *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = scale * rng_normal(rng);
-    return x;
-}
 
 static void model_open(struct model *m, bool per_token, bool given, bool context, struct rng *rng)
 {
@@ -52,16 +43,16 @@ static void model_open(struct model *m, bool per_token, bool given, bool context
     assert_non_null(m->w);
     m->n_x = S * s.n_token * s.token_dim;
     m->n_y = S * s.n_embd;
-    m->p = draw(m->l.count, 0.25, rng);
-    m->dp = draw(m->l.count, 0, rng);
-    m->x = draw(m->n_x, 1, rng);
-    m->dx = draw(m->n_x, 0, rng);
-    m->y = draw(m->n_y, 1, rng);
-    m->dy = draw(m->n_y, 0, rng);
-    m->cond = draw(S * Y, 1, rng);
-    m->out = draw(m->n_x, 0, rng);
-    m->dout = draw(m->n_x, 1, rng);
-    m->context = draw(S * M * X, 1, rng);
+    m->p = normal_numbers(m->l.count, 0.25, rng);
+    m->dp = normal_numbers(m->l.count, 0, rng);
+    m->x = normal_numbers(m->n_x, 1, rng);
+    m->dx = normal_numbers(m->n_x, 0, rng);
+    m->y = normal_numbers(m->n_y, 1, rng);
+    m->dy = normal_numbers(m->n_y, 0, rng);
+    m->cond = normal_numbers(S * Y, 1, rng);
+    m->out = normal_numbers(m->n_x, 0, rng);
+    m->dout = normal_numbers(m->n_x, 1, rng);
+    m->context = normal_numbers(S * M * X, 1, rng);
 }
 
 static void model_close(struct model *m)
@@ -73,8 +64,9 @@ static void model_close(struct model *m)
     dit_layout_fini(&m->l);
 }
 
-static double loss(struct model *m)
+static double loss(void *ctx)
 {
+    struct model *m = ctx;
     const struct dit_input_f64 in = {.S = S,
                                      .x = m->x,
                                      .t = timesteps,
@@ -90,43 +82,6 @@ static double loss(struct model *m)
     return sum;
 }
 
-static double at_step(struct model *m, double *x, const double *base, const double *dir, size_t n,
-                      double h)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = base[i] + h * dir[i];
-    return loss(m);
-}
-
-/* Directional derivatives of x [n], a part of the model, against its gradient dx. */
-static void check_part(struct model *m, const char *name, double *x, const double *dx, size_t n,
-                       struct rng *rng)
-{
-    const double h = 1e-4;
-    double *base = draw(n, 0, rng), *dir = draw(n, 0, rng), norm = 0;
-    memcpy(base, x, n * sizeof *base);
-    for (size_t i = 0; i < n; i++)
-        norm += dx[i] * dx[i];
-    if (!(norm > 0))
-        fail_msg("%s: no gradient", name);
-    for (int t = 0; t < 3; t++) { /* straight along the gradient, then anywhere */
-        double dot = 0;
-        for (size_t i = 0; i < n; i++) {
-            dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
-            dot += dir[i] * dx[i];
-        }
-        double d = 8 * (at_step(m, x, base, dir, n, h) - at_step(m, x, base, dir, n, -h)) -
-                   (at_step(m, x, base, dir, n, 2 * h) - at_step(m, x, base, dir, n, -2 * h));
-        d /= 12 * h;
-        memcpy(x, base, n * sizeof *base);
-        if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
-            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d,
-                     sqrt(norm));
-    }
-    free(base);
-    free(dir);
-}
-
 static void test_differences(void **state)
 {
     (void)state;
@@ -135,17 +90,18 @@ static void test_differences(void **state)
     rng_init(&rng, 21, 0);
     for (int k = 0; k < 8; k++) {
         struct model m;
+        const struct differences d = {loss, &m, 1e-4, &rng};
         model_open(&m, k & 1, k & 2, k & 4, &rng);
         loss(&m);
         dit_backward_f64(m.w, m.p, m.dp, m.dout, m.dx, m.dy);
         for (size_t i = 0; i < m.l.n; i++) {
             const struct dit_param *p = &m.l.param[i];
             if (!m.given || strcmp(p->name, "label_embed.weight"))
-                check_part(&m, p->name, m.p + p->offset, m.dp + p->offset, p->count, &rng);
+                check_gradient(&d, p->name, m.p + p->offset, m.dp + p->offset, p->count);
         }
-        check_part(&m, "x", m.x, m.dx, m.n_x, &rng);
+        check_gradient(&d, "x", m.x, m.dx, m.n_x);
         if (m.given)
-            check_part(&m, "y", m.y, m.dy, m.n_y, &rng);
+            check_gradient(&d, "y", m.y, m.dy, m.n_y);
         model_close(&m);
     }
 }
@@ -160,7 +116,7 @@ static void test_adds(void **state)
     model_open(&m, true, false, true, &rng);
     loss(&m);
     dit_backward_f64(m.w, m.p, m.dp, m.dout, m.dx, m.dy);
-    double *twice = draw(m.l.count, 0, &rng);
+    double *twice = normal_numbers(m.l.count, 0, &rng);
     memcpy(twice, m.dp, m.l.count * sizeof *twice);
     loss(&m);
     dit_backward_f64(m.w, m.p, twice, m.dout, NULL, NULL);
@@ -204,7 +160,7 @@ static void test_context_lengths(void **state)
     struct model m;
     rng_init(&rng, 25, 0);
     model_open(&m, true, false, true, &rng);
-    double *before = draw(m.n_x, 0, &rng);
+    double *before = normal_numbers(m.n_x, 0, &rng);
     loss(&m);
     memcpy(before, m.out, m.n_x * sizeof *before);
     for (size_t s = 0; s < S; s++)

@@ -3,11 +3,11 @@
  * strength 0 is the model itself and stays within its bounds; and that contexts of any length are
  * pooled to the same rows however they come. */
 #include "tests/lib/check.h"
+#include "tests/lib/differences.h"
 
 #include "engine/hybrid/chain.h"
 #include "engine/hybrid/pooling.h"
 #include "engine/kernels/gemm.h"
-#include "engine/kernels/rng.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -25,15 +25,6 @@ struct model {
     double *weights, *p, *dp, *theta, *scale, *x, *target, *noise, *context;
     uint32_t tokens[T + 1];
 };
-
-static double *draw(size_t n, double scale, struct rng *rng)
-{
-    double *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = scale * rng_normal(rng);
-    return x;
-}
 
 static void model_open(struct model *m, struct rng *rng)
 {
@@ -64,21 +55,21 @@ static void model_open(struct model *m, struct rng *rng)
     m->c = hybrid_chain_new_f64(&m->l, &m->d, &nn_f64, T);
     assert_non_null(m->c);
     m->n = hybrid_count(&m->d, &m->net.shape);
-    m->weights = draw(m->l.count, 0.4, rng);
+    m->weights = normal_numbers(m->l.count, 0.4, rng);
     for (size_t i = 0; i < m->l.n; i++) /* norm weights around 1, mixes around a half */
         for (size_t k = 0; k < m->l.param[i].count; k++)
             if (strstr(m->l.param[i].name, "ln") || strstr(m->l.param[i].name, ".x_"))
                 m->weights[m->l.param[i].offset + k] += strstr(m->l.param[i].name, ".x_") ? 0.5 : 1;
-    m->net.params = m->p = draw(m->n, 0.25, rng);
-    m->dp = draw(m->n, 0, rng);
-    m->net.theta = m->theta = draw(rwkv_layout_theta(&m->l), 0.4, rng);
-    m->net.scale = m->scale = draw(L * RWKV_THETA, 0, rng);
+    m->net.params = m->p = normal_numbers(m->n, 0.25, rng);
+    m->dp = normal_numbers(m->n, 0, rng);
+    m->net.theta = m->theta = normal_numbers(rwkv_layout_theta(&m->l), 0.4, rng);
+    m->net.scale = m->scale = normal_numbers(L * RWKV_THETA, 0, rng);
     for (size_t i = 0; i < L * RWKV_THETA; i++)
         m->scale[i] = 0.02 + 0.1 * rng_uniform(rng);
-    m->s.x = m->x = draw(L * H * D, 1, rng);
-    m->s.target = m->target = draw(L * H * D, 1, rng);
-    m->s.noise = m->noise = draw(L * H * D, 1, rng);
-    m->s.context = m->context = draw(M * X, 1, rng);
+    m->s.x = m->x = normal_numbers(L * H * D, 1, rng);
+    m->s.target = m->target = normal_numbers(L * H * D, 1, rng);
+    m->s.noise = m->noise = normal_numbers(L * H * D, 1, rng);
+    m->s.context = m->context = normal_numbers(M * X, 1, rng);
     m->s.n_context = M - 1;
     m->s.last = &m->schedule.step[999];
     m->s.at = &m->schedule.step[400];
@@ -109,38 +100,9 @@ static double total(struct model *m, double *dparams)
     return m->s.weight[0] * loss[0] + m->s.weight[1] * loss[1];
 }
 
-static double at_step(struct model *m, size_t at, const double *dir, size_t n, double h)
+static double value(void *ctx)
 {
-    for (size_t i = 0; i < n; i++)
-        m->p[at + i] += h * dir[i];
-    double x = total(m, NULL);
-    for (size_t i = 0; i < n; i++)
-        m->p[at + i] -= h * dir[i];
-    return x;
-}
-
-static void check_part(struct model *m, const char *name, size_t at, size_t n, struct rng *rng)
-{
-    const double h = 3e-4, *dx = m->dp + at;
-    double *dir = draw(n, 0, rng), norm = 0;
-    for (size_t i = 0; i < n; i++)
-        norm += dx[i] * dx[i];
-    if (!(norm > 0))
-        fail_msg("%s: no gradient", name);
-    for (int t = 0; t < 3; t++) { /* straight along the gradient, then anywhere */
-        double dot = 0;
-        for (size_t i = 0; i < n; i++) {
-            dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
-            dot += dir[i] * dx[i];
-        }
-        double d = 8 * (at_step(m, at, dir, n, h) - at_step(m, at, dir, n, -h)) -
-                   (at_step(m, at, dir, n, 2 * h) - at_step(m, at, dir, n, -2 * h));
-        d /= 12 * h;
-        if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
-            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d,
-                     sqrt(norm));
-    }
-    free(dir);
+    return total(ctx, NULL);
 }
 
 /* Both terms, each alone, and the language model's behind a step in the middle of sampling. */
@@ -151,6 +113,7 @@ static void test_differences(void **state)
     rng_init(&rng, 41, 0);
     for (int k = 0; k < 4; k++) {
         struct model m;
+        const struct differences d = {value, &m, 3e-4, &rng};
         model_open(&m, &rng);
         if (k == 1)
             m.s.target = NULL;
@@ -159,10 +122,12 @@ static void test_differences(void **state)
         if (k == 3)
             m.s.last = &m.schedule.step[499];
         total(&m, m.dp);
-        for (size_t i = 0; i < m.d.n; i++)
-            check_part(&m, m.d.param[i].name, m.d.param[i].offset, m.d.param[i].count, &rng);
+        for (size_t i = 0; i < m.d.n; i++) {
+            const struct dit_param *p = &m.d.param[i];
+            check_gradient(&d, p->name, m.p + p->offset, m.dp + p->offset, p->count);
+        }
         if (k != 2)
-            check_part(&m, "alpha", m.d.count, L * RWKV_THETA, &rng);
+            check_gradient(&d, "alpha", m.p + m.d.count, m.dp + m.d.count, L * RWKV_THETA);
         model_close(&m);
     }
 }
@@ -175,7 +140,8 @@ static void test_mixing(void **state)
     rng_init(&rng, 42, 0);
     model_open(&m, &rng);
     const size_t n = rwkv_layout_theta(&m.l);
-    double *z = draw(L * H * D, 1e6, &rng), *theta = draw(n, 0, &rng), *half = draw(n, 0, &rng);
+    double *z = normal_numbers(L * H * D, 1e6, &rng), *theta = normal_numbers(n, 0, &rng),
+           *half = normal_numbers(n, 0, &rng);
     hybrid_mix_forward_f64(theta, z, &m.net, 0);
     assert_memory_equal(theta, m.theta, n * sizeof *theta);
     hybrid_mix_forward_f64(theta, z, &m.net, 1);

@@ -2,9 +2,9 @@
  * state, each along random directions, with a gradient coming in through the final state; and that
  * frozen matrices change no other gradient, and that sequences cut in two chain. */
 #include "tests/lib/check.h"
+#include "tests/lib/differences.h"
 
 #include "engine/kernels/gemm.h"
-#include "engine/kernels/rng.h"
 #include "engine/rwkv/grad.h"
 
 #include <math.h>
@@ -21,15 +21,6 @@ struct model {
     double weight[T];
     uint32_t tok[T], tgt[T];
 };
-
-static double *draw(size_t n, double scale, struct rng *rng)
-{
-    double *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = scale * rng_normal(rng);
-    return x;
-}
 
 static void model_open(struct model *m, size_t L, size_t N, size_t C, struct rng *rng)
 {
@@ -48,16 +39,16 @@ static void model_open(struct model *m, size_t L, size_t N, size_t C, struct rng
     m->w = rwkv_work_new_f64(&m->l, &nn_f64, T);
     assert_non_null(m->w);
     m->S = rwkv_layout_state(&m->l);
-    m->p = draw(m->l.count, 0.4, rng);
+    m->p = normal_numbers(m->l.count, 0.4, rng);
     for (size_t i = 0; i < m->l.n; i++) /* norm weights around 1, mixes around a half */
         for (size_t n = 0; n < m->l.param[i].count; n++)
             if (strstr(m->l.param[i].name, "ln") || strstr(m->l.param[i].name, ".x_"))
                 m->p[m->l.param[i].offset + n] += strstr(m->l.param[i].name, ".x_") ? 0.5 : 1;
-    m->dp = draw(m->l.count, 0, rng);
-    m->state = draw(m->S, 0.5, rng);
-    m->final = draw(m->S, 0, rng);
-    m->dfinal = draw(m->S, 0.1, rng);
-    m->dstate = draw(m->S, 0, rng);
+    m->dp = normal_numbers(m->l.count, 0, rng);
+    m->state = normal_numbers(m->S, 0.5, rng);
+    m->final = normal_numbers(m->S, 0, rng);
+    m->dfinal = normal_numbers(m->S, 0.1, rng);
+    m->dstate = normal_numbers(m->S, 0, rng);
     for (size_t t = 0; t < T; t++) {
         m->tok[t] = (uint32_t)rng_below(rng, V);
         m->tgt[t] = (uint32_t)rng_below(rng, V);
@@ -77,50 +68,14 @@ static void model_close(struct model *m)
     free(m->dstate);
 }
 
-static double loss(struct model *m)
+static double loss(void *ctx)
 {
+    struct model *m = ctx;
     memcpy(m->final, m->state, m->S * sizeof *m->final);
     double s = rwkv_forward_f64(m->w, m->p, m->tok, m->tgt, m->weight, T, m->final, NULL, NULL);
     for (size_t i = 0; i < m->S; i++)
         s += m->dfinal[i] * m->final[i];
     return s;
-}
-
-static double at_step(struct model *m, double *x, const double *base, const double *dir, size_t n,
-                      double h)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = base[i] + h * dir[i];
-    return loss(m);
-}
-
-/* Directional derivatives of x [n], a part of the model, against its gradient dx. */
-static void check_part(struct model *m, const char *name, double *x, const double *dx, size_t n,
-                       struct rng *rng)
-{
-    const double h = 5e-4;
-    double *base = calloc(n, sizeof *base), *dir = calloc(n, sizeof *dir), norm = 0;
-    memcpy(base, x, n * sizeof *base);
-    for (size_t i = 0; i < n; i++)
-        norm += dx[i] * dx[i];
-    assert_true(norm > 0);
-    for (int t = 0; t < 3; t++) {
-        double dot = 0;
-        for (size_t i = 0; i < n;
-             i++) { /* one way straight along the gradient, the others anywhere */
-            dir[i] = t ? rng_normal(rng) / sqrt((double)n) : dx[i] / sqrt(norm);
-            dot += dir[i] * dx[i];
-        }
-        double d = 8 * (at_step(m, x, base, dir, n, h) - at_step(m, x, base, dir, n, -h)) -
-                   (at_step(m, x, base, dir, n, 2 * h) - at_step(m, x, base, dir, n, -2 * h));
-        d /= 12 * h;
-        memcpy(x, base, n * sizeof *base);
-        if (!(fabs(d - dot) <= 1e-7 * fmax(sqrt(norm), 1e-3)))
-            fail_msg("%s: backward says %.12g, differences %.12g (norm %g)", name, dot, d,
-                     sqrt(norm));
-    }
-    free(base);
-    free(dir);
 }
 
 static void backward(struct model *m, double *dp, double *dstate, bool matrices)
@@ -139,13 +94,14 @@ static void test_differences(void **state)
     rng_init(&rng, 5, 0);
     for (size_t s = 0; s < 3; s++) {
         struct model m;
+        const struct differences d = {loss, &m, 5e-4, &rng};
         model_open(&m, size[s][0], size[s][1], size[s][2], &rng);
         backward(&m, m.dp, m.dstate, true);
         for (size_t i = 0; i < m.l.n; i++) {
             const struct rwkv_param *p = &m.l.param[i];
-            check_part(&m, p->name, m.p + p->offset, m.dp + p->offset, p->count, &rng);
+            check_gradient(&d, p->name, m.p + p->offset, m.dp + p->offset, p->count);
         }
-        check_part(&m, "initial state", m.state, m.dstate, m.S, &rng);
+        check_gradient(&d, "initial state", m.state, m.dstate, m.S);
         model_close(&m);
     }
 }
@@ -209,10 +165,11 @@ static void test_theta(void **state)
                                        RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
     struct rng rng;
     struct model m;
+    const struct differences d = {loss, &m, 5e-4, &rng};
     rng_init(&rng, 8, 0);
     model_open(&m, 3, 16, 32, &rng);
     const size_t n = rwkv_layout_theta(&m.l), C = 32;
-    double *theta = draw(n, 0, &rng), *dtheta = draw(n, 0, &rng);
+    double *theta = normal_numbers(n, 0, &rng), *dtheta = normal_numbers(n, 0, &rng);
     for (size_t i = 0; i < 3; i++)
         for (size_t q = 0; q < RWKV_THETA; q++)
             if (i || q != RWKV_V0)
@@ -221,7 +178,7 @@ static void test_theta(void **state)
     double own = loss(&m);
     backward(&m, m.dp, m.dstate, true);
     rwkv_work_set_theta_f64(m.w, theta, dtheta);
-    double *dp = draw(m.l.count, 0, &rng), *dstate = draw(m.S, 0, &rng);
+    double *dp = normal_numbers(m.l.count, 0, &rng), *dstate = normal_numbers(m.S, 0, &rng);
     assert_true(loss(&m) == own);
     backward(&m, dp, dstate, true);
     assert_memory_equal(dstate, m.dstate, m.S * sizeof *dstate);
@@ -240,7 +197,7 @@ static void test_theta(void **state)
     backward(&m, dp, dstate, false);
     for (size_t k = 0; k < n / C; k++)
         if (k != RWKV_V0)
-            check_part(&m, "theta", theta + k * C, dtheta + k * C, C, &rng);
+            check_gradient(&d, "theta", theta + k * C, dtheta + k * C, C);
         else
             for (size_t c = 0; c < C; c++)
                 assert_true(dtheta[k * C + c] == 0);
