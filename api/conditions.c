@@ -26,7 +26,7 @@ static void write_fields(struct jw *w, const struct item_info *i, const void *da
     jw_end_array(w);
 }
 
-const struct item_resource items_conditions = {"condition", write_fields};
+const struct item_resource items_conditions = {"condition", true, write_fields};
 
 /* ---- requests ---- */
 

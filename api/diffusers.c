@@ -16,7 +16,7 @@ static void write_fields(struct jw *w, const struct item_info *i, const void *da
         jw_null(w, "meta");
 }
 
-const struct item_resource items_diffusers = {"diffuser", write_fields};
+const struct item_resource items_diffusers = {"diffuser", true, write_fields};
 
 /* ---- the file ---- */
 

@@ -46,8 +46,9 @@ static int decode_list(struct req *r, struct item_call *c, struct err *e)
 
 /* ---- answers ---- */
 
-static const struct item_resource *const resources[] = {
-    [ITEM_CONDITION] = &items_conditions, [ITEM_DIFFUSER] = &items_diffusers};
+static const struct item_resource *const resources[] = {[ITEM_CONDITION] = &items_conditions,
+                                                        [ITEM_DIFFUSER] = &items_diffusers,
+                                                        [ITEM_DATASET] = &items_datasets};
 
 /* data: of the one record that is asked for; NULL in a list. */
 static void write_item(struct jw *w, const struct item_resource *of, const struct item_info *i,
@@ -58,10 +59,12 @@ static void write_item(struct jw *w, const struct item_resource *of, const struc
     jw_string(w, "object", of->object);
     jw_string(w, "name", i->name);
     jw_bool(w, "damaged", !i->meta);
-    jw_string(w, "model", i->model);
-    jw_string(w, "fingerprint", i->fingerprint);
-    jw_string(w, "sha256", i->sha256);
-    jw_uint(w, "bytes", i->bytes);
+    if (of->of_model) {
+        jw_string(w, "model", i->model);
+        jw_string(w, "fingerprint", i->fingerprint);
+        jw_string(w, "sha256", i->sha256);
+        jw_uint(w, "bytes", i->bytes);
+    }
     jw_uint(w, "revision", i->revision);
     jw_int(w, "created_at", i->created_ms / 1000);
     jw_int(w, "changed_at", i->changed_ms / 1000);
@@ -69,7 +72,7 @@ static void write_item(struct jw *w, const struct item_resource *of, const struc
     jw_end_object(w);
 }
 
-static int finish_one(struct req *r, int status)
+int items_finish_one(struct req *r, int status)
 {
     const struct item_call *c = items_call_of(r);
     const struct item_info *i = &c->items[0];
@@ -86,13 +89,13 @@ static int finish_one(struct req *r, int status)
 static int finish_put(struct req *r, struct err *e)
 {
     (void)e;
-    return finish_one(r, 201);
+    return items_finish_one(r, 201);
 }
 
 static int finish_get(struct req *r, struct err *e)
 {
     (void)e;
-    return finish_one(r, 200);
+    return items_finish_one(r, 200);
 }
 
 static int finish_delete(struct req *r, struct err *e)

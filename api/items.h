@@ -1,4 +1,4 @@
-/* What the two resources of items share: conditions.c, diffusers.c. */
+/* What the resources of items share: conditions.c, diffusers.c, datasets.c. */
 #ifndef API_ITEMS_H
 #define API_ITEMS_H
 
@@ -6,10 +6,11 @@
 
 struct item_resource {
     const char *object; /* "condition"; its path: /v1/conditions */
+    bool of_model;      /* it belongs to one, and has bytes */
     /* The fields that not all records have. data [bytes]: the item's, or NULL (in a list). */
     void (*write)(struct jw *w, const struct item_info *i, const void *data, size_t bytes);
 };
-extern const struct item_resource items_conditions, items_diffusers;
+extern const struct item_resource items_conditions, items_diffusers, items_datasets;
 
 /* A call, with its name from the path where there is one. NULL and e. */
 struct item_call *items_call(struct req *r, enum item_kind kind, enum item_op op, struct err *e);
@@ -18,6 +19,7 @@ const struct item_call *items_call_of(const struct req *r);
 int items_submit(struct req *r, struct item_call *c, const struct task *t, int rc, struct err *e);
 /* Answer with the one record: 201 and where it is, or 200. */
 extern const struct task items_put_task, items_get_task;
+int items_finish_one(struct req *r, int status);
 
 /* The whole of GET and DELETE of one, and of GET of a list. */
 int items_get(struct req *r, enum item_kind kind, struct err *e);

@@ -8,6 +8,7 @@
 #include "daemon/bundled.h"
 #include "daemon/cmd.h"
 #include "daemon/config.h"
+#include "daemon/datasets.h"
 #include "daemon/notify.h"
 #include "daemon/service_impl.h"
 #include "engine/kernels/gemm.h"
@@ -138,6 +139,8 @@ static int open_parts(struct server *s, struct err *e)
                                       .loop = s->loop,
                                       .backup_dir = c->backup_dir,
                                       .work_dir = c->data,
+                                      .dataset_bytes = c->dataset_bytes,
+                                      .train_bytes = c->train_memory,
                                       .max_sequences = c->max_sequences,
                                       .max_sessions = c->sessions,
                                       .session_bytes = c->session_bytes,
@@ -146,7 +149,8 @@ static int open_parts(struct server *s, struct err *e)
                                       .request_ns = c->request_seconds * 1000000000u,
                                       .lane_threads = (int)c->threads,
                                       .park_ns = c->park_seconds * 1000000000u};
-    if (service_new(&service, &s->service, e) < 0 || jobs_resume(s->service, e) < 0)
+    if (service_new(&service, &s->service, e) < 0 || datasets_sweep(s->service, e) < 0 ||
+        jobs_resume(s->service, e) < 0)
         return e->code;
     struct api_options http = {.host = c->host,
                                .port = (int)c->port,

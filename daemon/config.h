@@ -48,6 +48,7 @@ struct config {
     uint64_t sessions, session_bytes;
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
     uint64_t max_states, max_state_bytes; /* 0: any */
+    uint64_t dataset_bytes, train_memory; /* 0: any */
 };
 
 /* Fills c from argv[1..], the environment and the file. 0; 1 when help was asked for (c->help says

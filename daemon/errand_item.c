@@ -1,4 +1,5 @@
-/* Requests about conditions and diffusers as resources. */
+/* Requests about conditions, diffusers and data sets as resources. */
+#include "daemon/datasets.h"
 #include "daemon/diffusion.h"
 
 #include "daemon/base/sha256.h"
@@ -13,7 +14,10 @@
 
 static enum store_kind store_kind(const struct item_call *c)
 {
-    return c->kind == ITEM_CONDITION ? STORE_CONDITION : STORE_DIFFUSER;
+    static const enum store_kind kinds[] = {[ITEM_CONDITION] = STORE_CONDITION,
+                                            [ITEM_DIFFUSER] = STORE_DIFFUSER,
+                                            [ITEM_DATASET] = STORE_DATASET};
+    return kinds[c->kind];
 }
 
 int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
@@ -38,10 +42,10 @@ static int item_check(const struct errand *errand, struct err *e)
         return c->limit >= 1 && c->limit <= 1000
                    ? 0
                    : err_set_param(e, ERR_INVALID, "limit", "limit is not from 1 to 1000");
-    if (!n || c->name[n] || n > STORE_NAME_MAX)
+    const int most = c->kind == ITEM_DATASET ? DATASET_NAME : STORE_NAME_MAX;
+    if (!n || c->name[n] || n > (size_t)most)
         return err_set_param(e, ERR_INVALID, "name",
-                             "a name is 1 to %d of the characters A-Z a-z 0-9 . _ -",
-                             STORE_NAME_MAX);
+                             "a name is 1 to %d of the characters A-Z a-z 0-9 . _ -", most);
     if (c->n_texts > CONDITION_MAX_TEXTS)
         return err_set_param(e, ERR_INVALID, "texts", "more than %d texts", CONDITION_MAX_TEXTS);
     return 0;
@@ -139,7 +143,18 @@ static int patch(const struct errand_run *r, struct item_call *c, struct err *e)
     return rc;
 }
 
-/* ---- both ---- */
+/* ---- data sets ---- */
+
+static int append(const struct errand_run *r, struct item_call *c, struct err *e)
+{
+    void *texts = c->data;
+    c->data = NULL;
+    int rc = datasets_append_take(r->svc, c->name, texts, c->data_bytes, c->items, &c->made, e);
+    c->n_items = rc == 0;
+    return rc;
+}
+
+/* ---- all ---- */
 
 static int put_diffuser(const struct errand_run *r, struct item_call *c, struct err *e)
 {
@@ -185,11 +200,15 @@ static int item_run(const struct errand_run *r, struct errand *errand, struct er
         return err_set(e, ERR_NOMEM, "no memory for a record");
     switch (c->op) {
     case ITEM_PUT:
-        return c->kind == ITEM_CONDITION ? put_condition(r, c, e) : put_diffuser(r, c, e);
+        return c->kind == ITEM_CONDITION  ? put_condition(r, c, e)
+               : c->kind == ITEM_DIFFUSER ? put_diffuser(r, c, e)
+                                          : append(r, c, e);
     case ITEM_PATCH:
         return patch(r, c, e);
     case ITEM_DELETE:
-        return fetch_item_delete(r->svc, store_kind(c), c->name, c->if_revision, e);
+        return c->kind == ITEM_DATASET
+                   ? datasets_delete(r->svc, c->name, c->if_revision, e)
+                   : fetch_item_delete(r->svc, store_kind(c), c->name, c->if_revision, e);
     case ITEM_GET:
     case ITEM_DATA:
         return get(r, c, e);

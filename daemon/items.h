@@ -1,4 +1,4 @@
-/* Requests about named conditions and diffusers, and the generation of states from them: errands.
+/* Requests about named conditions, diffusers and data sets, and the generation of states: errands.
  *
  * A condition is a vector that says what a generated state should carry: the mean of the model's final
  * hidden states over one text or several, each read as separator, text, separator (engine/train/bake.h).
@@ -11,7 +11,7 @@
 
 /* ---- the resources ---- */
 
-enum item_kind { ITEM_CONDITION, ITEM_DIFFUSER };
+enum item_kind { ITEM_CONDITION, ITEM_DIFFUSER, ITEM_DATASET };
 enum item_op { ITEM_PUT, ITEM_GET, ITEM_LIST, ITEM_PATCH, ITEM_DELETE, ITEM_DATA };
 
 struct item_info { /* a record */
@@ -23,11 +23,25 @@ struct item_info { /* a record */
 
 #define CONDITION_MAX_TEXTS 256
 
+/* A text of a data set. Packed: label, document and text, each with a NUL behind it. */
+struct dataset_text {
+    const char *label, *document; /* document "": it is one of its own */
+    const char *text;
+    size_t n_text;
+};
+#define DATASET_LABELS   256
+#define DATASET_LABEL    64  /* bytes of its name */
+#define DATASET_DOCUMENT 128 /* bytes of its name */
+#define DATASET_NAME     119 /* bytes of its name */
+/* The text at *at of packed bytes, and *at behind it. false: there is none, or it is not whole. */
+bool dataset_text_next(const char *data, size_t bytes, size_t *at, struct dataset_text *out);
+
 struct item_call {
     struct errand errand;
     enum item_kind kind;
     enum item_op op;
     /* the request */
+    /* PUT of a data set appends */
     char *name;           /* all but LIST */
     char *after;          /* LIST: names after this one; NULL: from the first */
     size_t limit;         /* LIST: 1 to 1000 */
@@ -36,12 +50,13 @@ struct item_call {
     char *meta;           /* PUT: of a condition, its record's; PATCH: a JSON merge patch of it */
     struct token_list *texts; /* PUT of a condition: [n_texts], with their separators */
     size_t n_texts;           /* 0: its vector is in data */
-    void *data;        /* PUT: a vector (F32 [n_embd]) or a file; GET of a condition: its vector; */
-    size_t data_bytes; /* DATA: the file */
+    void *data; /* PUT: a vector (F32 [n_embd]), a file or packed texts; GET of a condition: its
+                 * vector; DATA: the file */
+    size_t data_bytes;
     /* the result */
     struct item_info *items; /* [n_items]: one, or the page */
     size_t n_items;
-    bool has_more;
+    bool has_more, made; /* made: PUT of a data set, it was not there */
 };
 struct item_call *item_call_new(enum item_kind kind, enum item_op op); /* NULL: no memory */
 

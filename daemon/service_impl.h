@@ -33,6 +33,8 @@ struct service_options {
     struct loop *loop;
     const char *backup_dir; /* NULL: no backups */
     const char *work_dir;   /* for the files of jobs; NULL: jobs that have files are refused */
+    uint64_t dataset_bytes; /* of texts and baked states of data sets; 0: any */
+    uint64_t train_bytes;   /* memory that a training job may take; 0: any */
     size_t max_sequences;   /* stepped together, per model; 0 = 32 */
     size_t max_queue;       /* waiting, per model */
     size_t max_sessions;    /* states parked for chats that go on, and ... */

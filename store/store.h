@@ -170,7 +170,14 @@ int store_list_versions(struct store *s, const char *name, uint64_t before, size
 /* ---- items ----
  * Everything with a name that is no state: jobs, data sets, conditions, diffusers. An item has no
  * versions, and bytes only if its maker gives it some. */
-enum store_kind { STORE_JOB, STORE_DATASET, STORE_CONDITION, STORE_DIFFUSER, STORE_KINDS };
+enum store_kind {
+    STORE_JOB,
+    STORE_DATASET,
+    STORE_DATASET_PART, /* its texts: see daemon/datasets.h */
+    STORE_CONDITION,
+    STORE_DIFFUSER,
+    STORE_KINDS
+};
 /* "job", ... */
 const char *store_kind_name(enum store_kind kind);
 /* ERR_JOB_NOT_FOUND, ... */

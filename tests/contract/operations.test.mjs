@@ -34,6 +34,7 @@ before(async () => {
   d = await Daemon.start({ model: bundledModel ?? byteModel() });
   const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
   await exchange('importDiffuser', { path: '/v1/diffusers?name=dreamer', body: diffuserFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
+  await exchange('appendDataset', { path: '/v1/datasets/voices', body: JSON.stringify({ text: 'The sea is deep.', label: 'sea' }), status: 201 });
 });
 after(async () => { await d?.stop(); });
 
@@ -62,7 +63,8 @@ function success(op) {
 }
 
 for (const op of operations) {
-  const examples = Object.entries(op.op.requestBody?.content['application/json']?.examples ?? {});
+  const content = op.op.requestBody?.content ?? {};
+  const examples = Object.entries((content['application/json'] ?? content['application/jsonl'])?.examples ?? {});
   for (const [name, e] of examples)
     test(`${op.id}: example ${name}`, { skip }, async () => {
       await exchange(op.id, { path: pathOf(op), body: e.value, status: e['x-status'] ?? (e.value.stream ? 200 : success(op)) });
@@ -96,6 +98,22 @@ test('conditions and diffusers: changed, deleted, refused', { skip }, async () =
   await exchange('getDiffuserData', { path: '/v1/diffusers/going/data', headers: { 'if-none-match': data.headers.etag }, status: 304 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 200 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 404 });
+});
+
+test('data sets: made, longer, refused, deleted', { skip }, async () => {
+  const path = '/v1/datasets/going', add = (body, status, query = '', type = 'application/jsonl') =>
+    exchange('appendDataset', { path: path + query, body, headers: { 'content-type': type }, status });
+  const line = (o) => JSON.stringify({ text: 'The sea.', label: 'sea', ...o });
+  assert.equal((await add(line(), 201)).headers.location, path);
+  const { json } = await add(`${line()}\r\n\n${line({ label: 'sea/calm', document: 'd' })}`, 200);
+  assert.deepEqual([json.texts, json.bytes, json.labels, json.baked],
+    [3, 24, { sea: { texts: 2, bytes: 16 }, 'sea/calm': { texts: 1, bytes: 8 } }, []]);
+  assert.equal((await add('A plain text.', 200, '?label=law', 'text/plain; charset=utf-8')).json.texts, 4);
+  await add('x', 415, '?label=law', 'application/octet-stream');
+  await exchange('deleteDataset', { path, headers: { 'if-match': '"1"' }, status: 412 });
+  await exchange('deleteDataset', { path, status: 200 });
+  await exchange('deleteDataset', { path, status: 404 });
+  await exchange('getDataset', { path, status: 404 });
 });
 
 test('getOpenapi serves the very file', { skip }, async () => {
