@@ -21,7 +21,8 @@ static void porter_main(void *arg)
 
 int porter_start(struct porter *p, size_t limit, struct err *e)
 {
-    if (mailbox_init(&p->box, limit + PORTER_FILES, NULL, NULL) < 0)
+    atomic_init(&p->n_clear, 0);
+    if (mailbox_init(&p->box, limit + PORTER_FILES + PORTER_CLEARS, NULL, NULL) < 0)
         return err_set(e, ERR_NOMEM, "no memory for the porter");
     if (thread_start(&p->thread, THREAD_PORTER, "porter", porter_main, p, e) < 0) {
         mailbox_fini(&p->box);
@@ -46,6 +47,25 @@ static void hand_over(struct porter *p, struct sequence *q, void (*run)(struct m
 {
     q->mail.run = run;
     porter_post(p, &q->mail);
+}
+
+/* ---- clear ---- */
+
+static void on_clear(struct mail *m)
+{
+    struct sequence *q = LIST_OWNER(m, struct sequence, mail);
+    atomic_fetch_sub(&q->svc->porter.n_clear, 1);
+    sequence_leave(q);
+}
+
+bool porter_clear_post(struct porter *p, struct sequence *q)
+{
+    if (atomic_fetch_add(&p->n_clear, 1) >= PORTER_CLEARS) {
+        atomic_fetch_sub(&p->n_clear, 1);
+        return false;
+    }
+    hand_over(p, q, on_clear);
+    return true;
 }
 
 /* ---- load ---- */

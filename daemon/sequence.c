@@ -72,10 +72,16 @@ static void fill_from_embedding(struct sequence *q, struct embedding *b)
     q->from = b->state;
 }
 
-static void sequence_free(struct sequence *q)
+static void drop_shared(struct sequence *q)
 {
     if (q->shared)
         shared_prompt_drop(q->shared, q->leads);
+    q->shared = NULL;
+}
+
+static void sequence_free(struct sequence *q)
+{
+    drop_shared(q);
     if (q->completion)
         output_fini(&q->output);
     sampler_free(q->sampler);
@@ -184,7 +190,17 @@ void sequence_end(struct sequence *q, const struct err *e)
     }
     service_unclaim(s, &q->claim);
     service_finish_call(s, w, call, e);
-    sequence_free(q); /* behind the answer's end: its memory is cleared */
+    /* What follows is behind the answer's end. Who shares the prompt is the worker's matter. */
+    drop_shared(q);
+    if (!q->state || thread_kind() != THREAD_WORKER || !porter_clear_post(&s->porter, q))
+        sequence_leave(q);
+}
+
+void sequence_leave(struct sequence *q)
+{
+    struct service *s = q->svc;
+    struct call *call = q->call;
+    sequence_free(q);
     call_unref(call);
     service_leave(s);
 }

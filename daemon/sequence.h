@@ -69,9 +69,9 @@ struct sequence {
     /* the request; borrowed from the call */
     const uint32_t *prompt; /* [n_prompt] */
     size_t n_prompt;
-    uint32_t separator; /* the prompt, where there was none and one is needed */
-    const char *from;   /* "name[@version]" or NULL */
-    const char *save;   /* name or NULL */
+    uint32_t separator;            /* the prompt, where there was none and one is needed */
+    const char *from;              /* "name[@version]" or NULL */
+    const char *save;              /* name or NULL */
     const struct state_file *file; /* a state that came with the request, or NULL */
     bool keep;                     /* its state is wanted at the end: saved, given back */
     uint32_t max_tokens;
@@ -85,8 +85,8 @@ struct sequence {
     float *state, *logits;
     bool has_logits;
     struct shared_prompt *shared; /* borrowed from the call; NULL: it reads its prompt itself */
-    bool leads, follows;          /* PREFILL: it reads it for the others too; it waits for who does */
-    bool joined;                  /* another has read it */
+    bool leads, follows; /* PREFILL: it reads it for the others too; it waits for who does */
+    bool joined;         /* another has read it */
     uint64_t n_start, n_read;
     size_t fed;          /* of prompt */
     const uint32_t *due; /* DECODE: [n_due] to be fed next */
@@ -127,8 +127,11 @@ void sequence_set_phase(struct sequence *q, enum seq_phase to);
 const char *sequence_from_param(const struct sequence *q);
 /* The record of what it saved, as its result. ERR_NOMEM. */
 int sequence_set_saved(struct sequence *q, const struct store_state *state, struct err *e);
-/* Ends the call with e (NULL or code 0: well) and frees q. [any thread that has q] */
+/* Ends the call with e (NULL or code 0: well) and lets q leave, itself or by the porter. [any thread that
+ * has q] */
 void sequence_end(struct sequence *q, const struct err *e);
+/* Clears and frees q, whose call has ended; the service must not be used after this. */
+void sequence_leave(struct sequence *q);
 /* Memory for its state and logits, zeroed, unless it has some. ERR_NOMEM. [any thread that has q] */
 int sequence_make_room(struct sequence *q, struct err *e);
 /* Counts n for its model. [any thread that has q] */

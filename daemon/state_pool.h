@@ -1,6 +1,6 @@
 /* Memory for the states and logits of a model's sequences, kept from one request to the next: to clear
  * 2.7 MB takes longer than all else that a request needs outside the model. What is taken is all zero:
- * it is cleared when it is given back, by who gives it and after the answer's end, so that nothing of a
+ * it is cleared when it is given back, after the answer's end and off the worker's thread, so that nothing of a
  * request outlives it.
  *
  * Threads: any. Limits: `most` pairs and STATE_POOL_BYTES are kept, what is more is freed. */
