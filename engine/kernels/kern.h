@@ -24,7 +24,7 @@
 
 /* A weight matrix W [rows, cols], rows one after another as in a file. */
 struct mat {
-    enum dtype type;  /* F32, F16, BF16, Q8_0, Q4_0 (the last two: cols a multiple of 32) */
+    enum dtype type;  /* F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K; cols whole blocks */
     size_t rows, cols;
     size_t row_bytes;
     const void *data; /* [rows * row_bytes], not owned */

@@ -158,6 +158,12 @@ static inline void expand_Q4_0(const uint8_t *p, V *w)
         w[i + 2] = _mm256_mul_ps(_mm256_cvtepi32_ps(b), d);
     }
 }
+static inline void expand_bytes(U8x16 q, V *w)
+{
+    __m128i bytes = (__m128i)q;
+    w[0] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+    w[1] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)));
+}
 
 #include "engine/kernels/kern_tmpl.c"
 

@@ -156,6 +156,10 @@ static inline void expand_Q4_0(const uint8_t *p, V *w)
     w[0] = _mm512_permutexvar_ps(q, values);
     w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), values);
 }
+static inline void expand_bytes(U8x16 q, V *w)
+{
+    w[0] = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)q));
+}
 
 #include "engine/kernels/kern_tmpl.c"
 

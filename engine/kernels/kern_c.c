@@ -159,5 +159,10 @@ static inline void expand_Q4_0(const uint8_t *p, V *w)
         w[i + 4] = __builtin_convertvector(((q >> 4) & 15) - 8, V) * d;
     }
 }
+static inline void expand_bytes(U8x16 q, V *w)
+{
+    for (size_t i = 0; i < 4; i++)
+        w[i] = (V){q[4 * i], q[4 * i + 1], q[4 * i + 2], q[4 * i + 3]};
+}
 
 #include "engine/kernels/kern_tmpl.c"

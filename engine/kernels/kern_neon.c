@@ -132,7 +132,7 @@ static inline void expand_BF16(const uint8_t *p, V *w)
     }
 }
 /* 16 integers times d to w[0], ..., w[3]. */
-static inline void expand_bytes(int8x16_t q, V d, V *w)
+static inline void expand_signed(int8x16_t q, V d, V *w)
 {
     int16x8_t lo = vmovl_s8(vget_low_s8(q)), hi = vmovl_high_s8(q);
     w[0] = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), d);
@@ -143,8 +143,8 @@ static inline void expand_bytes(int8x16_t q, V d, V *w)
 static inline void expand_Q8_0(const uint8_t *p, V *w)
 {
     V d = f16_broadcast(p);
-    expand_bytes(vreinterpretq_s8_u8(vld1q_u8(p + 2)), d, w);
-    expand_bytes(vreinterpretq_s8_u8(vld1q_u8(p + 18)), d, w + 4);
+    expand_signed(vreinterpretq_s8_u8(vld1q_u8(p + 2)), d, w);
+    expand_signed(vreinterpretq_s8_u8(vld1q_u8(p + 18)), d, w + 4);
 }
 static inline void expand_Q4_0(const uint8_t *p, V *w)
 {
@@ -152,8 +152,12 @@ static inline void expand_Q4_0(const uint8_t *p, V *w)
     uint8x16_t q = vld1q_u8(p + 2);
     int8x16_t low = vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15)));
     int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), eight = vdupq_n_s8(8);
-    expand_bytes(vsubq_s8(low, eight), d, w);
-    expand_bytes(vsubq_s8(high, eight), d, w + 4);
+    expand_signed(vsubq_s8(low, eight), d, w);
+    expand_signed(vsubq_s8(high, eight), d, w + 4);
+}
+static inline void expand_bytes(U8x16 q, V *w)
+{
+    expand_signed(vreinterpretq_s8_u8((uint8x16_t)q), vdupq_n_f32(1), w); /* all below 64 */
 }
 
 #include "engine/kernels/kern_tmpl.c"

@@ -26,10 +26,15 @@ struct loader {
     size_t vector_floats; /* used of m->vectors */
 };
 
-static bool type_is_usable(enum dtype t)
+/* Types that weights of any other can be brought to, and those that stay as they are stored. */
+static bool is_made(enum dtype t)
 {
     return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16 || t == DTYPE_Q8_0 ||
            t == DTYPE_Q4_0;
+}
+static bool is_held(enum dtype t)
+{
+    return is_made(t) || t == DTYPE_Q4_K || t == DTYPE_Q5_K || t == DTYPE_Q6_K;
 }
 
 /* ---- conversion on the pool ------------------------------------------------------------------- */
@@ -91,7 +96,7 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
     /* Low-rank matrices are canonically [in, out]: a product by rows wants them the other way. */
     bool transpose = lora && !s->transposed;
     enum dtype type = s->t->dtype;
-    if (!type_is_usable(type) && spec->kind != SPEC_EMBEDDING)
+    if (!is_held(type) && spec->kind != SPEC_EMBEDDING)
         type = DTYPE_F32;
     if (spec->kind == SPEC_MATRIX && o->weights_type >= 0)
         type = (enum dtype)o->weights_type;
@@ -217,9 +222,9 @@ int rwkv_open(const char *path, const struct rwkv_options *o, struct pool *pool,
     struct err local = {0};
     struct loader l = {0};
     e = e ? e : &local;
-    if (o->weights_type >= 0 && !type_is_usable((enum dtype)o->weights_type))
+    if (o->weights_type >= 0 && !is_made((enum dtype)o->weights_type))
         return err_set_param(e, ERR_INVALID, "weights_type",
-                             "weights cannot be held as %s: want F32, F16, BF16, Q8_0 or Q4_0",
+                             "weights cannot be made %s: want F32, F16, BF16, Q8_0 or Q4_0",
                              o->weights_type < DTYPE_COUNT ? dtype_name((enum dtype)o->weights_type)
                                                            : "that");
     int rc = -1;

@@ -49,7 +49,8 @@ struct rwkv_info {
 };
 
 struct rwkv_options {
-    int weights_type;   /* an enum dtype: F32, F16, BF16, Q8_0 or Q4_0; -1: as the file has it */
+    int weights_type;   /* an enum dtype: F32, F16, BF16, Q8_0 or Q4_0; -1: as the file has it (these,
+                           Q4_K, Q5_K and Q6_K; any other is held as F32) */
     enum cpu_level cpu; /* the SIMD level to stay at or below; 0 (CPU_AUTO): see cpu.h */
 };
 

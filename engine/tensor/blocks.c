@@ -2,7 +2,8 @@
  *
  * d, m: F16 scale and minimum. q: the small integers of the block. In the 32-element types byte j
  * of the packed nibbles holds element j (low) and element j + 16 (high). The K types hold 256
- * elements in groups of 16 or 32, each with a small integer scale under the block's F16 scale. */
+ * elements in groups of 16 or 32, each with a small integer scale under the block's F16 scale; their
+ * products have no more bits than an F32, so the only rounding is that of a difference. */
 #include "engine/tensor/blocks.h"
 
 #include "engine/tensor/file.h"
@@ -107,26 +108,16 @@ static void q3_k(const uint8_t *b, float *y)
     }
 }
 
-/* Eight 6-bit scales and eight 6-bit minima in 12 bytes: groups 0..3 in the low six bits of bytes
- * g and g + 4; groups 4..7 in the nibbles of byte g + 4 under the two high bits of bytes g - 4 and
- * g. */
-static void scale_min(const uint8_t *s, int g, float *scale, float *min)
-{
-    int a = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | s[g - 4] >> 6 << 4;
-    int c = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | s[g] >> 6 << 4;
-    *scale = (float)a;
-    *min = (float)c;
-}
-
 /* d | m | scales [12] | q [128], nibbles;  x = d scale q - m minimum.
  * Groups 2 k and 2 k + 1 are the low and the high nibbles of bytes 32 k .. 32 k + 31. */
 static void q4_k(const uint8_t *b, float *y)
 {
-    float d = half_at(b), m = half_at(b + 2), s, c;
+    uint8_t scale[8], min[8];
+    float d = half_at(b), m = half_at(b + 2);
+    block_scales(b + 4, scale, min);
     for (int g = 0; g < 8; g++) {
         const uint8_t *q = b + 16 + 32 * (g / 2);
-        scale_min(b + 4, g, &s, &c);
-        float dg = d * s, mg = m * c;
+        float dg = d * (float)scale[g], mg = m * (float)min[g];
         for (int j = 0; j < 32; j++)
             y[32 * g + j] = dg * (float)(q[j] >> (4 * (g % 2)) & 15) - mg;
     }
@@ -135,11 +126,12 @@ static void q4_k(const uint8_t *b, float *y)
 /* d | m | scales [12] | high bits [32] | q [128]: as Q4_K with a fifth bit, bit g of its byte. */
 static void q5_k(const uint8_t *b, float *y)
 {
-    float d = half_at(b), m = half_at(b + 2), s, c;
+    uint8_t scale[8], min[8];
+    float d = half_at(b), m = half_at(b + 2);
+    block_scales(b + 4, scale, min);
     for (int g = 0; g < 8; g++) {
         const uint8_t *high = b + 16, *q = b + 48 + 32 * (g / 2);
-        scale_min(b + 4, g, &s, &c);
-        float dg = d * s, mg = m * c;
+        float dg = d * (float)scale[g], mg = m * (float)min[g];
         for (int j = 0; j < 32; j++) {
             int v = (q[j] >> (4 * (g % 2)) & 15) | (high[j] >> g & 1) << 4;
             y[32 * g + j] = dg * (float)v - mg;

@@ -188,7 +188,8 @@ static void test_mix_norm_finite(void **state)
 
 /* ---- products ---- */
 
-static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0};
+static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
+                                   DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
 
 struct product {
     struct mat w;
@@ -197,6 +198,21 @@ struct product {
     float *x;       /* [n, mat_pad(cols)] */
     size_t n;
 };
+
+/* Weights of type t for values [cols], which become what those weights mean. Nothing here makes the K
+ * types: theirs are random bytes with finite scales. */
+static void make_row(struct rng *r, enum dtype t, uint8_t *row, float *values, size_t cols)
+{
+    size_t bytes = dtype_block_bytes(t), at = t == DTYPE_Q6_K ? 208 : 0;
+    if (!dtype_from_f32(t, values, row, cols))
+        for (size_t i = 0; i < cols / 256; i++) {
+            for (size_t k = 0; k < bytes; k++)
+                row[i * bytes + k] = (uint8_t)rng_u32(r);
+            for (size_t k = at; k < (at ? bytes : 4); k += 2) /* d, and m */
+                row[i * bytes + k + 1] = 0x1f & rng_u32(r);
+        }
+    dtype_to_f32(t, row, values, cols);
+}
 
 static void product_new(struct product *p, struct rng *r, enum dtype t, size_t rows, size_t cols,
                         size_t n)
@@ -208,10 +224,8 @@ static void product_new(struct product *p, struct rng *r, enum dtype t, size_t r
     p->x = mem_calloc_aligned(n * ld, sizeof(float));
     assert_true(p->bytes && p->values && p->x);
     fill(r, p->values, rows * cols, 1);
-    for (size_t o = 0; o < rows; o++) {
-        assert_true(dtype_from_f32(t, p->values + o * cols, p->bytes + 1 + o * row_bytes, cols));
-        dtype_to_f32(t, p->bytes + 1 + o * row_bytes, p->values + o * cols, cols);
-    }
+    for (size_t o = 0; o < rows; o++)
+        make_row(r, t, p->bytes + 1 + o * row_bytes, p->values + o * cols, cols);
     for (size_t b = 0; b < n; b++)
         fill(r, p->x + b * ld, cols, 1);
     p->n = n;
@@ -276,7 +290,7 @@ static void products(const struct kern *k)
     struct rng r;
     rng_init(&r, 8, 0);
     for (size_t t = 0; t < sizeof types / sizeof *types; t++)
-        for (size_t i = 1; i <= MAX; i++) {
+        for (size_t i = 1; i <= (dtype_block_len(types[t]) < 256 ? MAX : 16); i++) {
             size_t block = dtype_block_len(types[t]);
             struct product p;
             product_new(&p, &r, types[t], 1 + (i * 7) % 23, i * block, i % 16 ? 1 + i % 20 : MAX);
@@ -288,6 +302,51 @@ static void test_products(void **state)
 {
     (void)state;
     each_level(products);
+}
+
+/* The K types' weights as llama.cpp's gguf-py expands them, to the bit: their products with columns of
+ * one 1 among zeros, alone and 67 together. */
+static void golden_blocks(const struct kern *k)
+{
+    static const char *const names[] = {"Q4_K", "Q5_K", "Q6_K"};
+    enum { R = 6, C = 1024 };
+    struct tensor_file *f = golden_open("gguf-blocks/blocks.safetensors");
+    float *x = calloc((size_t)MAX * C, sizeof *x), *scratch = guarded_new(mat_scratch_floats(C));
+    float sums[MAX][R], *y[MAX];
+    assert_non_null(x);
+    for (size_t i = 0; i < MAX; i++)
+        y[i] = sums[i];
+    for (size_t t = 0; t < 3; t++) {
+        char name[16];
+        struct mat m = {.rows = R, .cols = C};
+        assert_true(dtype_parse(names[t], &m.type) && dtype_bytes(m.type, C, &m.row_bytes));
+        snprintf(name, sizeof name, "%s.blocks", names[t]);
+        m.data = tensor_file_find(f, name)->data;
+        snprintf(name, sizeof name, "%s.values", names[t]);
+        float *want = golden_f32(f, name, R * C);
+        for (size_t at = 0, n; at < C; at += n) {
+            n = at % 3 || C - at < MAX ? 1 : MAX;
+            for (size_t i = 0; i < n; i++)
+                x[i * C + at + i] = 1;
+            k->mat_mul(&m, 0, R, &(struct mat_in){x, C, n}, &(struct mat_out){y, false}, scratch);
+            for (size_t i = 0; i < n; i++) {
+                x[i * C + at + i] = 0;
+                for (size_t o = 0; o < R; o++)
+                    if (sums[i][o] != want[o * C + at + i])
+                        fail_msg("%s row %zu column %zu is %.9g, want %.9g", names[t], o, at + i,
+                                 (double)sums[i][o], (double)want[o * C + at + i]);
+            }
+        }
+        free(want);
+    }
+    guarded_end(scratch, mat_scratch_floats(C));
+    free(x);
+    tensor_file_close(f);
+}
+static void test_golden_blocks(void **state)
+{
+    (void)state;
+    each_level(golden_blocks);
 }
 
 /* Weights at the ends of their types: denormal, largest, infinite, both zeros. */
@@ -459,6 +518,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_functions),       cmocka_unit_test(test_mix_norm_finite),
         cmocka_unit_test(test_products),        cmocka_unit_test(test_extreme_weights),
+        cmocka_unit_test(test_golden_blocks),
         cmocka_unit_test(test_time_mixing),     cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

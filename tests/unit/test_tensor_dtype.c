@@ -157,7 +157,7 @@ static void check_type(const struct tensor_file *f, const char *type)
     size_t bytes;
     assert_true(dtype_bytes(t, n, &bytes) && bytes == blocks->bytes);
     dtype_to_f32(t, blocks->data, got, n);
-    bool exact = t == DTYPE_F16 || t == DTYPE_BF16;
+    bool exact = t == DTYPE_F16 || t == DTYPE_BF16 || dtype_block_len(t) == 256;
     for (size_t i = 0; i < n; i++) {
         double off = fabs((double)got[i] - (double)want[i]);
         if (!(off <= (exact ? 0 : 1e-6 * fabs((double)want[i]))))
