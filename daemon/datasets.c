@@ -71,8 +71,10 @@ int datasets_read(struct service *s, const char *name, size_t n_parts, struct da
 {
     *out = (struct dataset_texts){.parts = calloc(n_parts + 1, sizeof *out->parts)};
     int rc = out->parts ? 0 : err_set(e, ERR_NOMEM, "no memory for the texts of a data set");
-    for (size_t i = 1; rc == 0 && i <= n_parts; i++)
+    for (size_t i = 1; rc == 0 && i <= n_parts; i++) {
+        lane_yield(&s->lane);
         rc = read_part(s, name, i, out, e);
+    }
     return rc;
 }
 

@@ -32,7 +32,7 @@ int datasets_find(struct service *s, const char *name, struct dataset_record *ou
 void dataset_record_fini(struct dataset_record *r); /* a zeroed one is fine */
 size_t dataset_record_parts(const struct dataset_record *r);
 
-/* The texts of the first n_parts parts in memory. */
+/* The texts of the first n_parts parts in memory. What is more urgent runs in between. */
 struct dataset_texts {
     void **parts; /* [n_parts] */
     size_t n_parts;

@@ -21,7 +21,7 @@ struct job {
     struct service *svc;
     const struct job_kind *kind;
     char id[40];
-    char *request; /* JSON */
+    char *request, *plan; /* JSON; plan: NULL, or what the kind's has found; set once */
     uint64_t seq;
     atomic_bool stop;
     /* guard: jobs.lock, all that follows */

@@ -41,15 +41,16 @@ static json_t *build(const struct job *j)
     double part = j->steps ? (double)j->step / (double)j->steps : 0;
     bool eta = j->status == JOB_RUNNING && isfinite(j->eta_s);
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:f, s:I, s:o, s:o, s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:s, s:s, s:s, s:f, s:I, s:o, s:o, s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "id", j->id, "object", "job", "kind", j->kind->name, "status", words[j->status], "progress",
         j->status == JOB_SUCCEEDED ? 1 : part, "step", (json_int_t)j->step, "total_steps",
         j->steps ? json_integer((json_int_t)j->steps) : json_null(), "eta_seconds",
         eta ? json_real(ceil(j->eta_s)) : json_null(), "cancel_requested", j->cancel, "resumed",
         j->resumed, "attempts", (json_int_t)j->attempts, "created", time_or_null(j->created_ms),
-        "started", time_or_null(j->started_ms), "ended", time_or_null(j->ended_ms), "metrics",
-        text_or_null(j->metrics), "result", text_or_null(j->result), "error",
-        error_or_null(&j->err));
+        "started", time_or_null(j->started_ms), "ended", time_or_null(j->ended_ms), "plan",
+        text_or_null(j->plan), "metrics", text_or_null(j->metrics), "result",
+        text_or_null(j->result), "error", error_or_null(&j->err));
 }
 
 static char *dump(const json_t *v)
@@ -116,6 +117,7 @@ int job_read(struct service *s, const struct item_info *i, struct job **out, str
         j->started_ms = json_integer_value(json_object_get(o, "started")) * 1000;
         j->cancel = json_is_true(json_object_get(o, "cancel_requested"));
         j->metrics = dump(json_object_get(o, "metrics"));
+        j->plan = dump(json_object_get(o, "plan"));
     }
     free(request);
     json_decref(o);

@@ -17,7 +17,7 @@
 #define TELL_NS      250000000u /* between two words to who watches */
 #define MAX_ATTEMPTS 3          /* that the process did not survive */
 
-static const struct job_kind *const kinds[] = {&job_train_state};
+static const struct job_kind *const kinds[] = {&job_train_state, &job_bake_dataset};
 
 const struct job_kind *job_kind_find(const char *name)
 {
@@ -57,6 +57,7 @@ void job_free(struct job *j)
     if (!j)
         return;
     free(j->request);
+    free(j->plan);
     free(j->metrics);
     free(j->result);
     free(j);
@@ -235,8 +236,13 @@ static void end(struct job *j, enum job_status status, const struct err *e)
 static void work(struct lane *l, struct job *j)
 {
     struct err e = {0};
-    struct job_run r = {
-        .svc = j->svc, .lane = l, .job = j, .id = j->id, .request = j->request, .stop = &j->stop};
+    struct job_run r = {.svc = j->svc,
+                        .lane = l,
+                        .job = j,
+                        .id = j->id,
+                        .request = j->request,
+                        .plan = j->plan,
+                        .stop = &j->stop};
     if (job_dir(j->svc, j->id, r.dir, sizeof r.dir, &e) == 0 && make_dir(r.dir, &e) == 0)
         j->kind->run(&r, &e);
     pthread_mutex_lock(&j->svc->jobs.lock);
@@ -267,6 +273,8 @@ static void job_main(struct lane *l, struct lane_task *t)
     }
     pthread_mutex_unlock(&s->jobs.lock);
     if (gone) {
+        if (j->status == JOB_CANCELLED)
+            job_dir_remove(s, j->id);
         job_free(j);
     } else if (cancel) {
         end(j, JOB_CANCELLED, &e);

@@ -298,4 +298,5 @@ static int state_run(struct job_run *r, struct err *e)
     return rc;
 }
 
-const struct job_kind job_train_state = {"train_state", LANE_TRAIN, true, state_check, state_run};
+const struct job_kind job_train_state = {"train_state", LANE_TRAIN, true,
+                                         state_check,   NULL,       state_run};

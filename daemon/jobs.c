@@ -49,6 +49,7 @@ int job_call_add(struct job_call *c, const char *json, uint64_t seq, struct err 
 
 /* A request on its way through the store. */
 struct question {
+    struct lane_task lane; /* CREATE of a kind that plans */
     struct service *svc;
     struct job_call *call; /* one reference */
     struct job *job;       /* CREATE: not in the table yet */
@@ -213,26 +214,49 @@ static int take_place(struct service *s, struct err *e)
     return rc;
 }
 
+/* Writes the job's record; on_made is next. */
+static int record(struct question *q, struct err *e)
+{
+    struct job *j = q->job;
+    char *json = job_record(j);
+    struct store_item item = job_item(j, json);
+    int rc = json ? store_put_item_take(q->svc->options.store, &item, NULL,
+                                        &(struct store_item_write){0}, on_made, q, e)
+                  : err_set(e, ERR_NOMEM, "no memory for a job");
+    free(json);
+    return rc;
+}
+
+/* [thread: lane] */
+static void plan(struct lane *l, struct lane_task *t)
+{
+    struct question *q = (struct question *)(void *)t;
+    struct job *j = q->job;
+    struct err e = {0};
+    (void)l;
+    int rc = j->kind->plan(q->svc, j->request, &j->plan, &e);
+    if (rc == 0)
+        rc = record(q, &e);
+    if (rc < 0)
+        on_made(q, &e, NULL, 0, false, NULL, 0);
+}
+
 static int create(struct service *s, struct job_call *c, struct err *e)
 {
     const struct job_kind *k;
-    struct question *q;
+    struct question *q = NULL;
     int rc = kind_of(s, c->request, &k, e);
     if (rc < 0 || (rc = take_place(s, e)) < 0)
         return rc;
     struct job *j = job_new(s, k, c->request);
-    char *json = NULL;
     rc = j ? ask(s, c, &q, e) : err_set(e, ERR_NOMEM, "no memory for a job");
     if (rc == 0) {
         q->job = j;
+        q->lane = (struct lane_task){.urgency = LANE_NOW, .bounded = true, .run = plan};
+        list_init(&q->lane.link);
         j->created_ms = clock_wall_ms();
         snprintf(c->made, sizeof c->made, "%s", j->id);
-        json = job_record(j);
-        struct store_item item = job_item(j, json);
-        rc = json ? store_put_item_take(s->options.store, &item, NULL,
-                                        &(struct store_item_write){0}, on_made, q, e)
-                  : err_set(e, ERR_NOMEM, "no memory for a job");
-        free(json);
+        rc = k->plan ? lane_post(&s->lane, &q->lane, e) : record(q, e);
         if (rc < 0)
             withdraw(q, rc);
     }

@@ -20,6 +20,7 @@ struct job_run {
     struct lane *lane;
     struct job *job;
     const char *id, *request;
+    const char *plan;  /* what the kind's plan has found; NULL: it has none */
     char dir[768];     /* for its files; made */
     char *result;      /* of a success: a JSON object, malloc'd */
     atomic_bool *stop; /* set when it must end: with a checkpoint, if it can */
@@ -31,10 +32,14 @@ struct job_kind {
     bool resumable; /* run again in the same folder it goes on from its checkpoint */
     /* What can be refused at once. [thread: who submits] */
     int (*check)(const struct service *s, const char *request, struct err *e);
+    /* What the store has to say before the job is made: refusals, and what will be read, made and
+     * needed: a JSON object, malloc'd, for who asks and for run. NULL: nothing. [thread: lane; may wait for
+     * the store] */
+    int (*plan)(struct service *s, const char *request, char **plan, struct err *e);
     /* [thread: lane; may wait for the store] */
     int (*run)(struct job_run *r, struct err *e);
 };
-extern const struct job_kind job_train_state;
+extern const struct job_kind job_train_state, job_bake_dataset;
 
 struct job_progress {
     uint64_t step, steps; /* done, of */

@@ -34,7 +34,7 @@ before(async () => {
   d = await Daemon.start({ model: bundledModel ?? byteModel() });
   const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
   await exchange('importDiffuser', { path: '/v1/diffusers?name=dreamer', body: diffuserFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
-  await exchange('appendDataset', { path: '/v1/datasets/voices', body: JSON.stringify({ text: 'The sea is deep.', label: 'sea' }), status: 201 });
+  await exchange('appendDataset', { path: '/v1/datasets/voices', body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
 });
 after(async () => { await d?.stop(); });
 
@@ -804,6 +804,13 @@ test('507: the quotas', { skip }, async () => {
   } finally {
     await m.stop();
   }
+});
+
+test('507: a data set that would be too much with its states', { skip }, async () => {
+  const m = await Daemon.start({ model: byteModel(), args: ['--dataset-bytes', '5000'] });
+  await exchange('appendDataset', { daemon: m, path: '/v1/datasets/v', body: JSON.stringify({ text: 'The sea. '.repeat(50), label: 'sea' }), status: 201 });
+  await exchange('createJob', { daemon: m, body: { kind: 'bake_dataset', dataset: 'v', segment_bytes: 16 }, status: 507 });
+  await m.stop();
 });
 
 test('importState: what was exported, and what is no state', { skip }, async () => {

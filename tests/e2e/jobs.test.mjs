@@ -1,8 +1,8 @@
 // Jobs: their life, their end by every way, and that none is lost with the process.
 import { after, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { request } from 'node:http';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
+import { follow, make } from '../lib/jobs.mjs';
 import { byteModel } from '../lib/model.mjs';
 
 const model = byteModel();
@@ -15,38 +15,6 @@ async function start(options) {
   const d = await Daemon.start({ model, args: ['--threads', '2'], ...options });
   running.add(d);
   return d;
-}
-
-async function make(d, body) {
-  const r = await d.post('/v1/jobs', body);
-  assert.equal(r.status, 202, r.text);
-  assert.equal(r.headers.location, `/v1/jobs/${r.json.id}`);
-  return r.json.id;
-}
-
-// Follows a job until `until(event)` or the end of the stream; the events that came, '[DONE]' among them.
-function follow(d, id, until = () => false) {
-  return new Promise((ok, fail) => {
-    const events = [];
-    let rest = '';
-    const req = request(`${d.url}/v1/jobs/${id}/events`, (res) => {
-      assert.equal(res.headers['content-type'], 'text/event-stream');
-      res.setEncoding('utf8').on('data', (s) => {
-        const parts = (rest + s).split('\n\n');
-        rest = parts.pop();
-        for (const p of parts) {
-          const data = p.replace(/^data: /, '');
-          events.push(data === '[DONE]' ? data : JSON.parse(data));
-          if (data !== '[DONE]' && until(events.at(-1))) {
-            req.destroy();
-            ok(events);
-          }
-        }
-      }).on('end', () => ok(events)).on('error', () => ok(events));
-    });
-    req.on('error', (e) => (events.length ? ok(events) : fail(e)));
-    req.end();
-  });
 }
 
 const get = async (d, id) => (await d.get(`/v1/jobs/${id}`)).json;

@@ -1,0 +1,149 @@
+// From texts to states: what is baked of a data set, and that none of it depends on how often the process dies.
+import { after, test } from 'node:test';
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
+import { done, ended, follow, make } from '../lib/jobs.mjs';
+import { byteModel, readSafetensors } from '../lib/model.mjs';
+import { random } from '../lib/random.mjs';
+
+const model = byteModel();
+const running = new Set();
+after(async () => { for (const d of running) await d.kill(); });
+
+async function start(options) {
+  const d = await Daemon.start({ model, ...options, args: ['--threads', '2', ...(options?.args ?? [])] });
+  running.add(d);
+  return d;
+}
+
+// Documents of sentences under the labels sea, law and law/old.
+function texts(documents, sentences, seed = 1) {
+  const r = random(seed), pick = (...of) => of[r(of.length)];
+  const sentence = () => `${pick('The whale', 'A sailor', 'The captain', 'My shepherd', 'The king')} ${
+    pick('rose from the deep', 'looked upon the sea', 'spoke unto the people', 'gave the law', 'kept the flock')}.`;
+  return Array.from({ length: documents }, (_, i) => JSON.stringify({
+    text: Array.from({ length: sentences }, sentence).join(' '), label: ['sea', 'law', 'law/old'][i % 3], document: `d${i}`,
+  })).join('\n');
+}
+
+async function add(d, body, name = 'voices') {
+  const r = await d.fetch('POST', `/v1/datasets/${name}`, body, { 'content-type': 'application/jsonl' });
+  assert.ok(r.status < 300, r.text);
+  return r.json;
+}
+
+const bake = { kind: 'bake_dataset', dataset: 'voices', segment_bytes: 64 };
+const files = (d, folder) => (existsSync(join(d.data, folder)) ? readdirSync(join(d.data, folder)).sort() : []);
+const sha = (path) => createHash('sha256').update(readFileSync(path)).digest('hex');
+const statesFile = (d) => join(d.data, 'datasets', ...files(d, 'datasets'));
+const record = async (d) => (await d.get('/v1/datasets/voices')).json;
+
+test('baking: what was estimated, told, made, and taken away again', async () => {
+  const d = await start();
+  const set = await add(d, texts(30, 12));
+  const id = await make(d, bake);
+  const { plan } = (await d.get(`/v1/jobs/${id}`)).json;
+  assert.deepEqual([plan.texts, plan.parts], [30, 1]);
+  const last = await ended(d, id);
+  assert.equal(last.status, 'succeeded', JSON.stringify(last.error));
+  assert.deepEqual(last.plan, plan);
+  const [baked] = (await record(d)).baked;
+  assert.deepEqual(last.result, { dataset: 'voices', baked });
+  assert.deepEqual([baked.labels, baked.texts, baked.job, baked.segment_bytes], [3, 30, id, 64]);
+  assert.deepEqual([last.step, last.total_steps], [baked.rows, baked.rows]);
+  assert.ok(baked.rows <= plan.rows && baked.bytes <= plan.bytes, JSON.stringify({ baked, plan }));
+  assert.ok(plan.bytes < 3 * baked.bytes, 'an estimate that means something');
+  const t = readSafetensors(statesFile(d));
+  assert.deepEqual([t.states.dtype, t.states.shape[0], readFileSync(statesFile(d)).length], ['F16', baked.rows, baked.bytes]);
+  // Every tenth document of a label is held out, as a whole.
+  const heldout = [...t.heldout.data], document = (i) => t.documents.data.readInt32LE(4 * i);
+  assert.equal(heldout.filter((h) => h).length, baked.heldout_rows);
+  const held = new Set(heldout.flatMap((h, i) => (h ? [document(i)] : [])));
+  assert.deepEqual(heldout.flatMap((h, i) => (!h && held.has(document(i)) ? [i] : [])), []);
+  assert.equal(held.size, 3);
+  assert.deepEqual(files(d, 'jobs'), []);
+  // Texts that came later are read by the next one, which takes the place of this.
+  await add(d, texts(3, 12, 2));
+  const again = (await done(d, { ...bake, segments: 20 })).result.baked;
+  assert.deepEqual([again.rows, again.texts, files(d, 'datasets').length], [20, set.texts + 3, 1]);
+  assert.deepEqual((await record(d)).baked, [again]);
+  assert.equal((await d.delete('/v1/datasets/voices')).status, 200);
+  assert.deepEqual(files(d, 'datasets'), []);
+  await d.stop();
+});
+
+test('baking goes on after kill -9 and SIGTERM to the same bytes, and leaves nothing when it is cancelled', async () => {
+  const body = texts(60, 60);
+  let d = await start();
+  await add(d, body);
+  await done(d, bake);
+  const whole = sha(statesFile(d)), { rows } = (await record(d)).baked[0];
+  await d.stop();
+  d = await start();
+  await add(d, body);
+  const id = await make(d, bake);
+  await add(d, texts(2, 9)); // not of this job
+  let steps = 0;
+  for (const end of ['kill', 'stop']) {
+    const seen = (await follow(d, id, (j) => j.step > steps)).at(-1);
+    assert.equal(seen.status, 'running', `${seen.step} of ${rows} rows`);
+    steps = seen.step;
+    await d[end]();
+    assert.deepEqual(files(d, 'datasets'), []);
+    d = await start({ data: d.data });
+  }
+  const last = await ended(d, id);
+  assert.deepEqual([last.status, last.resumed, last.step], ['succeeded', true, rows]);
+  assert.equal(sha(statesFile(d)), whole);
+  const other = await make(d, { ...bake, segment_bytes: 40 });
+  await follow(d, other, (j) => j.step > 0);
+  await d.kill();
+  d = await start({ data: d.data });
+  await follow(d, other, (j) => j.step > 0);
+  await d.delete(`/v1/jobs/${other}`);
+  assert.equal((await ended(d, other)).status, 'cancelled');
+  assert.deepEqual([files(d, 'jobs'), sha(statesFile(d))], [[], whole]);
+  // One that runs when its data set is deleted ends without a trace.
+  const orphan = await make(d, { ...bake, segments: 1000 });
+  await follow(d, orphan, (j) => j.step > 0);
+  await d.delete('/v1/datasets/voices');
+  const failed = await ended(d, orphan);
+  assert.deepEqual([failed.status, failed.error.code], ['failed', 'dataset_not_found']);
+  assert.deepEqual([files(d, 'jobs'), files(d, 'datasets')], [[], []]);
+  await d.stop();
+});
+
+test('baking is refused before it begins: quota, memory, nothing to read', async () => {
+  const d = await start({ args: ['--dataset-bytes', '1M', '--train-memory', '64M'] });
+  await add(d, texts(90, 60));
+  const refused = async (more, ...want) => {
+    const r = await d.post('/v1/jobs', { ...bake, ...more });
+    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], want, r.text);
+  };
+  await refused({}, 507, 'storage_full', null);
+  await refused({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
+  await refused({ segment_bytes: 15 }, 400, 'invalid_request', 'segment_bytes');
+  await add(d, JSON.stringify({ text: 'Call me.', label: 'a' }), 'short');
+  await refused({ dataset: 'short' }, 400, 'invalid_request', 'dataset');
+  await add(d, JSON.stringify({ text: 'x'.repeat(500), label: 'a' }), 'endless');
+  const { json } = await d.post('/v1/jobs', { ...bake, dataset: 'endless' });
+  const failed = await ended(d, json.id); // that no sentence ends is found when it is read
+  assert.deepEqual([failed.status, failed.error.code, failed.error.param], ['failed', 'invalid_request', 'dataset']);
+  assert.deepEqual((await d.get('/v1/jobs')).json.data.length, 1);
+  await d.stop();
+  const small = await start({ args: ['--train-memory', '16M'] });
+  await add(small, texts(3, 10));
+  const r = await small.post('/v1/jobs', bake);
+  assert.deepEqual([r.status, r.json.error.code], [409, 'memory_limit']);
+  await small.stop();
+});
+
+test('quantised weights are baked too', { skip: !bundledModel }, async () => {
+  const d = await start({ model: bundledModel, args: ['--weights-type', 'q8_0'] });
+  await add(d, texts(3, 8));
+  assert.equal((await done(d, bake)).result.baked.weights_type, 'q8_0');
+  await d.stop();
+});
