@@ -186,7 +186,8 @@ install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/l
 	  -exec install -D -m 644 {} $(SHARE)/{} \;
 
 models: all ## train the bundled model and its diffuser by their recipes (hours; stopped and started again, it goes on)
-	$(Q)deploy/models/tiny/train.sh
+	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/recipe.json
+	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/jump.json
 	$(Q)deploy/models/tiny/dit.sh
 
 check: ## install what it needs, build and run every test (the gate)

@@ -6,10 +6,8 @@
  * it; likelihood is measured on the targets. Distances are between the coordinates of all matrices
  * (the codec's, without shift vectors): d numbers a state.
  *
- * A text that starts from a state begins anew: the state's shift vectors, which say what the last token
- * was, are set to zero, as tuned states have them, and a separator is read first. With those of a state
- * taken behind a separator it would be the second, an empty line, and predictions are worse. Rows named
- * "own shift vectors" keep them.
+ * A text that starts from a state is read behind a separator. Real states are as datasets have them,
+ * without shift vectors (engine/train/bake.h); the row "with its own shift vectors" keeps them.
  *
  * Deterministic for seed, build and threads. One thread calls; the pool works inside. */
 #ifndef DAEMON_BENCH_DREAMSTATE_H
@@ -139,15 +137,14 @@ struct ds_bench {
     struct diffuser *diffuser;
     struct ds_reference ref;
     struct ds_corpus corpus[DS_CORPORA];
-    size_t n_corpora, per, n;         /* N, and n_corpora N */
-    size_t S, d;                      /* numbers of a state, of its matrices' coordinates */
-    uint32_t *own;                    /* [n] corpus of each item */
-    struct ds_piece *target, *source; /* [n] */
-    /* Real states. `open` stands before the last separator, so that a continuation behind one
-     * separator begins where the state itself was taken. */
-    float *target_state, *source_state, *source_open; /* [n, S] */
-    float *target_z, *source_z;                       /* [n, d] */
-    float *vector;                                    /* [n, C] of the sources' texts */
+    size_t n_corpora, per, n;           /* N, and n_corpora N */
+    size_t S, d;                        /* numbers of a state, of its matrices' coordinates */
+    uint32_t *own;                      /* [n] corpus of each item */
+    struct ds_piece *target, *source;   /* [n] */
+    float *target_state, *source_state; /* [n, S] real ones */
+    float *source_own;                  /* [n, S] with their shift vectors */
+    float *target_z, *source_z;         /* [n, d] */
+    float *vector;                      /* [n, C] of the sources' texts */
     struct ds_judge *judge;
     size_t judged; /* bytes of a text it is sure of */
     double judge_accuracy;
@@ -174,7 +171,6 @@ static inline struct points ds_points(const struct ds_bench *b, const float *z, 
 struct ds_starts {
     const float *states;
     const uint32_t *text_of;
-    bool own_shifts; /* kept, not set to zero */
 };
 int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bits, struct err *e)
     __attribute__((warn_unused_result));
@@ -200,7 +196,6 @@ enum ds_start {
     DS_REAL,
     DS_REAL_OWN,
     DS_TEXT,
-    DS_TEXT_OWN,
     DS_LABEL,
     DS_WRONG,
     DS_TUNED,

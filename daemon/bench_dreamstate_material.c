@@ -123,41 +123,39 @@ static int choose_pieces(struct ds_bench *b, struct err *e)
 
 /* ---- Baking ---------------------------------------------------------------------------------- */
 
-/* The state before and behind the last separator, and the mean of the hidden states. */
+/* A text's state with and without its shift vectors, and the mean of the hidden states. */
 struct baked {
-    float *open, *state, *vector; /* [S], [S], [C]; open or vector may be NULL */
+    float *own, *state, *vector; /* [S], [S], [C]; own and vector may be NULL */
 };
 
 static int bake_some(const struct ds_bench *b, struct rwkv_session *s, const struct ds_piece *p,
                      struct baked *to, size_t n, struct err *e)
 {
     const size_t C = b->info->n_embd;
-    uint32_t *ids = calloc(n, (DS_PIECE + 2) * sizeof *ids);
-    float *hidden = malloc(n * (DS_PIECE + 2) * C * sizeof *hidden);
+    uint32_t *ids = calloc(n, (DS_PIECE + 1) * sizeof *ids);
+    float *hidden = malloc(n * (DS_PIECE + 1) * C * sizeof *hidden);
     struct rwkv_seq seq[SLOTS];
     int rc = ids && hidden ? 0 : err_set(e, ERR_NOMEM, "no memory to bake texts");
-    for (int last = 0; last < 2 && rc == 0; last++) {
-        for (size_t i = 0; i < n; i++) {
-            uint32_t *id = ids + i * (DS_PIECE + 2);
-            float *h = hidden + i * (DS_PIECE + 2) * C;
-            size_t all = bake_tokens(b->tokenizer, p[i].text, p[i].n, id);
-            if (last && to[i].open)
-                memcpy(to[i].open, to[i].state, b->S * sizeof *to[i].open);
-            else if (!last)
-                memset(to[i].state, 0, b->S * sizeof *to[i].state);
-            seq[i] = (struct rwkv_seq){.tokens = last ? id + all - 1 : id,
-                                       .n_tokens = last ? 1 : all - 1,
-                                       .state = to[i].state,
-                                       .hidden = last ? h + (all - 1) * C : h};
-        }
-        rc = rwkv_eval(s, seq, n, e);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        uint32_t *id = ids + i * (DS_PIECE + 1);
+        memset(to[i].state, 0, b->S * sizeof *to[i].state);
+        seq[i] = (struct rwkv_seq){.tokens = id,
+                                   .n_tokens = bake_tokens(b->tokenizer, p[i].text, p[i].n, id),
+                                   .state = to[i].state,
+                                   .hidden = hidden + i * (DS_PIECE + 1) * C};
+    }
+    rc = rc < 0 ? rc : rwkv_eval(s, seq, n, e);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (to[i].own)
+            memcpy(to[i].own, to[i].state, b->S * sizeof *to[i].own);
+        rc = bake_forget_last(b->info, to[i].state, e);
     }
     for (size_t i = 0; rc == 0 && i < n; i++)
         for (size_t c = 0; to[i].vector && c < C; c++) {
             double sum = 0;
-            for (size_t t = 0; t < p[i].n + 2; t++)
-                sum += (double)hidden[(i * (DS_PIECE + 2) + t) * C + c];
-            to[i].vector[c] = (float)(sum / (double)(p[i].n + 2));
+            for (size_t t = 0; t < seq[i].n_tokens; t++)
+                sum += (double)seq[i].hidden[t * C + c];
+            to[i].vector[c] = (float)(sum / (double)seq[i].n_tokens);
         }
     free(ids);
     free(hidden);
@@ -174,7 +172,7 @@ static int bake_pieces(struct ds_bench *b, const struct ds_piece *p, const struc
         size_t m = b->n - i < SLOTS ? b->n - i : SLOTS;
         for (size_t k = 0; k < m; k++)
             to[k] = (struct baked){
-                first->open ? first->open + (i + k) * b->S : NULL, first->state + (i + k) * b->S,
+                first->own ? first->own + (i + k) * b->S : NULL, first->state + (i + k) * b->S,
                 first->vector ? first->vector + (i + k) * b->info->n_embd : NULL};
         rc = bake_some(b, s, p + i, to, m, e);
     }
@@ -274,11 +272,11 @@ static int allocate(struct ds_bench *b, struct err *e)
     b->vector = calloc(n * b->info->n_embd, sizeof *b->vector);
     b->target_state = malloc(n * b->S * sizeof(float));
     b->source_state = malloc(n * b->S * sizeof(float));
-    b->source_open = malloc(n * b->S * sizeof(float));
+    b->source_own = malloc(n * b->S * sizeof(float));
     b->target_z = malloc(n * b->d * sizeof(float));
     b->source_z = malloc(n * b->d * sizeof(float));
     return b->own && b->target && b->source && b->vector && b->target_state && b->source_state &&
-                   b->source_open && b->target_z && b->source_z
+                   b->source_own && b->target_z && b->source_z
                ? 0
                : err_set(e, ERR_NOMEM, "no memory for %zu states", 3 * n);
 }
@@ -305,10 +303,10 @@ int ds_material_open(struct ds_bench *b, struct err *e)
     rc = rc < 0 ? rc : allocate(b, e);
     rc = rc < 0 ? rc : choose_pieces(b, e);
     ds_note("baking %zu held-out texts", 2 * b->n);
-    rc = rc < 0 ? rc : bake_pieces(b, b->target, &(struct baked){NULL, b->target_state, NULL}, e);
+    rc = rc < 0 ? rc : bake_pieces(b, b->target, &(struct baked){.state = b->target_state}, e);
     rc = rc < 0 ? rc
                 : bake_pieces(b, b->source,
-                              &(struct baked){b->source_open, b->source_state, b->vector}, e);
+                              &(struct baked){b->source_own, b->source_state, b->vector}, e);
     rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
     rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
     return rc < 0 ? rc : train_judge(b, e);
@@ -318,8 +316,8 @@ void ds_material_close(struct ds_bench *b)
 {
     for (size_t k = 0; k < b->n_corpora; k++)
         heldout_fini(&b->corpus[k].text);
-    void *const all[] = {b->own,          b->target,      b->source,   b->vector,  b->target_state,
-                         b->source_state, b->source_open, b->target_z, b->source_z};
+    void *const all[] = {b->own,          b->target,     b->source,   b->vector,  b->target_state,
+                         b->source_state, b->source_own, b->target_z, b->source_z};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     ds_judge_free(b->judge);

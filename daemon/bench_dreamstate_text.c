@@ -2,7 +2,6 @@
 #include "daemon/bench_dreamstate.h"
 
 #include "daemon/base/mem.h"
-#include "engine/rwkv/edit.h"
 #include "engine/rwkv/score.h"
 #include "engine/sampling/sampling.h"
 
@@ -12,21 +11,14 @@ const size_t ds_length[DS_LENGTHS] = {16, 32, 64, 128};
 #define LONGEST 128
 #define ROWS    64 /* states continued together */
 
-/* States first.. first + n as texts start from them: out [n, S]. */
-static int start_states(const struct ds_bench *b, const struct ds_starts *s, size_t first, size_t n,
-                        float *out, struct err *e)
+/* States first.. first + n: out [n, S]. */
+static void start_states(const struct ds_bench *b, const struct ds_starts *s, size_t first,
+                         size_t n, float *out)
 {
-    const struct rwkv_edit no_shifts = {
-        .kind = RWKV_EDIT_ZERO,
-        .select = {.parts = {[RWKV_ATT_SHIFT] = true, [RWKV_FFN_SHIFT] = true}}};
-    int rc = 0;
     if (s->states)
         memcpy(out, s->states + first * b->S, n * b->S * sizeof *out);
     else
         memset(out, 0, n * b->S * sizeof *out);
-    for (size_t i = 0; i < n && rc == 0 && !s->own_shifts; i++)
-        rc = rwkv_edit_apply(b->info, &no_shifts, out + i * b->S, e);
-    return rc;
 }
 
 int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bits, struct err *e)
@@ -34,8 +26,9 @@ int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bi
     struct score_seq *seq = calloc(b->n, sizeof *seq);
     uint32_t *ids = calloc(b->n, (LONGEST + 1) * sizeof *ids);
     float *cost = calloc(b->n, LONGEST * sizeof *cost), *x = malloc(b->n * b->S * sizeof *x);
-    int rc = seq && ids && cost && x ? start_states(b, s, 0, b->n, x, e)
-                                     : err_set(e, ERR_NOMEM, "no memory for texts");
+    int rc = seq && ids && cost && x ? 0 : err_set(e, ERR_NOMEM, "no memory for texts");
+    if (rc == 0)
+        start_states(b, s, 0, b->n, x);
     for (size_t i = 0; rc == 0 && i < b->n; i++) {
         const struct ds_piece *p = &b->target[s->text_of ? s->text_of[i] : i];
         uint32_t *to = ids + i * (LONGEST + 1);
@@ -98,7 +91,8 @@ static int write_some(struct writer *w, const struct ds_bench *b, const struct d
                       size_t first, size_t n, struct err *e)
 {
     struct rwkv_seq seq[ROWS];
-    int rc = start_states(b, s, first, n, w->state, e);
+    int rc = 0;
+    start_states(b, s, first, n, w->state);
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct sampling_params p = SAMPLING_DEFAULT;
         p.seed = b->o.seed * 1000003u + first + i;

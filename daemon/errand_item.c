@@ -24,11 +24,11 @@ int condition_tokens(const struct service *s, const struct model_info *m, const 
                      size_t n, struct token_list *out, struct err *e)
 {
     uint32_t separator = model_separator(registry_model(s->options.registry, m));
-    if (!(out->ids = calloc(n + 2, sizeof *out->ids)))
+    if (!(out->ids = calloc(n + 1, sizeof *out->ids)))
         return err_set(e, ERR_NOMEM, "no memory for a text");
-    out->ids[0] = out->ids[n + 1] = separator;
+    out->ids[0] = separator;
     memcpy(out->ids + 1, ids, n * sizeof *ids);
-    out->n = n + 2;
+    out->n = n + 1;
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* Requests about named conditions, diffusers and data sets, and the generation of states: errands.
  *
  * A condition is a vector that says what a generated state should carry: the mean of the model's final
- * hidden states over one text or several, each read as separator, text, separator (engine/train/bake.h).
+ * hidden states over one text or several, each read behind a separator (engine/train/bake.h).
  * A diffuser is the file of a trained diffusion transformer (engine/dit/dit.h). Both belong to the model
  * whose fingerprint they carry. Threads and ownership: as errand.h. */
 #ifndef DAEMON_ITEMS_H
@@ -60,7 +60,7 @@ struct item_call {
 };
 struct item_call *item_call_new(enum item_kind kind, enum item_op op); /* NULL: no memory */
 
-/* The tokens of a text as a condition reads it, from ids [n]: malloc'd [*n + 2]. ERR_NOMEM. */
+/* The tokens of a text as a condition reads it, from ids [n]: malloc'd [*n + 1]. ERR_NOMEM. */
 int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
                      size_t n, struct token_list *out, struct err *e);
 

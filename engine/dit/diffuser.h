@@ -21,7 +21,8 @@ void diffuser_fini(struct diffuser *d); /* a zeroed one is fine */
 /* Copies the labels into d. ERR_NOMEM, ERR_INVALID (a name with a line end). */
 int diffuser_set_labels(struct diffuser *d, const char *const *label, size_t n, struct err *e)
     __attribute__((warn_unused_result));
-/* One safetensors file, whole or not at all. d must be complete. */
+/* One safetensors file, weights and bases as F16, whole or not at all. d must be complete. ERR_NUMERIC: a
+ * weight that F16 does not hold; ERR_IO, ERR_NOMEM. */
 int diffuser_write(const struct diffuser *d, const char *path, struct err *e)
     __attribute__((warn_unused_result));
 

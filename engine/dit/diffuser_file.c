@@ -135,18 +135,41 @@ static int write_all(const struct diffuser *d, const char *path, struct tensor *
     return safetensors_write(path, t, n, meta, N + 5, e);
 }
 
+/* The weights as F16, which keeps 11 bits of each: t [layout.n] refers to *half, the caller's. */
+static int half_tensors(const struct diffuser *d, struct tensor *t, uint16_t **half, struct err *e)
+{
+    uint16_t *h = *half = malloc(d->layout.count * sizeof *h);
+    if (!h)
+        return err_set(e, ERR_NOMEM, "diffuser: out of memory");
+    dit_params_tensors(&d->layout, d->params, t);
+    for (size_t i = 0; i < d->layout.n; i++) {
+        const size_t at = d->layout.param[i].offset;
+        for (size_t k = 0; k < t[i].count; k++) {
+            if (!(fabsf(d->params[at + k]) <= 65504.0f))
+                return err_set(e, ERR_NUMERIC, "diffuser: %s has a weight of %g", t[i].name,
+                               (double)d->params[at + k]);
+            h[at + k] = f32_to_f16(d->params[at + k]);
+        }
+        t[i].dtype = DTYPE_F16;
+        t[i].bytes = t[i].count * sizeof *h;
+        t[i].data = h + at;
+    }
+    return 0;
+}
+
 int diffuser_write(const struct diffuser *d, const char *path, struct err *e)
 {
     const size_t n = d->layout.n, Y = d->layout.shape.cond_dim;
     struct tensor *t = calloc(n + DIT_CODEC_TENSORS + 2, sizeof *t);
     struct buf labels = {0};
     void *half = NULL;
+    uint16_t *weights = NULL;
     int rc = t ? join_labels(&labels, d->label, d->info.n_label, e)
                : err_set(e, ERR_NOMEM, "diffuser: out of memory");
+    rc = rc < 0 ? rc : half_tensors(d, t, &weights, e);
     int codec = rc == 0 ? dit_codec_tensors(&d->codec, t + n, &half, e) : rc;
     if (codec > 0) {
         size_t at = n + (size_t)codec;
-        dit_params_tensors(&d->layout, d->params, t);
         t[at] = (struct tensor){.name = "cond.mean",
                                 .dtype = DTYPE_F32,
                                 .n_dims = 1,
@@ -161,6 +184,7 @@ int diffuser_write(const struct diffuser *d, const char *path, struct err *e)
         rc = codec;
     buf_fini(&labels);
     free(half);
+    free(weights);
     free(t);
     return rc;
 }

@@ -8,7 +8,7 @@
  *     diffuser_close(d);
  *
  * The vector of a text is what engine/train/bake.h says: the mean of the model's final hidden
- * states over separator, text, separator. With a `start`, a job edits: SDEdit (noise is added up to
+ * states over separator and text. With a `start`, a job edits: SDEdit (noise is added up to
  * `strength`, then taken off under the condition), DDIM inversion (the noise is found under
  * `source` instead of drawn), inpainting (tokens marked in `keep` stay the start's own, bit for
  * bit).

@@ -1,6 +1,7 @@
 #include "engine/train/bake.h"
 
 #include "daemon/base/mem.h"
+#include "engine/rwkv/edit.h"
 
 #include <string.h>
 
@@ -54,9 +55,16 @@ size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *b
 
 size_t bake_tokens(const struct tokenizer *t, const char *text, size_t n, uint32_t *ids)
 {
-    size_t k = tokenizer_encode(t, text, n, ids + 1);
-    ids[0] = ids[k + 1] = tokenizer_separator(t);
-    return k + 2;
+    ids[0] = tokenizer_separator(t);
+    return 1 + tokenizer_encode(t, text, n, ids + 1);
+}
+
+int bake_forget_last(const struct rwkv_info *info, float *state, struct err *e)
+{
+    const struct rwkv_edit shifts_to_zero = {
+        .kind = RWKV_EDIT_ZERO,
+        .select = {.parts = {[RWKV_ATT_SHIFT] = true, [RWKV_FFN_SHIFT] = true}}};
+    return rwkv_edit_apply(info, &shifts_to_zero, state, e);
 }
 
 struct slot {
@@ -92,7 +100,7 @@ static int start(struct baker *k, struct slot *s, struct err *e)
     const struct bake *b = k->b;
     const struct dataset_row *r = &b->rows[k->next];
     free(s->tokens);
-    s->tokens = malloc((r->n_text + 2) * sizeof *s->tokens);
+    s->tokens = malloc((r->n_text + 1) * sizeof *s->tokens);
     if (!s->tokens)
         return err_set(e, ERR_NOMEM, "baking: out of memory");
     s->row = k->next++;
@@ -107,7 +115,8 @@ static int finish(struct baker *k, struct slot *s, struct err *e)
 {
     for (size_t c = 0; c < k->info->n_embd; c++)
         k->cond[c] = (float)(s->sum[c] / (double)s->n_tokens);
-    int rc = dataset_writer_put(&k->out, s->row, s->state, k->cond, e);
+    int rc = bake_forget_last(k->info, s->state, e);
+    rc = rc < 0 ? rc : dataset_writer_put(&k->out, s->row, s->state, k->cond, e);
     s->row = k->b->n;
     k->done++;
     return rc;

@@ -1,10 +1,13 @@
 /* Baking datasets of states: texts are read by a model, and the states they leave are kept.
  *
- * Every row's text is read from the zero state as separator, text, separator (the vocabulary's
- * separator: newline for bytes, id 0 for World), so that a state stands at the start of a line:
- * taken in mid-sentence it would predict its own continuation instead of carrying a manner. The
- * vector of a text, its condition, is the mean of the final hidden states over the same tokens;
- * whoever asks for states by a text must read it so.
+ * Every row's text, which ends with a line or sentence, is read from the zero state behind a
+ * separator (the vocabulary's: newline for bytes, id 0 for World), and what is to follow the state begins
+ * with the separator: taken and continued in mid-sentence a state would predict its own continuation
+ * instead of carrying a manner. For the same reason the state's shift vectors, which are its last token
+ * and no more, are set to zero, as in the zero state and in tuned ones: new text is then predicted better
+ * than behind the state's own, or their mean (measured: the card of the bundled model). The vector of a
+ * text, its condition, is the mean of the final hidden states over the same tokens; whoever asks for
+ * states by a text must read it so.
  *
  * Threads: the model's pool works inside the call; one caller at a time. */
 #ifndef ENGINE_TRAIN_BAKE_H
@@ -20,8 +23,12 @@
  * sentence is passed over. */
 size_t bake_piece(const char *text, size_t n, size_t most, size_t *at, size_t *begin);
 
-/* The tokens of a text [n] as rows are read: ids [n + 2]; returns their number. */
+/* The tokens of a text [n] as rows are read: ids [n + 1]; returns their number. */
 size_t bake_tokens(const struct tokenizer *t, const char *text, size_t n, uint32_t *ids);
+
+/* Sets the shift vectors of a state to zero: what follows begins anew. ERR_NOMEM. */
+int bake_forget_last(const struct rwkv_info *info, float *state, struct err *e)
+    __attribute__((warn_unused_result));
 
 struct bake {
     const struct rwkv_model *model;

@@ -50,6 +50,7 @@ static int base_init(struct base_run *b, const struct recipe *r, struct pool *po
                                   .seed = r->seed,
                                   .carry = r->carry,
                                   .at_start = r->document_start,
+                                  .jump = r->jump,
                                   .T = r->sequence};
     b->S = rwkv_layout_state(&b->l);
     size_t n_states, n_tokens;

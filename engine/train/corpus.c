@@ -93,6 +93,32 @@ size_t corpus_boundary(const struct corpus *c, size_t i, size_t end)
     return i;
 }
 
+/* A place of corpus k: a document's first byte (probability at_start), or behind the first boundary
+ * after a random byte; in the document [begin, end) alone where one is given. */
+static void draw_place(const struct sampler *s, struct corpus_stream *at, int64_t k,
+                       const struct corpus_stream *within, struct rng *rng)
+{
+    const struct corpus *c = &s->corpora[k];
+    size_t begin, end;
+    if (within) {
+        begin = (size_t)within->at;
+        begin += (size_t)rng_below(rng, (size_t)within->end - begin);
+        end = (size_t)within->end;
+    } else if (rng_uniform(rng) < s->at_start) {
+        begin = c->doc[rng_below(rng, c->n_docs)];
+        *at = (struct corpus_stream){k, (int64_t)begin, (int64_t)doc_end(c, begin)};
+        return;
+    } else {
+        do
+            begin = (size_t)rng_below(rng, c->n);
+        while (!c->text[begin]);
+        end = doc_end(c, begin);
+    }
+    size_t b = corpus_boundary(c, begin, end);
+    begin = end - b >= MIN_REST ? b : begin;
+    *at = (struct corpus_stream){k, (int64_t)begin, (int64_t)end};
+}
+
 static void start_anew(const struct sampler *s, struct corpus_stream *at, struct rng *rng)
 {
     double total = 0;
@@ -102,20 +128,29 @@ static void start_anew(const struct sampler *s, struct corpus_stream *at, struct
     size_t k = 0;
     while (k + 1 < s->n && x >= s->corpora[k].weight)
         x -= s->corpora[k++].weight;
-    const struct corpus *c = &s->corpora[k];
-    size_t begin, end;
-    if (rng_uniform(rng) < s->at_start) {
-        begin = c->doc[rng_below(rng, c->n_docs)];
-        end = doc_end(c, begin);
-    } else {
-        do
-            begin = (size_t)rng_below(rng, c->n);
-        while (!c->text[begin]);
-        end = doc_end(c, begin);
-        size_t b = corpus_boundary(c, begin, end);
-        begin = end - b >= MIN_REST ? b : begin;
-    }
-    *at = (struct corpus_stream){(int64_t)k, (int64_t)begin, (int64_t)end};
+    draw_place(s, at, (int64_t)k, NULL, rng);
+}
+
+/* Up to T bytes from the stream's place into tokens; how many. */
+static size_t read_on(const struct sampler *s, struct corpus_stream *at, size_t T, uint32_t *tokens)
+{
+    const uint8_t *text = s->corpora[at->corpus].text;
+    size_t left = (size_t)(at->end - at->at), n = left < T ? left : T;
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = text[(size_t)at->at + i];
+    at->at += (int64_t)n;
+    return n;
+}
+
+/* Half of the jumps stay in the document: what comes next is told by its style and names as well as
+ * by its kind. */
+static void jump(const struct sampler *s, struct corpus_stream *at, struct rng *rng)
+{
+    const struct corpus *c = &s->corpora[at->corpus];
+    struct corpus_stream doc = *at;
+    while (doc.at > 0 && c->text[doc.at - 1])
+        doc.at--;
+    draw_place(s, at, at->corpus, rng_uniform(rng) < 0.5 ? &doc : NULL, rng);
 }
 
 size_t sampler_next(const struct sampler *s, struct corpus_stream *at, uint64_t step,
@@ -126,11 +161,11 @@ size_t sampler_next(const struct sampler *s, struct corpus_stream *at, uint64_t 
     *fresh = at->end - at->at < MIN_REST || rng_uniform(&rng) >= s->carry;
     if (*fresh)
         start_anew(s, at, &rng);
-    const uint8_t *text = s->corpora[at->corpus].text;
-    size_t left = (size_t)(at->end - at->at), T = left < s->T ? left : s->T;
-    tokens[0] = *fresh ? CORPUS_SEPARATOR : text[at->at - 1];
-    for (size_t i = 0; i < T; i++)
-        tokens[i + 1] = text[(size_t)at->at + i];
-    at->at += (int64_t)T;
-    return T;
+    tokens[0] = *fresh ? CORPUS_SEPARATOR : s->corpora[at->corpus].text[at->at - 1];
+    if (s->jump <= 0 || rng_uniform(&rng) >= s->jump || s->T < 4)
+        return read_on(s, at, s->T, tokens + 1);
+    size_t T = read_on(s, at, s->T / 4 + (size_t)rng_below(&rng, s->T / 2), tokens + 1);
+    tokens[++T] = CORPUS_SEPARATOR;
+    jump(s, at, &rng);
+    return T + read_on(s, at, s->T - T, tokens + 1 + T);
 }

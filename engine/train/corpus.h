@@ -8,6 +8,12 @@
  * separator in front and the zero state. Corpora are drawn by weight, places uniformly over a
  * corpus's bytes. Windows at the end of a document are shorter.
  *
+ * With probability `jump` a window breaks off somewhere in its middle half and goes on, behind a
+ * separator, at another place of the same document or (half of the time) of the same corpus, the
+ * recurrent state carried across. So a state learns to be of use to text other than its own
+ * continuation: a model trained without takes every state for "the same document goes on here", and
+ * continues new text from it worse than from the zero state.
+ *
  * Every draw comes from the seed, the step and the stream, so the position of a run is the streams'
  * places alone. Threads: one at a time. */
 #ifndef ENGINE_TRAIN_CORPUS_H
@@ -48,8 +54,8 @@ struct sampler {
     const struct corpus *corpora;
     size_t n;
     uint64_t seed;
-    double carry,
-        at_start; /* probabilities: of going on; of a new start being a document's first byte */
+    double carry, at_start, jump; /* probabilities: of going on; of a new start being a document's
+                                     first byte; of a jump within the window */
     size_t T;
 };
 

@@ -44,6 +44,7 @@ static const struct recipe_key keys[] = {
     RECIPE_KEY(struct recipe, "clip", adamw.clip, RECIPE_REAL, 0, 1e9, false),
     RECIPE_KEY(struct recipe, "carry", carry, RECIPE_REAL, 0, 1, false),
     RECIPE_KEY(struct recipe, "document_start", document_start, RECIPE_REAL, 0, 1, false),
+    RECIPE_KEY(struct recipe, "jump", jump, RECIPE_REAL, 0, 1, false),
     RECIPE_KEY(struct recipe, "eval_every", eval_every, RECIPE_UINT, 1, 1e12, false),
     RECIPE_KEY(struct recipe, "eval_bytes", eval_bytes, RECIPE_UINT, 1, 1e12, false),
     RECIPE_KEY(struct recipe, "checkpoint_every", checkpoint_every, RECIPE_UINT, 1, 1e12, false),

@@ -9,7 +9,7 @@
  * For state tuning `model` is the path of a model file. Further keys, with their defaults:
  *     model.n_ffn (4 n_embd), model.n_vocab (256), model.rank_w, .rank_a, .rank_v, .rank_g (the
  *     reference's for the width); data.weight (1); init_from (a model file to start from; none)
- *     carry (0), document_start (0.1): see corpus.h
+ *     carry (0), document_start (0.1), jump (0): see corpus.h
  *     lr_final (lr / 25), warmup (10 steps), beta1 (0.9), beta2 (0.99), eps (1e-18),
  *     weight_decay (0), clip (1)
  *     products ("f32", or "bf16": operands of matrix products are rounded, sums stay F32, where the
@@ -43,7 +43,7 @@ struct recipe {
     struct adamw_options adamw;
     char products[8]; /* as given */
     bool bf16;
-    double carry, document_start;
+    double carry, document_start, jump;
     uint64_t eval_every, eval_bytes, checkpoint_every; /* steps, bytes, steps */
     double max_minutes;                                /* of one run of the command; 0: no limit */
 };

@@ -125,7 +125,7 @@ static void test_whole(void **state)
     diffuser_close(d);
 }
 
-/* A row's state and condition are the model's own for separator, text, separator. */
+/* A row's state and condition are the model's own for separator and text, without the shift vectors. */
 static void test_baked(void **state)
 {
     (void)state;
@@ -146,25 +146,25 @@ static void test_baked(void **state)
     float *got = malloc(d.state_floats * sizeof *got), *want = rwkv_state_new(info);
     for (size_t i = 0; i < d.n; i += 17) {
         const struct dataset_row *row = &d.row[i];
-        uint32_t tokens[82] = {'\n'};
+        uint32_t tokens[81] = {'\n'};
         assert_true(row->n_text >= 40 && row->n_text <= 80 && row->text[row->n_text - 1] == '.');
         for (size_t k = 0; k < row->n_text; k++)
             tokens[1 + k] = (uint8_t)row->text[k];
-        tokens[1 + row->n_text] = '\n';
-        float *hidden = calloc((row->n_text + 2) * C, sizeof *hidden);
+        float *hidden = calloc((row->n_text + 1) * C, sizeof *hidden);
         struct rwkv_seq q = {
-            .tokens = tokens, .n_tokens = row->n_text + 2, .state = want, .hidden = hidden};
+            .tokens = tokens, .n_tokens = row->n_text + 1, .state = want, .hidden = hidden};
         memset(want, 0, d.state_floats * sizeof *want);
         assert_int_equal(rwkv_eval(s, &q, 1, &e), 0);
         dataset_state(&d, i, got);
+        assert_int_equal(bake_forget_last(info, want, &e), 0);
         for (size_t k = 0; k < d.state_floats; k++)
             if (!(fabsf(got[k] - want[k]) <= 1e-3f * fabsf(want[k]) + 1e-6f))
                 fail_msg("row %zu [%zu]: %g, want %g", i, k, (double)got[k], (double)want[k]);
         for (size_t c = 0; c < C; c++) {
             double sum = 0;
-            for (size_t t = 0; t < row->n_text + 2; t++)
+            for (size_t t = 0; t < row->n_text + 1; t++)
                 sum += (double)hidden[t * C + c];
-            assert_true(fabs(sum / (double)(row->n_text + 2) - (double)d.cond[i * C + c]) < 1e-5);
+            assert_true(fabs(sum / (double)(row->n_text + 1) - (double)d.cond[i * C + c]) < 1e-5);
         }
         assert_int_equal(row->heldout, i >= 160);
         free(hidden);

@@ -102,6 +102,44 @@ static void test_windows(void **state)
     corpus_close(&c[1]);
 }
 
+/* Windows with jumps: text up to the middle half of the window, the separator, and text of another
+ * place of the same corpus up to where the stream then stands. */
+static void test_jumps(void **state)
+{
+    (void)state;
+    enum { T = 64, STEPS = 4000 };
+    struct corpus c[2];
+    open_numbered(&c[0], 1000, 'A', 1);
+    open_numbered(&c[1], 3000, 128, 3);
+    const struct sampler s = {
+        .corpora = c, .n = 2, .seed = 9, .carry = 0.7, .at_start = 0.2, .jump = 0.5, .T = T};
+    struct corpus_stream at = {0};
+    uint32_t tok[T + 1];
+    size_t jumps = 0, same_document = 0;
+    for (uint64_t step = 0; step < STEPS; step++) {
+        bool fresh;
+        struct corpus_stream before = at;
+        size_t n = sampler_next(&s, &at, step, 3, tok, &fresh), join = n;
+        assert_in_range(n, 1, T);
+        while (join > 0 && tok[join] != '\n')
+            join--;
+        for (size_t i = n; i > join; i--)
+            assert_int_equal(tok[i], c[at.corpus].text[at.at - (int64_t)(n - i) - 1]);
+        for (size_t i = 1; i < join && !fresh; i++)
+            assert_int_equal(tok[i], c[at.corpus].text[before.at + (int64_t)i - 1]);
+        if (join == 0 || fresh)
+            continue;
+        assert_int_equal(at.corpus, before.corpus);
+        assert_true(join <= T * 3 / 4);
+        jumps++;
+        same_document += at.end == before.end;
+    }
+    assert_in_range(jumps * 100 / STEPS, 30, 40);         /* .5 of the .7 that go on */
+    assert_in_range(same_document * 100 / jumps, 70, 99); /* half, and the corpora's large thirds */
+    corpus_close(&c[0]);
+    corpus_close(&c[1]);
+}
+
 /* A start inside a document is behind a line or sentence end where one is near. */
 static void test_boundaries(void **state)
 {
@@ -131,9 +169,8 @@ static void test_boundaries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_documents),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_documents),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_windows),    cmocka_unit_test(test_jumps),
         cmocka_unit_test(test_boundaries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

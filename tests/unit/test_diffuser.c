@@ -323,12 +323,16 @@ static struct diffuser *make_diffuser(bool shifts)
     rng_init(&rng, 9, 0);
     for (size_t i = 0; i < net.layout.n; i++)
         for (size_t k = 0; k < net.layout.param[i].count; k++)
-            net.params[net.layout.param[i].offset + k] = 0.2f * (float)rng_normal(&rng);
+            net.params[net.layout.param[i].offset + k] = /* as a file keeps it */
+                f16_to_f32(f32_to_f16(0.2f * (float)rng_normal(&rng)));
     for (size_t c = 0; c < C; c++)
         net.cond_scale[c] = 1 + 0.1f * (float)c;
     if (diffuser_write(&net, in_folder("diffuser"), &e) < 0 ||
         diffuser_open(in_folder("diffuser"), &out, &e) < 0)
         fail_msg("%s", e.msg);
+    net.params[0] = 1e5f; /* more than F16 holds: refused, and the file stays */
+    assert_int_equal(diffuser_write(&net, in_folder("diffuser"), &e), ERR_NUMERIC);
+    net.params[0] = out->params[0];
     assert_memory_equal(out->params, net.params, net.layout.count * sizeof(float));
     assert_memory_equal(out->codec.basis, net.codec.basis, L * H * K * N * N * sizeof(float));
     assert_memory_equal(out->cond_scale, net.cond_scale, C * sizeof(float));

@@ -76,29 +76,45 @@ def samples(program, model):
             daemon.wait()
 
 
-def training_text(recipe, quality, log):
+def stage_rows(recipe, log):
+    """What is said of one training: {row: text}."""
     steps, held, seconds = read_log(log)
     last = steps[max(steps)]
+    return {
+        'read': '{:,} bytes in {:,} steps of up to {:,}'.format(
+            last['tokens'], last['step'], recipe['batch'] * recipe['sequence']),
+        'time': '%.0f minutes on %d threads (%.0f bytes/s)' %
+                (seconds / 60, recipe['threads'], last['tokens'] / seconds),
+        'windows that jump': '%g %%' % (100 * recipe.get('jump', 0)),
+        'matrix products': 'operands in ' + recipe.get('products', 'f32').upper(),
+        'learning rate': '%g falling to %g (cosine), %d steps of warm-up' %
+                         (recipe['lr'], recipe['lr_final'], recipe['warmup']),
+        'held out while training': ', '.join('%d: %.3f' % (s, held[s]) for s in sorted(held)) +
+                                   ' (step: bits/byte on %d KiB a corpus)' %
+                                   (recipe['eval_bytes'] // 1024),
+    }
+
+
+def training_text(recipe_path, recipe, quality, log):
+    """A column a stage; the stages that are not this one are remembered in training.json."""
+    path = os.path.join(HERE, 'training.json')
+    stages = load(path) if os.path.exists(path) and 'init_from' in recipe else {}
+    stages[os.path.basename(recipe_path)] = stage_rows(recipe, log)
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump(stages, f, indent=1)
+        f.write('\n')
     m = recipe['model']
-    curve = ', '.join('%d: %.3f' % (s, held[s]) for s in sorted(held))
     size = os.path.getsize(os.path.join(HERE, 'model.safetensors'))
-    rows = (
-        ('parameters', '{:,}'.format(quality['parameters'])),
-        ('layers x width', '%d x %d, head %d, FFN %d, LoRA %d/%d/%d/%d (w, a, v, g), vocabulary 256'
-         % (m['n_layer'], m['n_embd'], m['head_size'], m['n_ffn'], m['rank_w'], m['rank_a'],
-            m['rank_v'], m['rank_g'])),
-        ('file', '%.1f MB, BF16' % (size / 1e6)),
-        ('read', '{:,} bytes in {:,} steps of up to {:,}'.format(
-            last['tokens'], last['step'], recipe['batch'] * recipe['sequence'])),
-        ('time', '%.0f minutes on %d threads (%.0f bytes/s)' %
-         (seconds / 60, recipe['threads'], last['tokens'] / seconds)),
-        ('matrix products', 'operands in ' + recipe.get('products', 'f32').upper()),
-        ('learning rate', '%g falling to %g (cosine), %d steps of warm-up' %
-         (recipe['lr'], recipe['lr_final'], recipe['warmup'])),
-        ('held out while training', curve + ' (step: bits/byte on %d KiB a corpus)' %
-         (recipe['eval_bytes'] // 1024)),
-    )
-    return ''.join('| %s | %s |\n' % r for r in (('', ''), ('---', '---')) + rows)
+    out = '{:,} parameters: '.format(quality['parameters'])
+    out += ('%d layers x %d, head %d, FFN %d, LoRA %d/%d/%d/%d (w, a, v, g), vocabulary 256; %.1f MB, BF16.\n\n'
+            % (m['n_layer'], m['n_embd'], m['head_size'], m['n_ffn'], m['rank_w'], m['rank_a'], m['rank_v'],
+               m['rank_g'], size / 1e6))
+    out += '|  | ' + ' | '.join('`%s`' % s for s in stages) + ' |\n|' + ' --- |' * (1 + len(stages)) + '\n'
+    for row in next(iter(stages.values())):
+        out += '| %s | ' % row + ' | '.join(s[row] for s in stages.values()) + ' |\n'
+    for stage in stages:
+        out += '\n![loss curve of %s](loss-%s.svg)\n' % (stage, stage.removesuffix('.json'))
+    return out
 
 
 def quality_text(quality, baselines):
@@ -132,8 +148,8 @@ def main():
     recipe = load(recipe_path)
     quality = load(os.path.join(HERE, 'quality.json'))
     baselines = load(os.path.join(HERE, 'heldout', 'baselines.json'))
-    text = '## Training\n\n' + training_text(recipe, quality, log)
-    text += '\n![loss curve](loss.svg)\n\n## Held-out bits per byte\n\n'
+    text = '## Training\n\n' + training_text(recipe_path, recipe, quality, log)
+    text += '\n## Held-out bits per byte\n\n'
     text += quality_text(quality, baselines)
     text += ('\n## Samples\n\nTemperature 0.7, top-p 0.95, seeds 1 to 6, the first 280 bytes, unselected; '
              'the prompt is before the bar.\n')

@@ -98,6 +98,8 @@ def sotu(args):
 
 # ---- Python: a document is a source file of the standard library -----------------------------
 
+PYTHON_PACKAGES = ['libpython3.11-stdlib', 'libpython3.11-minimal', 'python3-distutils',
+                   'python3-lib2to3', 'python3.11-venv']
 PYTHON_SKIP = re.compile(
     r'(^|/)(test|tests|dist-packages|site-packages|encodings|pydoc_data|config-[^/]*|__pycache__)/'
     r'|^(_sysconfigdata.*|stringprep|sitecustomize|_distutils_system_mod|_bootsubprocess'
@@ -116,13 +118,12 @@ PYTHON_HELDOUT = {'wave', 'calendar', 'configparser', 'csv', 'fractions', 'gette
 
 def python(_args):
     root = '/usr/lib/python3.11'
-    paths = []
-    for folder, _dirs, files in os.walk(root):
-        for name in files:
-            path = os.path.relpath(os.path.join(folder, name), root)
-            if name.endswith('.py') and not PYTHON_SKIP.search(path):
-                paths.append(path)
-    for path in sorted(paths):
+    # The packages' own lists, as other packages put modules into the same folder.
+    listed = subprocess.run(['dpkg-query', '-L'] + PYTHON_PACKAGES, check=True,
+                            stdout=subprocess.PIPE).stdout.decode().splitlines()
+    paths = [os.path.relpath(path, root) for path in listed
+             if path.startswith(root + '/') and path.endswith('.py')]
+    for path in sorted(path for path in paths if not PYTHON_SKIP.search(path)):
         with open(os.path.join(root, path), encoding='utf-8', newline=None) as f:
             text = f.read().strip('\n') + '\n'
         if len(text) < 64:

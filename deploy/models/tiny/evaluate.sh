@@ -10,6 +10,6 @@ out=${2:-$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["out
 
 cp "$out/model.safetensors" "$here/model.safetensors"
 "$bin" bench quality --model "$here/model.safetensors" --heldout "$here/heldout" --json >"$here/quality.json"
-python3 "$here/plot.py" "$out/log.jsonl" >"$here/loss.svg"
+python3 "$here/plot.py" "$out/log.jsonl" >"$here/loss-$(basename "$recipe" .json).svg"
 python3 "$here/card.py" "$recipe" "$out/log.jsonl" "$bin"
-echo "$here: model.safetensors, quality.json, loss.svg and README.md are renewed"
+echo "$here: model.safetensors, quality.json, loss curve and README.md are renewed"

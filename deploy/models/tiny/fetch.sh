@@ -6,7 +6,7 @@ set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 out=${1:-build/corpora}
 debs='bible-kjv bible-kjv-text wordnet-base iso-codes libpython3.11-stdlib libpython3.11-minimal'
-debs="$debs python3"
+debs="$debs python3-distutils python3-lib2to3 python3.11-venv python3"
 npms='datasets-moby-dick@0.2.3 datasets-sotu@0.2.3'
 
 missing=
