@@ -110,7 +110,7 @@ void dataset_record_fini(struct dataset_record *r)
     *r = (struct dataset_record){0};
 }
 
-static uint64_t number(const json_t *o, const char *key)
+uint64_t dataset_number(const json_t *o, const char *key)
 {
     json_int_t v = json_integer_value(json_object_get(o, key));
     return v > 0 ? (uint64_t)v : 0;
@@ -118,12 +118,12 @@ static uint64_t number(const json_t *o, const char *key)
 
 size_t dataset_record_parts(const struct dataset_record *r)
 {
-    return (size_t)number(r->meta, "parts");
+    return (size_t)dataset_number(r->meta, "parts");
 }
 
 static int add(json_t *o, const char *key, uint64_t more)
 {
-    return json_object_set_new(o, key, json_integer((json_int_t)(number(o, key) + more)));
+    return json_object_set_new(o, key, json_integer((json_int_t)(dataset_number(o, key) + more)));
 }
 
 /* Counts the texts into a record's JSON. */
@@ -241,8 +241,8 @@ static int add_bytes(void *arg, const struct item_info *i, struct err *e)
     size_t k;
     json_t *b, *meta = i->meta ? json_loads(i->meta, 0, NULL) : NULL;
     (void)e;
-    *sum += number(meta, "stored_bytes");
-    json_array_foreach(json_object_get(meta, "baked"), k, b) *sum += number(b, "bytes");
+    *sum += dataset_number(meta, "stored_bytes");
+    json_array_foreach(json_object_get(meta, "baked"), k, b) *sum += dataset_number(b, "bytes");
     json_decref(meta);
     return 0;
 }

@@ -31,6 +31,8 @@ struct dataset_record {
 int datasets_find(struct service *s, const char *name, struct dataset_record *out, struct err *e);
 void dataset_record_fini(struct dataset_record *r); /* a zeroed one is fine */
 size_t dataset_record_parts(const struct dataset_record *r);
+/* A number of a record, or of a part of one; 0: there is none. */
+uint64_t dataset_number(const json_t *o, const char *key);
 
 /* The texts of the first n_parts parts in memory. What is more urgent runs in between. */
 struct dataset_texts {

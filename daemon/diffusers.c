@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUNDLED     "bundled"
-#define BUNDLED_MAX ((size_t)256 << 20)
-#define META_BYTES  ((size_t)1 << 20)
+#define BUNDLED    "bundled"
+#define META_BYTES ((size_t)1 << 20)
 
 struct slot {
     struct diffuser *diffuser; /* NULL: free */
@@ -54,7 +53,8 @@ static const struct model *model_of(struct service *s, const char *fingerprint)
 }
 
 /* The record's JSON. */
-static int write_meta(const struct diffuser_info *i, struct buf *b, struct err *e)
+static int write_meta(const struct diffuser_info *i, const char *training, struct buf *b,
+                      struct err *e)
 {
     buf_printf(b,
                "{\"n_layer\": %zu, \"n_embd\": %zu, \"head_size\": %zu, \"n_token\": %zu, "
@@ -72,17 +72,20 @@ static int write_meta(const struct diffuser_info *i, struct buf *b, struct err *
                        (unsigned char)*p);
         buf_puts(b, "\"");
     }
-    buf_puts(b, "]}");
+    buf_puts(b, "]");
+    if (training)
+        buf_printf(b, ", \"training\": %s", training);
+    buf_puts(b, "}");
     return b->failed ? err_set(e, ERR_NOMEM, "no memory for a diffuser's record") : 0;
 }
 
 /* Fills the record of a file that is a diffuser of a served model. */
-static int describe(struct service *s, const void *file, size_t bytes, struct store_item *item,
+static int describe(struct service *s, const struct diffuser_put *p, struct store_item *item,
                     struct buf *meta, struct err *e)
 {
     struct diffuser *d;
     uint8_t digest[32];
-    int rc = diffuser_open_memory(file, bytes, &d, e);
+    int rc = diffuser_open_memory(p->file, p->bytes, &d, e);
     if (rc < 0)
         return rc;
     const struct diffuser_info *info = diffuser_get_info(d);
@@ -97,70 +100,71 @@ static int describe(struct service *s, const void *file, size_t bytes, struct st
     } else {
         snprintf(item->model, sizeof item->model, "%s", m->name);
         memcpy(item->fingerprint, info->fingerprint, sizeof item->fingerprint);
-        rc = write_meta(info, meta, e);
+        rc = write_meta(info, p->training, meta, e);
     }
     diffuser_close(d);
-    sha256_of(file, bytes, digest);
+    sha256_of(p->file, p->bytes, digest);
     sha256_hex(digest, item->sha256);
-    item->bytes = bytes;
+    item->bytes = p->bytes;
     item->meta = meta->data;
     return rc;
 }
 
-int diffusers_register_take(struct service *s, const char *name, void *file, size_t bytes,
-                            bool replace, struct item_info *saved, struct err *e)
+int diffusers_register_take(struct service *s, const struct diffuser_put *p,
+                            struct item_info *saved, struct err *e)
 {
     struct store_item item = {.kind = STORE_DIFFUSER};
     struct fetched_item old = {0};
     struct err none;
     struct buf meta;
     buf_init(&meta, META_BYTES);
-    snprintf(item.name, sizeof item.name, "%s", name);
-    int rc = describe(s, file, bytes, &item, &meta, e);
+    snprintf(item.name, sizeof item.name, "%s", p->name);
+    int rc = describe(s, p, &item, &meta, e);
     if (rc < 0)
-        free(file);
+        free(p->file);
     else
-        rc = fetch_item_put_take(
-            s, &item, file,
-            &(struct store_item_write){
-                .replace = replace && fetch_item(s, STORE_DIFFUSER, name, false, &old, &none) == 0},
-            saved, e);
+        rc = fetch_item_put_take(s, &item, p->file,
+                                 &(struct store_item_write){
+                                     .replace = p->replace && fetch_item(s, STORE_DIFFUSER, p->name,
+                                                                         false, &old, &none) == 0},
+                                 saved, e);
     fetched_item_fini(&old);
     buf_fini(&meta);
     return rc;
 }
 
-/* A file, whole. NULL: it is not there, or there is no memory. */
-static void *read_file(const char *path, size_t *bytes)
+int diffusers_read_file(const char *path, void **file, size_t *bytes, struct err *e)
 {
     FILE *f = fopen(path, "rb");
     char *data = NULL;
     long n = -1;
-    if (f && fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) > 0 && (size_t)n <= BUNDLED_MAX &&
-        fseek(f, 0, SEEK_SET) == 0 && (data = malloc((size_t)n)) &&
-        fread(data, 1, (size_t)n, f) != (size_t)n) {
-        free(data);
-        data = NULL;
-    }
-    *bytes = data ? (size_t)n : 0;
+    bool sized = f && fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) > 0 &&
+                 (size_t)n <= DIFFUSER_MAX && fseek(f, 0, SEEK_SET) == 0;
+    bool read = sized && (data = malloc((size_t)n)) && fread(data, 1, (size_t)n, f) == (size_t)n;
     if (f)
         fclose(f);
-    return data;
+    if (read) {
+        *file = data;
+        *bytes = (size_t)n;
+        return 0;
+    }
+    free(data);
+    return sized && !data ? err_set(e, ERR_NOMEM, "no memory for a diffuser")
+                          : err_set(e, ERR_IO, "the file of a diffuser cannot be read");
 }
 
 void diffusers_offer(struct service *s)
 {
     struct buf path;
     struct err e = {0};
-    size_t bytes;
+    struct diffuser_put put = {.name = BUNDLED, .replace = true};
     if (s->diffusers->offered)
         return;
     s->diffusers->offered = true;
     buf_init(&path, 8192);
-    if (bundled_path("diffuser.safetensors", &path, &e) == 0) {
-        void *file = read_file(path.data, &bytes);
-        if (file && diffusers_register_take(s, BUNDLED, file, bytes, true, NULL, &e) < 0 &&
-            e.code != ERR_MODEL_MISMATCH)
+    if (bundled_path("diffuser.safetensors", &path, &e) == 0 &&
+        diffusers_read_file(path.data, &put.file, &put.bytes, &e) == 0) {
+        if (diffusers_register_take(s, &put, NULL, &e) < 0 && e.code != ERR_MODEL_MISMATCH)
             LOG(s->options.log, LOG_WARN, "bundled_diffuser", LOG_STR("why", e.msg));
     }
     buf_fini(&path);

@@ -28,12 +28,21 @@ int diffusers_use(const struct errand_run *r, const char *name, struct diffuser_
                   struct err *e);
 void diffusers_unuse(struct service *s, struct diffuser_use *u); /* a zeroed one is fine */
 
-/* Checks a diffuser's file (malloc'd; taken in every case) and stores it under the name: what an import
- * does, and a job that has trained one. replace: one of this name may be there. *saved: free its meta;
- * or NULL. ERR_FORMAT, ERR_MODEL_MISMATCH (it is of no model that is served), ERR_NAME_EXISTS,
- * ERR_STORAGE_FULL, ERR_NOMEM. */
-int diffusers_register_take(struct service *s, const char *name, void *file, size_t bytes,
-                            bool replace, struct item_info *saved, struct err *e);
+/* What an import brings, and a job that has trained one. */
+struct diffuser_put {
+    const char *name;
+    void *file; /* malloc'd, [bytes] */
+    size_t bytes;
+    bool replace;         /* one of this name may be there */
+    const char *training; /* a JSON object for its record; NULL: not known */
+};
+/* Checks the file, which is taken in every case, and stores it. *saved: free its meta; or NULL. ERR_FORMAT,
+ * ERR_MODEL_MISMATCH (it is of no model that is served), ERR_NAME_EXISTS, ERR_STORAGE_FULL, ERR_NOMEM. */
+int diffusers_register_take(struct service *s, const struct diffuser_put *p,
+                            struct item_info *saved, struct err *e);
+/* The bytes of a diffuser's file, malloc'd. ERR_IO, ERR_NOMEM. */
+int diffusers_read_file(const char *path, void **file, size_t *bytes, struct err *e);
+#define DIFFUSER_MAX ((size_t)900 << 20) /* bytes of one */
 /* Stores the bundled model's diffuser, once, if that model is served and there is one. */
 void diffusers_offer(struct service *s);
 

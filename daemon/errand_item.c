@@ -158,9 +158,9 @@ static int append(const struct errand_run *r, struct item_call *c, struct err *e
 
 static int put_diffuser(const struct errand_run *r, struct item_call *c, struct err *e)
 {
-    void *file = c->data;
+    const struct diffuser_put put = {.name = c->name, .file = c->data, .bytes = c->data_bytes};
     c->data = NULL;
-    int rc = diffusers_register_take(r->svc, c->name, file, c->data_bytes, false, c->items, e);
+    int rc = diffusers_register_take(r->svc, &put, c->items, e);
     c->n_items = rc == 0;
     return rc;
 }

@@ -1,6 +1,7 @@
 /* bake_dataset: a model reads the texts of a data set, and the states that they leave are kept. */
 #include "daemon/datasets.h"
 #include "daemon/job_decode.h"
+#include "daemon/job_train.h"
 #include "daemon/jobs_impl.h"
 
 #include "daemon/base/clock.h"
@@ -65,54 +66,33 @@ static int bake_check(const struct service *s, const char *request, struct err *
 
 /* ---- what it will take ---- */
 
-static struct state_shape shape_of(const struct model *m)
-{
-    const struct rwkv_info *i = m->rwkv_info;
-    return (struct state_shape){i->n_layer, i->n_embd, i->head_size};
-}
-
-static int find(struct service *s, const struct ask *a, struct dataset_record *r, struct err *e)
-{
-    int rc = datasets_find(s, a->dataset, r, e);
-    if (rc == ERR_DATASET_NOT_FOUND)
-        err_set_param(e, rc, "dataset", "there is no data set '%s'", a->dataset);
-    return rc;
-}
-
-static uint64_t number(const json_t *o, const char *key)
-{
-    json_int_t v = json_integer_value(json_object_get(o, key));
-    return v > 0 ? (uint64_t)v : 0;
-}
-
 /* Would so many bytes of states in place of those that there are be within the quota? */
 static int check_quota(struct service *s, const struct ask *a, const struct dataset_record *r,
                        uint64_t bytes, struct err *e)
 {
-    uint64_t had = number(dataset_record_baked(r, a->model->rwkv_info->fingerprint), "bytes");
+    uint64_t had =
+        dataset_number(dataset_record_baked(r, a->model->rwkv_info->fingerprint), "bytes");
     return bytes > had ? datasets_check_quota(s, bytes - had, e) : 0;
 }
 
 static int estimate(struct service *s, const struct ask *a, const struct dataset_record *r,
                     char **plan, struct err *e)
 {
-    const struct state_shape shape = shape_of(a->model);
-    const uint64_t texts = number(r->meta, "texts"), text_bytes = number(r->meta, "bytes");
+    const struct state_shape shape = job_state_shape(a->model);
+    const uint64_t texts = dataset_number(r->meta, "texts"),
+                   text_bytes = dataset_number(r->meta, "bytes");
     uint64_t pieces = text_bytes / (a->segment_bytes / 2); /* each has half of that at least */
     uint64_t rows = pieces < a->segments ? pieces : a->segments;
     uint64_t read = rows * a->segment_bytes < text_bytes ? rows * a->segment_bytes : text_bytes;
     uint64_t bytes = dataset_file_bytes(&shape, shape.n_embd, rows, read);
-    uint64_t memory = number(r->meta, "stored_bytes") + 2 * read + (texts + pieces) * TEXT_BYTES +
-                      ((uint64_t)16 << 20);
-    const uint64_t most = s->options.train_bytes;
+    uint64_t memory = dataset_number(r->meta, "stored_bytes") + 2 * read +
+                      (texts + pieces) * TEXT_BYTES + ((uint64_t)16 << 20);
     int rc = rows ? check_quota(s, a, r, bytes, e)
                   : err_set_param(e, ERR_INVALID, "dataset",
                                   "the data set %s has less than half a segment of %llu bytes",
                                   a->dataset, (unsigned long long)a->segment_bytes);
-    if (rc == 0 && most && memory > most)
-        rc = err_set(e, ERR_MEMORY_LIMIT,
-                     "baking %s would want %llu bytes of memory, of --train-memory %llu",
-                     a->dataset, (unsigned long long)memory, (unsigned long long)most);
+    if (rc == 0)
+        rc = job_check_memory(s, (double)memory, "baking it", e);
     if (rc < 0)
         return rc;
     json_t *o =
@@ -130,7 +110,7 @@ static int bake_plan(struct service *s, const char *request, char **plan, struct
     struct dataset_record r = {0};
     int rc = decode(s, request, &a, e);
     if (rc == 0)
-        rc = find(s, &a, &r, e);
+        rc = job_find_dataset(s, a.dataset, &r, e);
     if (rc == 0)
         rc = estimate(s, &a, &r, plan, e);
     dataset_record_fini(&r);
@@ -307,7 +287,7 @@ static int keep(struct baking *b, struct err *e)
                   a->model->weights_type, "rows", (json_int_t)b->rows.n, "heldout_rows",
                   (json_int_t)heldout, "labels", (json_int_t)b->rows.n_label, "bytes",
                   (json_int_t)st.st_size, "segment_bytes", (json_int_t)a->segment_bytes, "texts",
-                  (json_int_t)number(a->plan, "texts"), "job", b->run->id);
+                  (json_int_t)dataset_number(a->plan, "texts"), "job", b->run->id);
     int rc = o ? datasets_set_baked(b->run->svc, a->dataset, b->record.info.seq, o, e)
                : err_set(e, ERR_NOMEM, "no memory for a result");
     if (rc == ERR_DATASET_NOT_FOUND)
@@ -324,14 +304,14 @@ static int run_all(struct baking *b, struct err *e)
 {
     struct service *s = b->run->svc;
     const struct ask *a = b->ask;
-    const struct state_shape shape = shape_of(a->model);
+    const struct state_shape shape = job_state_shape(a->model);
     struct dataset_texts texts = {0};
-    int rc = find(s, a, &b->record, e);
-    if (rc == 0 && b->record.info.seq != number(a->plan, "dataset_id"))
+    int rc = job_find_dataset(s, a->dataset, &b->record, e);
+    if (rc == 0 && b->record.info.seq != dataset_number(a->plan, "dataset_id"))
         rc = err_set_param(e, ERR_DATASET_NOT_FOUND, "dataset",
                            "the data set %s is another one by now", a->dataset);
     if (rc == 0)
-        rc = datasets_read(s, a->dataset, (size_t)number(a->plan, "parts"), &texts, e);
+        rc = datasets_read(s, a->dataset, (size_t)dataset_number(a->plan, "parts"), &texts, e);
     if (rc == 0)
         rc = make_rows(a, &texts, &b->rows, e);
     if (rc == 0)

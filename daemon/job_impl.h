@@ -29,6 +29,7 @@ struct job {
     bool cancel;  /* asked to */
     bool resumed; /* an earlier process began it */
     uint64_t attempts, step, steps;
+    uint64_t killed; /* attempts that the process did not survive */
     double eta_s;
     int64_t created_ms, started_ms, ended_ms; /* 0: not yet */
     char *metrics, *result;                   /* JSON objects, or NULL */
@@ -45,7 +46,7 @@ struct job *job_new(struct service *s, const struct job_kind *k, const char *req
 void job_free(struct job *j); /* NULL is fine */
 /* As the API shows it, malloc'd; NULL: no memory. guard: lock */
 char *job_json(const struct job *j);
-/* The same for the store: with the request, which may be long. guard: lock */
+/* The same for the store: with the request, which may be long, and what only we need. guard: lock */
 char *job_record(const struct job *j);
 /* What the API shows of a record, malloc'd; NULL: it makes no sense. */
 char *job_shown(const char *record);

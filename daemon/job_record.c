@@ -69,8 +69,10 @@ char *job_json(const struct job *j)
 char *job_record(const struct job *j)
 {
     json_t *o = build(j);
-    if (o)
+    if (o) {
         json_object_set_new(o, "request", text_or_null(j->request));
+        json_object_set_new(o, "killed", json_integer((json_int_t)j->killed));
+    }
     char *text = dump(o);
     json_decref(o);
     return text;
@@ -80,6 +82,7 @@ char *job_shown(const char *record)
 {
     json_t *o = json_loads(record, 0, NULL);
     json_object_del(o, "request");
+    json_object_del(o, "killed");
     char *text = dump(o);
     json_decref(o);
     return text;
@@ -112,6 +115,7 @@ int job_read(struct service *s, const struct item_info *i, struct job **out, str
         j->seq = i->seq;
         j->created_ms = i->created_ms;
         j->attempts = (uint64_t)json_integer_value(json_object_get(o, "attempts"));
+        j->killed = (uint64_t)json_integer_value(json_object_get(o, "killed"));
         j->step = (uint64_t)json_integer_value(json_object_get(o, "step"));
         j->steps = (uint64_t)json_integer_value(json_object_get(o, "total_steps"));
         j->started_ms = json_integer_value(json_object_get(o, "started")) * 1000;

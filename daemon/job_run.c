@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #define TELL_NS      250000000u /* between two words to who watches */
-#define MAX_ATTEMPTS 3          /* that the process did not survive */
+#define MAX_KILLED   3          /* attempts that the process did not survive */
 
-static const struct job_kind *const kinds[] = {&job_train_state, &job_bake_dataset};
+static const struct job_kind *const kinds[] = {&job_train_state, &job_train_dit, &job_bake_dataset};
 
 const struct job_kind *job_kind_find(const char *name)
 {
@@ -155,11 +155,13 @@ void job_tell(struct job *j)
 int job_proceed(struct job_run *r, const struct job_progress *p, struct err *e)
 {
     struct job *j = r->job;
+    char *metrics = p && p->metrics ? strdup(p->metrics) : NULL;
     pthread_mutex_lock(&r->svc->jobs.lock);
-    j->step = p->step;
-    j->steps = p->steps;
-    j->eta_s = p->eta_s;
-    char *metrics = p->metrics ? strdup(p->metrics) : NULL;
+    if (p) {
+        j->step = p->step;
+        j->steps = p->steps;
+        j->eta_s = p->eta_s;
+    }
     if (metrics) {
         free(j->metrics);
         j->metrics = metrics;
@@ -314,12 +316,13 @@ static void take_up(struct service *s, const struct item_info *i)
     s->jobs.n++;
     list_push(&s->jobs.live, &j->link);
     j->resumed = j->attempts > 0;
+    j->killed += ran;
     pthread_mutex_unlock(&s->jobs.lock);
     if (ran && !j->kind->resumable)
         err_set(&e, ERR_UNAVAILABLE, "the server ended while the job ran");
-    else if (ran && j->attempts >= MAX_ATTEMPTS)
+    else if (j->killed >= MAX_KILLED)
         err_set(&e, ERR_UNAVAILABLE, "the server ended %llu times while the job ran",
-                (unsigned long long)j->attempts);
+                (unsigned long long)j->killed);
     if (e.code)
         end(j, JOB_INTERRUPTED, &e);
     else

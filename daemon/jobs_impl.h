@@ -39,14 +39,14 @@ struct job_kind {
     /* [thread: lane; may wait for the store] */
     int (*run)(struct job_run *r, struct err *e);
 };
-extern const struct job_kind job_train_state, job_bake_dataset;
+extern const struct job_kind job_train_state, job_train_dit, job_bake_dataset;
 
 struct job_progress {
     uint64_t step, steps; /* done, of */
     double eta_s;         /* NAN: not known */
     const char *metrics;  /* a JSON object; NULL: as before */
 };
-/* Between two steps: tells who watches, lets what is more urgent run. ERR_CANCELLED, ERR_UNAVAILABLE: the
+/* Between two steps: tells who watches, lets what is more urgent run. p NULL: it stands as before. ERR_CANCELLED, ERR_UNAVAILABLE: the
  * job must end (*stop is set too). */
 int job_proceed(struct job_run *r, const struct job_progress *p, struct err *e);
 

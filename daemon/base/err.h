@@ -34,6 +34,7 @@
     XX(STATE_INCOMPATIBLE, 409, "state_incompatible", "conflict_error")                            \
     XX(QUANTIZED, 409, "weights_quantized", "conflict_error")                                      \
     XX(NO_DIFFUSER, 409, "no_diffuser", "conflict_error")                                          \
+    XX(NOT_BAKED, 409, "not_baked", "conflict_error")                                              \
     XX(MEMORY_LIMIT, 409, "memory_limit", "conflict_error")                                        \
     XX(LENGTH_REQUIRED, 411, "length_required", "invalid_request_error")                           \
     XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \

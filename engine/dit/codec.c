@@ -10,19 +10,44 @@
 #define BLOCK_SIZE (16u << 20) /* floats of states in memory at once, one state at least */
 #define ERROR_ROWS 1000        /* about so many are measured */
 
-int dit_codec__make(struct dit_codec *c, struct err *e)
+static int set_sizes(struct dit_codec *c, struct err *e)
 {
     const struct state_shape *s = &c->shape;
     const size_t N = s->head_size, L = s->n_layer;
     c->n_head = state_shape_heads(s);
     c->n_matrix = L * c->n_head;
     c->n_token = c->n_matrix + (c->shifts ? 2 * L : 0);
-    if (!c->p || c->p > N || !c->K || c->K > c->p * c->p || (c->shifts && c->K > s->n_embd))
-        return err_set(
-            e, ERR_INVALID,
-            "state codec: %zu components over a basis of %zu x %zu, of states with heads "
-            "of %zu%s",
-            c->K, c->p, c->p, N, c->shifts ? " and shift vectors" : "");
+    if (!c->p || c->p > N)
+        return err_set_param(e, ERR_INVALID, "basis",
+                             "state codec: a basis of %zu x %zu, of states with heads of %zu", c->p,
+                             c->p, N);
+    if (!c->K || c->K > c->p * c->p || (c->shifts && c->K > s->n_embd))
+        return err_set_param(e, ERR_INVALID, "components",
+                             "state codec: %zu components over a basis of %zu x %zu%s", c->K, c->p,
+                             c->p, c->shifts ? " and shift vectors" : "");
+    return 0;
+}
+
+int dit_codec_plan(struct dit_codec *c, const struct state_shape *shape,
+                   const struct dit_codec_options *o, struct err *e)
+{
+    const size_t N = shape->head_size;
+    *c = (struct dit_codec){.shape = *shape,
+                            .K = o->components,
+                            .p = o->basis  ? o->basis
+                                 : N <= 32 ? N
+                                           : 24,
+                            .shifts = o->shifts};
+    return set_sizes(c, e);
+}
+
+int dit_codec__make(struct dit_codec *c, struct err *e)
+{
+    const struct state_shape *s = &c->shape;
+    const size_t N = s->head_size, L = s->n_layer;
+    int rc = set_sizes(c, e);
+    if (rc < 0)
+        return rc;
     c->mean = calloc(state_shape_floats(s), sizeof *c->mean);
     c->scale = calloc(c->n_token, sizeof *c->scale);
     c->basis = calloc(c->n_matrix * c->K, c->p * c->p * sizeof *c->basis);
@@ -211,7 +236,7 @@ size_t dit_codec_bytes(const struct dit_codec *c)
 {
     const size_t N = c->shape.head_size;
     size_t n = c->n_matrix * c->K * c->p * c->p;
-    n += c->left ? 2 * c->n_matrix * c->p * N : 0;
-    n += c->shift_basis ? 2 * c->shape.n_layer * c->K * c->shape.n_embd : 0;
+    n += c->p < N ? 2 * c->n_matrix * c->p * N : 0;
+    n += c->shifts ? 2 * c->shape.n_layer * c->K * c->shape.n_embd : 0;
     return 2 * n + 4 * (state_shape_floats(&c->shape) + c->n_token);
 }

@@ -47,6 +47,10 @@ struct dit_codec {
     float *shift_basis;  /* [2 L, K, C]; NULL without shifts */
 };
 
+/* What a fit of states of this shape has: all but the arrays. ERR_INVALID: sizes that cannot be. */
+int dit_codec_plan(struct dit_codec *c, const struct state_shape *shape,
+                   const struct dit_codec_options *o, struct err *e)
+    __attribute__((warn_unused_result));
 /* Fits on the rows of a dataset that are not held out. ERR_INVALID (options, too few rows),
  * ERR_NOMEM, ERR_CANCELLED. */
 int dit_codec_fit(struct dit_codec *c, const struct dataset *d, const struct dit_codec_options *o,
@@ -69,7 +73,7 @@ int dit_codec_decode(const struct dit_codec *c, const float *z, float *state, st
 int dit_codec_error(const struct dit_codec *c, const struct dataset *d, bool heldout,
                     double *matrices, double *shifts, struct err *e)
     __attribute__((warn_unused_result));
-/* Bytes of its tensors in a file. */
+/* Bytes of its tensors in a file; of a plan too. */
 size_t dit_codec_bytes(const struct dit_codec *c);
 
 #define DIT_CODEC_TENSORS 6

@@ -160,13 +160,9 @@ int dit_codec_fit(struct dit_codec *c, const struct dataset *d, const struct dit
     struct fit f = {.c = c, .d = d, .run = run};
     const size_t N = d->shape.head_size, C = d->shape.n_embd, W = N * N > C ? N * N : C;
     size_t total = 0;
-    *c = (struct dit_codec){.shape = d->shape,
-                            .K = o->components,
-                            .p = o->basis  ? o->basis
-                                 : N <= 32 ? N
-                                           : 24,
-                            .shifts = o->shifts};
-    int rc = dit_codec__make(c, e);
+    int rc = dit_codec_plan(c, &d->shape, o, e);
+    if (rc == 0)
+        rc = dit_codec__make(c, e);
     if (rc == 0)
         rc = choose_rows(&f, o->max_rows, e);
     if (rc == 0 && (f.n < 2 || f.n < c->K))

@@ -5,6 +5,8 @@ struct G(dit_work);
 
 /* Room for batches of up to S samples, running the operations `op`. NULL: no memory. */
 struct G(dit_work) *G(dit_work_new)(const struct dit_layout *l, const struct G(nn) *op, size_t S);
+/* Bytes of one, before there is one; 0: no memory to tell. */
+size_t G(dit_work_plan)(const struct dit_layout *l, size_t S);
 void G(dit_work_free)(struct G(dit_work) *w);
 size_t G(dit_work_bytes)(const struct G(dit_work) *w);
 

@@ -74,6 +74,14 @@ static size_t lay_out(work *w)
     return used;
 }
 
+size_t G(dit_work_plan)(const struct dit_layout *l, size_t S)
+{
+    work w = {.l = l, .max_S = S, .block = calloc(l->shape.n_block, sizeof *w.block)};
+    size_t n = w.block ? lay_out(&w) : 0;
+    free(w.block);
+    return n * sizeof(real);
+}
+
 work *G(dit_work_new)(const struct dit_layout *l, const nn_ops *op, size_t S)
 {
     work *w = calloc(1, sizeof *w);

@@ -18,8 +18,8 @@ struct dit_run {
     struct dataset d;
     struct diffuser net;
     struct dit_trainer t;
-    struct pool *pool;
-    size_t told; /* thousands of states */
+    struct manifold_run prepare; /* how what comes before the steps is run */
+    size_t told;                 /* thousands of states */
     struct train_run run;
 };
 
@@ -28,25 +28,23 @@ struct dit_run {
 static bool go_on(void *ctx, size_t done, size_t n)
 {
     struct dit_run *b = ctx;
-    const struct train_control *c = b->run.control;
     if (done / 1000 > b->told && done < n) {
         b->told = done / 1000;
         train_run_note(&b->run, "baking: %zu of %zu states", done, n);
     }
-    return !(c->stop && atomic_load(c->stop));
+    return train_run_goes_on(&b->run);
 }
 
-static bool go_on_fitting(void *ctx, size_t done, size_t n)
+static bool go_on_preparing(void *ctx, size_t done, size_t n)
 {
-    const struct train_control *c = ((struct dit_run *)ctx)->run.control;
     (void)done, (void)n;
-    return !(c->stop && atomic_load(c->stop));
+    return train_run_goes_on(&((struct dit_run *)ctx)->run);
 }
 
 static int open_dataset(struct dit_run *b, struct err *e)
 {
     const char *path = b->r->dataset;
-    int rc = access(path, F_OK) == 0 ? 0 : dit_data_bake(b->r, b->pool, go_on, b, e);
+    int rc = access(path, F_OK) == 0 ? 0 : dit_data_bake(b->r, b->prepare.pool, go_on, b, e);
     if (rc == 0)
         rc = dataset_open(&b->d, path, e);
     if (rc == 0)
@@ -65,12 +63,16 @@ static int write_codec(const struct dit_codec *c, const char *path, struct err *
     return rc;
 }
 
+static struct dit_codec_options codec_options(const struct dit_recipe *r)
+{
+    return (struct dit_codec_options){r->components, r->basis, r->shifts, FIT_ROWS};
+}
+
 /* Fits the codec, or reads what an earlier run fitted. */
 static int open_codec(struct dit_run *b, struct err *e)
 {
     char path[TRAIN_PATH];
-    const struct manifold_run run = {b->pool, go_on_fitting, b};
-    const struct dit_codec_options o = {b->r->components, b->r->basis, b->r->shifts, FIT_ROWS};
+    const struct dit_codec_options o = codec_options(b->r);
     struct tensor_file *f = NULL;
     double matrices, shifts;
     train_run_path(&b->run, "codec.safetensors", path);
@@ -81,13 +83,13 @@ static int open_codec(struct dit_run *b, struct err *e)
         tensor_file_close(f);
         return rc;
     }
-    int rc = dit_codec_fit(&b->net.codec, &b->d, &o, &run, e);
+    int rc = dit_codec_fit(&b->net.codec, &b->d, &o, &b->prepare, e);
     if (rc == 0)
         rc = write_codec(&b->net.codec, path, e);
     if (rc < 0)
         return rc;
-    for (int held = 0; held < 2; held++)
-        if (dit_codec_error(&b->net.codec, &b->d, held, &matrices, &shifts, e) == 0)
+    for (int held = 0; held < 2; held++) /* there may be no rows of the kind */
+        if (dit_codec_error(&b->net.codec, &b->d, held, &matrices, &shifts, NULL) == 0)
             train_run_note(&b->run,
                            "codec: %zu components of a basis of %zu, %zu bytes; lost of the "
                            "variance of %s rows: matrices %.4f, shift vectors %.4f",
@@ -96,19 +98,25 @@ static int open_codec(struct dit_run *b, struct err *e)
     return 0;
 }
 
+static struct dit_shape network_shape(const struct dit_recipe *r, const struct dit_codec *c,
+                                      size_t cond_dim, size_t n_label)
+{
+    return (struct dit_shape){.n_token = c->n_token,
+                              .token_dim = c->K,
+                              .n_embd = r->n_embd,
+                              .n_head = r->n_head,
+                              .n_block = r->n_block,
+                              .n_mlp = r->n_mlp,
+                              .cond_dim = cond_dim,
+                              .n_label = n_label,
+                              .per_token = r->per_token};
+}
+
 static int open_network(struct dit_run *b, struct err *e)
 {
     const struct dit_recipe *r = b->r;
     struct diffuser *net = &b->net;
-    const struct dit_shape s = {.n_token = net->codec.n_token,
-                                .token_dim = net->codec.K,
-                                .n_embd = r->n_embd,
-                                .n_head = r->n_head,
-                                .n_block = r->n_block,
-                                .n_mlp = r->n_mlp,
-                                .cond_dim = b->d.cond_dim,
-                                .n_label = b->d.n_label,
-                                .per_token = r->per_token};
+    const struct dit_shape s = network_shape(r, &net->codec, b->d.cond_dim, b->d.n_label);
     int rc = dit_layout_init(&net->layout, &s, e);
     if (rc == 0)
         rc = dit_schedule_init(&net->schedule, r->noise, DIT_TIMESTEPS, e);
@@ -123,7 +131,7 @@ static int open_network(struct dit_run *b, struct err *e)
     net->params = mem_calloc_aligned(net->layout.count, sizeof *net->params);
     if (!net->params)
         return err_set(e, ERR_NOMEM, "training: out of memory");
-    rc = dit_trainer_init(&b->t, r, &b->d, net, b->pool, e);
+    rc = dit_trainer_init(&b->t, r, &b->d, net, &b->prepare, e);
     if (rc < 0)
         return rc;
     dit_params_init(&net->layout, b->t.w.params, r->seed);
@@ -219,7 +227,7 @@ int train_dit(const struct dit_recipe *r, const struct train_control *c, struct 
         return err_set(e, ERR_NOMEM, "training: out of memory");
     gemm_setup();
     b->r = r;
-    b->pool = pool;
+    b->prepare = (struct manifold_run){pool, go_on_preparing, b};
     const struct train_kind kind = {one_step, evaluate, save};
     const struct train_plan plan = {&r->schedule, r->eval_every, r->checkpoint_every};
     int rc = train_run_open(&b->run, c, r->out, r->max_minutes, e);
@@ -232,5 +240,46 @@ int train_dit(const struct dit_recipe *r, const struct train_control *c, struct 
     diffuser_fini(&b->net);
     dataset_close(&b->d);
     free(b);
+    return rc;
+}
+
+/* ---- what it takes ---- */
+
+/* Fitting: a token of the rows, and the covariance with its eigenvectors, or the randomised basis. */
+static double fit_bytes(const struct dit_codec *c, size_t rows)
+{
+    const double n = (double)(rows < FIT_ROWS ? rows : FIT_ROWS), K = (double)c->K;
+    const double square = (double)(c->shape.head_size * c->shape.head_size);
+    const double width = (double)c->shape.n_embd;
+    const double W = square > width ? square : width, m = n < W ? n : W;
+    return 4 * n * W + 24 * m * m + 16 * (K + 16) * (n + W);
+}
+
+int train_dit_plan(const struct dit_recipe *r, const struct dit_rows_info *d, int threads,
+                   struct dit_need *out, struct err *e)
+{
+    struct dit_codec c;
+    struct dit_layout l = {0};
+    const struct dit_codec_options o = codec_options(r);
+    int rc = dit_codec_plan(&c, &d->shape, &o, e);
+    if (rc < 0)
+        return rc;
+    const struct dit_shape s = network_shape(r, &c, d->shape.n_embd, d->n_label);
+    rc = dit_layout_init(&l, &s, e);
+    const double trainer = rc == 0 ? dit_trainer_plan(&l, d->n, threads) : 0;
+    if (rc == 0 && !(trainer > 0))
+        rc = err_set(e, ERR_NOMEM, "training: out of memory");
+    const double codec = (double)dit_codec_bytes(&c);
+    const double state = 4 * (double)state_shape_floats(&d->shape);
+    const double block = (double)dit_codec_block(&c) * (state + 4 * (double)(c.n_token * c.K));
+    const double row = 4 * (double)s.cond_dim + (double)sizeof(struct dataset_row);
+    *out = (struct dit_need){
+        .memory = trainer + 3 * codec + fit_bytes(&c, d->n) + block + 2 * state +
+                  (double)d->n * row + (double)d->text_bytes,
+        .disk = 2 * (5 * 4 * (double)l.n_params + codec) + codec,
+        .n_params = l.n_params,
+        .n_token = c.n_token,
+    };
+    dit_layout_fini(&l);
     return rc;
 }

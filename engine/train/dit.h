@@ -17,6 +17,7 @@
 #ifndef ENGINE_TRAIN_DIT_H
 #define ENGINE_TRAIN_DIT_H
 
+#include "engine/dit/dataset.h"
 #include "engine/kernels/pool.h"
 #include "engine/train/dit_recipe.h"
 #include "engine/train/run.h"
@@ -24,5 +25,18 @@
 /* As train_base (base.h). ERR_CANCELLED: stopped while baking or fitting, nothing lost but that. */
 int train_dit(const struct dit_recipe *r, const struct train_control *c, struct pool *pool,
               bool *done, struct err *e) __attribute__((warn_unused_result));
+
+/* The rows of a dataset, before it is opened. */
+struct dit_rows_info {
+    struct state_shape shape;
+    size_t n, n_label, text_bytes;
+};
+struct dit_need { /* bytes at most, about; disk: in `out`, while files are written anew */
+    double memory, disk;
+    size_t n_params, n_token;
+};
+/* What a training of the recipe takes. ERR_INVALID: sizes that cannot be; ERR_NOMEM. */
+int train_dit_plan(const struct dit_recipe *r, const struct dit_rows_info *d, int threads,
+                   struct dit_need *out, struct err *e) __attribute__((warn_unused_result));
 
 #endif

@@ -15,17 +15,19 @@ static const struct recipe_key corpus_keys[] = {
 
 #define K(name, member, kind, low, high, required)                                                 \
     RECIPE_KEY(struct dit_recipe, name, member, kind, low, high, required)
+enum { PLACES = 10 }; /* of the keys, the first: files, how it runs, what is baked */
 static const struct recipe_key keys[] = {
     K("model", model, RECIPE_TEXT, 0, RECIPE_PATH, true),
     K("vocab", vocab, RECIPE_TEXT, 0, RECIPE_PATH, false),
     K("dataset", dataset, RECIPE_TEXT, 0, RECIPE_PATH, true),
     K("out", out, RECIPE_TEXT, 0, RECIPE_PATH, true),
-    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("threads", threads, RECIPE_UINT, 1, 256, false),
+    K("max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
     K("segments", segments, RECIPE_UINT, 1, 1e9, false),
     K("eval_segments", eval_segments, RECIPE_UINT, 1, 1e9, false),
     K("segment_bytes", segment_bytes, RECIPE_UINT, 16, 1e6, false),
     K("style_segments", style_segments, RECIPE_UINT, 1, 1e9, false),
+    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("components", components, RECIPE_UINT, 1, 65536, false),
     K("basis", basis, RECIPE_UINT, 0, 256, false),
     K("shifts", shifts, RECIPE_BOOL, 0, 0, false),
@@ -53,7 +55,6 @@ static const struct recipe_key keys[] = {
     K("products", products, RECIPE_TEXT, 0, 8, false),
     K("eval_every", eval_every, RECIPE_UINT, 1, 1e12, false),
     K("checkpoint_every", checkpoint_every, RECIPE_UINT, 1, 1e12, false),
-    K("max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
 };
 
 static int read_corpora(struct dit_corpus *to, size_t *n, const json_t *list, const char *where,
@@ -77,23 +78,28 @@ static int check(struct dit_recipe *r, const json_t *root, struct err *e)
 {
     if (!json_object_get(root, "lr_final"))
         r->schedule.lr_final = r->schedule.lr / 100;
+    if (!json_object_get(root, "warmup") && r->schedule.warmup > r->schedule.steps)
+        r->schedule.warmup = r->schedule.steps;
     if (!r->n_mlp)
         r->n_mlp = 4 * r->n_embd;
     r->bf16 = !strcmp(r->products, "bf16");
     if (!r->bf16 && strcmp(r->products, "f32"))
-        return err_set(e, ERR_INVALID, "recipe: products must be \"f32\" or \"bf16\"");
+        return err_set_param(e, ERR_INVALID, "products",
+                             "recipe: products must be \"f32\" or \"bf16\"");
     if (!dit_schedule_parse(r->schedule_name, &r->noise))
-        return err_set(e, ERR_INVALID, "recipe: schedule must be \"cosine\" or \"linear\"");
+        return err_set_param(e, ERR_INVALID, "schedule",
+                             "recipe: schedule must be \"cosine\" or \"linear\"");
     if (!dit_prediction_parse(r->prediction_name, &r->prediction))
-        return err_set(e, ERR_INVALID, "recipe: prediction must be \"v\", \"x0\" or \"eps\"");
+        return err_set_param(e, ERR_INVALID, "prediction",
+                             "recipe: prediction must be \"v\", \"x0\" or \"eps\"");
     if (r->n_embd % r->n_head)
-        return err_set(e, ERR_INVALID, "recipe: n_head must divide n_embd");
+        return err_set_param(e, ERR_INVALID, "n_head", "recipe: n_head must divide n_embd");
     if (r->schedule.warmup > r->schedule.steps)
-        return err_set(e, ERR_INVALID, "recipe: warmup is longer than steps");
+        return err_set_param(e, ERR_INVALID, "warmup", "recipe: warmup is longer than steps");
     return 0;
 }
 
-int dit_recipe_read(struct dit_recipe *r, const char *path, struct err *e)
+static void set_presets(struct dit_recipe *r)
 {
     *r = (struct dit_recipe){
         .seed = 1,
@@ -120,16 +126,35 @@ int dit_recipe_read(struct dit_recipe *r, const char *path, struct err *e)
         .eval_every = 500,
         .checkpoint_every = 500,
     };
+}
+
+/* From an object whose keys are those from `first` on, and those in others. */
+static int read_keys(struct dit_recipe *r, const json_t *root, size_t first, const char *others,
+                     struct err *e)
+{
+    set_presets(r);
+    int rc = recipe_read_object(r, root, keys + first, RECIPE_KEYS(keys) - first, others, "", e);
+    return rc < 0 ? rc : check(r, root, e);
+}
+
+int dit_recipe_read(struct dit_recipe *r, const char *path, struct err *e)
+{
     json_t *root = recipe_load(path, e);
     if (!root)
         return e->code;
-    int rc = recipe_read_object(r, root, keys, RECIPE_KEYS(keys), " data eval ", "", e);
+    int rc = read_keys(r, root, 0, " data eval ", e);
     if (rc == 0)
         rc = read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
     if (rc == 0)
         rc = read_corpora(r->eval, &r->n_eval, json_object_get(root, "eval"), "eval", e);
-    if (rc == 0)
-        rc = check(r, root, e);
+    json_decref(root);
+    return rc;
+}
+
+int dit_recipe_read_text(struct dit_recipe *r, const char *json, const char *others, struct err *e)
+{
+    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    int rc = read_keys(r, root, PLACES, others, e);
     json_decref(root);
     return rc;
 }

@@ -19,7 +19,7 @@
  *     label_share (0.3 of the samples are conditioned by a label, half of them by the fine style,
  *     the others by text), texts (4: a text condition is the mean of 1, 2 or up to so many vectors
  *     of its document)
- *     batch (64), lr (2e-3), lr_final (lr / 100), warmup (100), beta1 (0.9), beta2 (0.99), eps
+ *     batch (64), lr (2e-3), lr_final (lr / 100), warmup (100, at most steps), beta1 (0.9), beta2 (0.99), eps
  *     (1e-8), weight_decay (0), clip (1), ema (0.998)
  *     products ("f32" or "bf16"), eval_every (500), checkpoint_every (500), max_minutes (0) */
 #ifndef ENGINE_TRAIN_DIT_RECIPE_H
@@ -54,6 +54,12 @@ struct dit_recipe {
 
 /* ERR_IO, ERR_INVALID (which key, what is wrong), ERR_NOMEM. */
 int dit_recipe_read(struct dit_recipe *r, const char *path, struct err *e)
+    __attribute__((warn_unused_result));
+
+/* The diffuser and its training from the text of an object that names no files, threads or texts to
+ * bake: whoever calls sets dataset, out and threads. Its keys in `others`, each between spaces, are the
+ * caller's. ERR_INVALID, its param the key; ERR_NOMEM. */
+int dit_recipe_read_text(struct dit_recipe *r, const char *json, const char *others, struct err *e)
     __attribute__((warn_unused_result));
 
 #endif

@@ -60,7 +60,9 @@ static int encode_rows(struct dit_trainer *t, struct err *e)
         size_t m = d->n - i < block ? d->n - i : block;
         for (size_t k = 0; k < m; k++)
             dataset_state(d, i + k, states + k * S);
-        rc = dit_codec_encode(&t->net->codec, states, m, t->z + i * t->n, e);
+        rc = manifold_proceed(t->run, i, d->n, e);
+        if (rc == 0)
+            rc = dit_codec_encode(&t->net->codec, states, m, t->z + i * t->n, e);
     }
     free(states);
     return rc;
@@ -111,15 +113,26 @@ static int make_buffers(struct dit_trainer *t, struct err *e)
     return ok ? 0 : err_set(e, ERR_NOMEM, "training: out of memory");
 }
 
+double dit_trainer_plan(const struct dit_layout *l, size_t rows, int threads)
+{
+    const double work = (double)dit_work_plan_f32(l, DIT_MICRO), T = (double)threads;
+    const double n = (double)(l->shape.n_token * l->shape.token_dim);
+    const double row = n + (double)l->shape.cond_dim;  /* coordinates and vector, F32 */
+    const double weights = (double)l->count * (4 + T); /* weights, average, m, v; gradients */
+    const double samples = T * DIT_MICRO * (3 * n + (double)l->shape.cond_dim);
+    return work > 0 ? (double)rows * (4 * row + 24) + 4 * (weights + samples) + T * work : 0;
+}
+
 int dit_trainer_init(struct dit_trainer *t, const struct dit_recipe *r, const struct dataset *d,
-                     struct diffuser *net, struct pool *pool, struct err *e)
+                     struct diffuser *net, const struct manifold_run *run, struct err *e)
 {
     *t = (struct dit_trainer){.r = r,
                               .d = d,
                               .net = net,
                               .op = *nn_f32_for(CPU_AUTO),
-                              .pool = pool,
-                              .threads = pool_threads(pool),
+                              .run = run,
+                              .pool = run->pool,
+                              .threads = pool_threads(run->pool),
                               .n = net->codec.n_token * net->codec.K};
     if (r->bf16)
         nn_bf16_products(&t->op);
@@ -215,8 +228,10 @@ static void draw_sample(const struct dit_trainer *t, struct dit_bench *b, size_t
 struct step_job {
     struct dit_trainer *t;
     uint64_t step;
+    size_t round, rounds; /* micro-batches of the thread that has most */
 };
 
+/* The round's micro-batch of this thread's samples. */
 static void gradient_part(void *ctx, int part, int parts)
 {
     const struct step_job *j = ctx;
@@ -225,9 +240,12 @@ static void gradient_part(void *ctx, int part, int parts)
     const float scale = 2 / (float)(t->r->batch * t->n);
     size_t lo, hi;
     pool_slice(t->r->batch, 1, part, parts, &lo, &hi);
-    memset(t->w.grad[part], 0, t->w.count * sizeof(float));
-    b->loss = 0;
-    for (size_t i = lo; i < hi; i += DIT_MICRO) {
+    if (j->round == 0) {
+        memset(t->w.grad[part], 0, t->w.count * sizeof(float));
+        b->loss = 0;
+    }
+    const size_t i = lo + j->round * DIT_MICRO;
+    if (i < hi) {
         size_t S = hi - i < DIT_MICRO ? hi - i : DIT_MICRO;
         for (size_t k = 0; k < S; k++)
             draw_sample(t, b, k, j->step, i + k);
@@ -241,14 +259,30 @@ static void gradient_part(void *ctx, int part, int parts)
         }
         dit_backward_f32(b->work, t->w.params, t->w.grad[part], b->out, NULL, NULL);
     }
-    ema_sum_part(&t->w, t->pool, part, parts);
+    if (j->round + 1 == j->rounds)
+        ema_sum_part(&t->w, t->pool, part, parts);
+}
+
+/* The most samples that a thread has, in micro-batches. */
+static size_t count_rounds(const struct dit_trainer *t)
+{
+    size_t most = 0, lo, hi;
+    for (int k = 0; k < t->threads; k++) {
+        pool_slice(t->r->batch, 1, k, t->threads, &lo, &hi);
+        most = hi - lo > most ? hi - lo : most;
+    }
+    return (most + DIT_MICRO - 1) / DIT_MICRO;
 }
 
 double dit_trainer_step(struct dit_trainer *t, uint64_t step, double lr, double *norm)
 {
-    struct step_job j = {t, step};
+    struct step_job j = {.t = t, .step = step, .rounds = count_rounds(t)};
     double loss = 0;
-    pool_run(t->pool, gradient_part, &j);
+    for (; j.round < j.rounds; j.round++) {
+        if (j.round && t->run->proceed)
+            t->run->proceed(t->run->arg, j.round, j.rounds);
+        pool_run(t->pool, gradient_part, &j);
+    }
     for (int k = 0; k < t->threads; k++)
         loss += t->bench[k].loss;
     loss /= (double)(t->r->batch * t->n);

@@ -8,6 +8,7 @@
 
 #include "engine/dit/denoiser.h"
 #include "engine/dit/diffuser.h"
+#include "engine/manifold/points.h"
 #include "engine/train/dit_recipe.h"
 #include "engine/train/ema.h"
 
@@ -18,7 +19,8 @@ struct dit_trainer {
     const struct dataset *d;
     struct diffuser *net; /* layout, schedule and normaliser; its params are the averaged weights */
     struct nn_f32 op;
-    struct pool *pool;
+    const struct manifold_run *run;
+    struct pool *pool; /* the run's */
     int threads;
     size_t n;                /* coordinates of a state */
     float *z;                /* [rows, n] coordinates of all rows */
@@ -30,14 +32,18 @@ struct dit_trainer {
 };
 
 /* net must have layout, codec, schedule and params (of any values); everything must outlive the
- * trainer. Encodes all rows and fits the normaliser into net. ERR_NOMEM, ERR_INVALID. */
+ * trainer. Encodes all rows, asking the run between them, and fits the normaliser into net. ERR_NOMEM,
+ * ERR_INVALID, ERR_CANCELLED. */
 int dit_trainer_init(struct dit_trainer *t, const struct dit_recipe *r, const struct dataset *d,
-                     struct diffuser *net, struct pool *pool, struct err *e)
+                     struct diffuser *net, const struct manifold_run *run, struct err *e)
     __attribute__((warn_unused_result));
+/* About how many bytes one takes on so many rows; 0: no memory to tell. */
+double dit_trainer_plan(const struct dit_layout *l, size_t rows, int threads);
 void dit_trainer_fini(struct dit_trainer *t); /* a zeroed one is fine */
 
 /* Step number `step` from 0: returns the batch's mean squared error before it; *norm: of the
- * gradient before clipping. Not finite: nothing is changed. */
+ * gradient before clipping. Not finite: nothing is changed. The run is called, not asked, between
+ * micro-batches. */
 double dit_trainer_step(struct dit_trainer *t, uint64_t step, double lr, double *norm);
 
 enum dit_eval_by { DIT_EVAL_OWN, DIT_EVAL_TEXT, DIT_EVAL_LABEL, DIT_EVAL_NONE, DIT_EVAL_COUNT };

@@ -10,23 +10,26 @@ static int read_value(void *to, const struct recipe_key *k, const json_t *v, con
     if (k->kind == RECIPE_TEXT) {
         const char *s = json_string_value(v);
         if (!s || !*s || strlen(s) >= (size_t)k->high || strlen(s) != json_string_length(v))
-            return err_set(e, ERR_INVALID, "recipe: %s%s must be a text of 1 to %d bytes", where,
-                           k->name, (int)k->high - 1);
+            return err_set_param(e, ERR_INVALID, k->name,
+                                 "recipe: %s%s must be a text of 1 to %d bytes", where, k->name,
+                                 (int)k->high - 1);
         memcpy(at, s, strlen(s) + 1);
         return 0;
     }
     if (k->kind == RECIPE_BOOL) {
         bool b = json_is_true(v);
         if (!json_is_boolean(v))
-            return err_set(e, ERR_INVALID, "recipe: %s%s must be true or false", where, k->name);
+            return err_set_param(e, ERR_INVALID, k->name, "recipe: %s%s must be true or false",
+                                 where, k->name);
         memcpy(at, &b, sizeof b);
         return 0;
     }
     double x = json_number_value(v);
     if ((k->kind == RECIPE_UINT ? !json_is_integer(v) : !json_is_number(v)) || x < k->low ||
         x > k->high)
-        return err_set(e, ERR_INVALID, "recipe: %s%s must be %s from %g to %g", where, k->name,
-                       k->kind == RECIPE_UINT ? "a whole number" : "a number", k->low, k->high);
+        return err_set_param(e, ERR_INVALID, k->name, "recipe: %s%s must be %s from %g to %g",
+                             where, k->name, k->kind == RECIPE_UINT ? "a whole number" : "a number",
+                             k->low, k->high);
     uint64_t u = (uint64_t)json_integer_value(v);
     if (k->kind == RECIPE_UINT)
         memcpy(at, &u, sizeof u);
@@ -54,12 +57,13 @@ int recipe_read_object(void *to, const json_t *o, const struct recipe_key *table
             if (rc < 0)
                 return rc;
         } else if (!strstr(others, padded)) {
-            return err_set(e, ERR_INVALID, "recipe: unknown key %s%s", where, name);
+            return err_set_param(e, ERR_INVALID, name, "recipe: unknown key %s%s", where, name);
         }
     }
     for (size_t i = 0; i < n; i++)
         if (table[i].required && !json_object_get(o, table[i].name))
-            return err_set(e, ERR_INVALID, "recipe: %s%s is missing", where, table[i].name);
+            return err_set_param(e, ERR_INVALID, table[i].name, "recipe: %s%s is missing", where,
+                                 table[i].name);
     return 0;
 }
 

@@ -30,7 +30,7 @@ struct recipe_key {
 #define RECIPE_KEYS(a) (sizeof(a) / sizeof *(a))
 
 /* Fills `to` from an object by its table; keys in `others` (each between spaces) are left to the
- * caller, any other is refused by its name behind `where`. ERR_INVALID. */
+ * caller, any other is refused by its name behind `where`. ERR_INVALID, its param the key. */
 int recipe_read_object(void *to, const json_t *o, const struct recipe_key *table, size_t n,
                        const char *others, const char *where, struct err *e)
     __attribute__((warn_unused_result));

@@ -120,6 +120,14 @@ void train_run_note(struct train_run *r, const char *fmt, ...)
         r->control->on_note(r->control->ctx, text);
 }
 
+bool train_run_goes_on(const struct train_run *r)
+{
+    const struct train_control *c = r->control;
+    if (c->between)
+        c->between(c->ctx);
+    return !(c->stop && atomic_load(c->stop));
+}
+
 static bool must_stop(const struct train_run *r)
 {
     const struct train_control *c = r->control;

@@ -42,7 +42,9 @@ struct train_eval {
 
 /* What the caller wants of a run; all zero is fine. */
 struct train_control {
-    atomic_bool *stop;  /* set: stop after the present step, with a checkpoint */
+    atomic_bool *stop; /* set: stop after the present step, with a checkpoint */
+    void (*between)(
+        void *ctx);     /* between pieces of what is no step (about 50 ms): the pool rests */
     uint64_t stop_at;   /* stop once this many steps are done; 0: at the recipe's end */
     double max_minutes; /* instead of the recipe's, if positive */
     void (*on_step)(void *ctx, const struct train_step *s);
@@ -67,6 +69,8 @@ void train_run_close(struct train_run *r); /* a zeroed one is fine */
 /* The path of a file in `out`. */
 #define TRAIN_PATH 1200
 void train_run_path(const struct train_run *r, const char *name, char path[TRAIN_PATH]);
+/* Between two pieces of what is no step: whether to go on. */
+bool train_run_goes_on(const struct train_run *r);
 /* Counts time and rates from now on, r->step steps and `tokens` being done. */
 void train_run_begin(struct train_run *r, uint64_t tokens);
 

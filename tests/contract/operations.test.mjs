@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
 import { diffuserFile } from '../lib/diffuser.mjs';
+import { done } from '../lib/jobs.mjs';
 import { byteModel } from '../lib/model.mjs';
 import { Raw, frames } from '../lib/raw.mjs';
 import { check, checkAnswer, doc, missing, operations, text } from '../lib/spec.mjs';
@@ -35,6 +36,9 @@ before(async () => {
   const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
   await exchange('importDiffuser', { path: '/v1/diffusers?name=dreamer', body: diffuserFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
   await exchange('appendDataset', { path: '/v1/datasets/voices', body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
+  for (const name of ['baked', 'going'])
+    await exchange('appendDataset', { path: `/v1/datasets/${name}`, body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
+  await done(d, { kind: 'bake_dataset', dataset: 'baked', segment_bytes: 16 });
 });
 after(async () => { await d?.stop(); });
 
@@ -101,7 +105,7 @@ test('conditions and diffusers: changed, deleted, refused', { skip }, async () =
 });
 
 test('data sets: made, longer, refused, deleted', { skip }, async () => {
-  const path = '/v1/datasets/going', add = (body, status, query = '', type = 'application/jsonl') =>
+  const path = '/v1/datasets/longer', add = (body, status, query = '', type = 'application/jsonl') =>
     exchange('appendDataset', { path: path + query, body, headers: { 'content-type': type }, status });
   const line = (o) => JSON.stringify({ text: 'The sea.', label: 'sea', ...o });
   assert.equal((await add(line(), 201)).headers.location, path);

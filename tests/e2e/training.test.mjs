@@ -88,7 +88,7 @@ test('baking goes on after kill -9 and SIGTERM to the same bytes, and leaves not
   await add(d, texts(2, 9)); // not of this job
   let steps = 0;
   for (const end of ['kill', 'stop']) {
-    const seen = (await follow(d, id, (j) => j.step > steps)).at(-1);
+    const seen = (await follow(d, id, (j) => j.status === 'running' && j.step > steps)).at(-1);
     assert.equal(seen.status, 'running', `${seen.step} of ${rows} rows`);
     steps = seen.step;
     await d[end]();
@@ -141,9 +141,86 @@ test('baking is refused before it begins: quota, memory, nothing to read', async
   await small.stop();
 });
 
-test('quantised weights are baked too', { skip: !bundledModel }, async () => {
+const dit = { kind: 'train_dit', dataset: 'voices', name: 'dreamer', steps: 6, batch: 8, components: 8, n_embd: 16, n_head: 2, n_block: 1, eval_every: 3, checkpoint_every: 2 };
+const diffuser = async (d, name) => (await d.get(`/v1/diffusers/${name}`)).json;
+
+test('from texts to a generated state, on quantised weights', { skip: !bundledModel }, async () => {
   const d = await start({ model: bundledModel, args: ['--weights-type', 'q8_0'] });
-  await add(d, texts(3, 8));
+  await add(d, texts(6, 6));
   assert.equal((await done(d, bake)).result.baked.weights_type, 'q8_0');
+  const tune = await d.post('/v1/jobs', { kind: 'train_state', name: 'tuned', text: 'The sea. '.repeat(9) });
+  assert.deepEqual([tune.status, tune.json.error.code, tune.json.error.param], [409, 'weights_quantized', 'model']);
+  const id = await make(d, dit), events = await follow(d, id), last = events.at(-2);
+  assert.equal(last.status, 'succeeded', JSON.stringify(last.error));
+  assert.deepEqual([last.step, last.total_steps, last.metrics.samples], [6, 6, 48]);
+  assert.ok(last.metrics.loss > 0 && last.metrics.first_loss > 0 && last.metrics.x0_error > 0, JSON.stringify(last.metrics));
+  const { evaluation } = last.result, of = Object.values(evaluation.x0_error);
+  assert.deepEqual([evaluation.step, of.length], [6, 20]);
+  assert.ok(Math.abs(evaluation.mean - of.reduce((a, b) => a + b) / 20) < 1e-6);
+  const made = await diffuser(d, 'dreamer');
+  assert.deepEqual([made.sha256, made.meta.steps, made.meta.labels], [last.result.sha256, 6, ['sea', 'law', 'law/old']]);
+  assert.deepEqual(made.meta.training, { job: id, dataset: 'voices', evaluation });
+  assert.equal(made.meta.n_params, last.plan.parameters);
+  const r = await d.post('/v1/states/generations', { name: 'dreamt', condition: { label: 'sea' }, num_inference_steps: 2, seed: 1 });
+  assert.equal(r.status, 201, r.text);
+  await d.complete({ state: 'dreamt', prompt: 'The ', max_tokens: 4 });
+  await d.stop();
+});
+
+test('a training goes on after kill -9 and SIGTERM to the same bytes, even when its data set is gone', async () => {
+  let d = await start();
+  await add(d, texts(30, 12));
+  await done(d, bake);
+  const long = { ...dit, steps: 600, batch: 40, n_embd: 64, n_block: 2, checkpoint_every: 20, eval_every: 100 };
+  const whole = (await done(d, { ...long, name: 'whole' })).result;
+  const id = await make(d, { ...long, name: 'cut' });
+  let steps = 0;
+  for (const end of ['kill', 'stop', 'kill']) {
+    const seen = (await follow(d, id, (j) => j.status === 'running' && j.step > steps)).at(-1);
+    assert.equal(seen.status, 'running', `${seen.step} of 600 steps`);
+    steps = seen.step;
+    if (end === 'stop') assert.equal((await d.delete('/v1/datasets/voices')).status, 200);
+    await d[end]();
+    d = await start({ data: d.data });
+  }
+  const last = await ended(d, id);
+  assert.deepEqual([last.status, last.resumed, last.step], ['succeeded', true, 600], JSON.stringify(last.error));
+  assert.deepEqual([last.result.sha256, last.result.evaluation], [whole.sha256, whole.evaluation]);
+  assert.equal((await diffuser(d, 'cut')).sha256, (await diffuser(d, 'whole')).sha256);
+  assert.deepEqual(files(d, 'jobs'), []);
+  await d.stop();
+});
+
+test('a training is refused with the reason, and cancelled without a trace', async () => {
+  const d = await start({ args: ['--train-memory', '64M'] });
+  await add(d, texts(30, 12));
+  const refused = async (more, ...want) => {
+    const r = await d.post('/v1/jobs', { ...dit, ...more });
+    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], want, r.text);
+    return r.json.error.message;
+  };
+  await refused({}, 409, 'not_baked', 'dataset');
+  await refused({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
+  await done(d, { ...bake, segments: 60 });
+  assert.match(await refused({ n_embd: 1024, n_block: 12 }, 409, 'memory_limit', null), /parameters would want \d+ bytes/);
+  await refused({ n_embd: 16384, n_head: 1, n_block: 256, n_mlp: 65536 }, 409, 'memory_limit', null);
+  await refused({ components: 64 }, 400, 'invalid_request', 'components');
+  await refused({ components: 65536 }, 400, 'invalid_request', 'components');
+  await refused({ basis: 200 }, 400, 'invalid_request', 'basis');
+  await refused({ out: '/tmp/x' }, 400, 'invalid_request', 'out');
+  await refused({ max_minutes: 1 }, 400, 'invalid_request', 'max_minutes');
+  await refused({ n_head: 3 }, 400, 'invalid_request', 'n_head');
+  const first = (await done(d, dit)).result;
+  await refused({}, 409, 'name_exists', 'name');
+  const other = (await done(d, { ...dit, seed: 2, if_exists: 'replace' })).result;
+  assert.notEqual(other.sha256, first.sha256);
+  assert.equal((await diffuser(d, 'dreamer')).sha256, other.sha256);
+  assert.equal((await done(d, { ...dit, name: 'again' })).result.sha256, first.sha256);
+  const id = await make(d, { ...dit, name: 'never', steps: 1000000 });
+  await follow(d, id, (j) => j.step > 0);
+  await d.delete(`/v1/jobs/${id}`);
+  assert.equal((await ended(d, id)).status, 'cancelled');
+  assert.equal((await d.get('/v1/diffusers/never')).status, 404);
+  assert.deepEqual(files(d, 'jobs'), []);
   await d.stop();
 });

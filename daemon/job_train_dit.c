@@ -1,0 +1,298 @@
+/* train_dit: a diffuser trained on the states that a model left of a data set, as a job. */
+#include "daemon/diffusers.h"
+#include "daemon/job_decode.h"
+#include "daemon/job_train.h"
+
+#include "daemon/base/sha256.h"
+#include "engine/train/dit.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EVALUATION_MAX 4096 /* bytes of one as JSON */
+
+/* The request's keys that are not the recipe's. */
+#define OUR_KEYS " kind model dataset name if_exists "
+
+struct ask {
+    json_t *json; /* owned */
+    const struct model *model;
+    const char *dataset, *name;
+    bool replace;
+    struct dit_recipe recipe;
+};
+
+static void ask_free(struct ask *a)
+{
+    if (a)
+        json_decref(a->json);
+    free(a);
+}
+
+static bool is_name(const char *s)
+{
+    size_t n =
+        s ? strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") : 0;
+    return n && !s[n] && n <= STORE_NAME_MAX;
+}
+
+static int decode(const struct service *s, const char *request, struct ask *a, struct err *e)
+{
+    const char *model = NULL, *if_exists = "error";
+    a->json = job_decode(request, e);
+    if (!a->json || job_decode_text(a->json, "model", 128, &model, e) < 0 ||
+        job_decode_text(a->json, "dataset", DATASET_NAME, &a->dataset, e) < 0 ||
+        job_decode_text(a->json, "name", STORE_NAME_MAX, &a->name, e) < 0 ||
+        job_decode_text(a->json, "if_exists", 16, &if_exists, e) < 0)
+        return e->code;
+    const struct model_info *info = service_find_model(s, model);
+    if (!info)
+        return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'", model);
+    a->model = registry_model(s->options.registry, info);
+    if (!a->dataset || !*a->dataset)
+        return err_set_param(e, ERR_INVALID, "dataset", "dataset names what is trained on");
+    if (!is_name(a->name))
+        return err_set_param(e, ERR_INVALID, "name",
+                             "name is 1 to %d of the characters A-Z a-z 0-9 . _ -", STORE_NAME_MAX);
+    a->replace = !strcmp(if_exists, "replace");
+    if (!a->replace && strcmp(if_exists, "error") != 0)
+        return err_set_param(e, ERR_INVALID, "if_exists",
+                             "if_exists is neither \"error\" nor \"replace\"");
+    return dit_recipe_read_text(&a->recipe, request, OUR_KEYS, e);
+}
+
+static int decode_new(const struct service *s, const char *request, struct ask **out, struct err *e)
+{
+    struct ask *a = *out = calloc(1, sizeof *a);
+    return a ? decode(s, request, a, e) : err_set(e, ERR_NOMEM, "no memory for a training");
+}
+
+static int dit_check(const struct service *s, const char *request, struct err *e)
+{
+    struct ask *a;
+    int rc = decode_new(s, request, &a, e);
+    ask_free(a);
+    return rc;
+}
+
+/* ---- what it will take ---- */
+
+/* ERR_NAME_EXISTS where the name is taken; unless by these very bytes (NULL: whatever there is). */
+static int check_free(struct service *s, const struct ask *a, const char *sha256, struct err *e)
+{
+    struct fetched_item f;
+    struct err why = {0};
+    if (a->replace || fetch_item(s, STORE_DIFFUSER, a->name, false, &f, &why) < 0)
+        return 0;
+    bool same = sha256 && !strcmp(f.info.sha256, sha256);
+    fetched_item_fini(&f);
+    return same ? 0
+                : err_set_param(e, ERR_NAME_EXISTS, "name", "there is a diffuser %s already",
+                                a->name);
+}
+
+static int check_need(const struct service *s, const struct dit_need *n, struct err *e)
+{
+    char what[64];
+    snprintf(what, sizeof what, "training a diffuser of %zu parameters", n->n_params);
+    if (4 * (double)n->n_params > (double)DIFFUSER_MAX)
+        return err_set(e, ERR_MEMORY_LIMIT, "a diffuser of %zu parameters is larger than %zu bytes",
+                       n->n_params, DIFFUSER_MAX);
+    return job_check_memory(s, n->memory, what, e);
+}
+
+/* Everything that can be refused; *plan (or NULL): as the record has it. */
+static int look(struct service *s, const struct ask *a, struct dataset_record *r, char **plan,
+                struct err *e)
+{
+    struct dit_need need;
+    int rc = job_find_dataset(s, a->dataset, r, e);
+    if (rc < 0)
+        return rc;
+    const json_t *baked = dataset_record_baked(r, a->model->rwkv_info->fingerprint);
+    if (!baked)
+        return err_set_param(e, ERR_NOT_BAKED, "dataset",
+                             "the data set %s has no states of the model %s: bake_dataset makes "
+                             "them",
+                             a->dataset, a->model->name);
+    const uint64_t rows = dataset_number(baked, "rows");
+    const uint64_t train = rows - dataset_number(baked, "heldout_rows");
+    const struct dit_rows_info info = {job_state_shape(a->model), rows,
+                                       dataset_number(baked, "labels"),
+                                       rows * dataset_number(baked, "segment_bytes")};
+    rc = train_dit_plan(&a->recipe, &info, pool_threads(lane_pool(&s->lane)), &need, e);
+    if (rc == 0)
+        rc = check_need(s, &need, e);
+    if (rc == 0 && (train < 2 || train < a->recipe.components))
+        rc = err_set_param(e, ERR_INVALID, "components",
+                           "%llu states to train on, of which %llu components are asked",
+                           (unsigned long long)train, (unsigned long long)a->recipe.components);
+    if (rc < 0 || !plan)
+        return rc;
+    json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "dataset_id", (json_int_t)r->info.seq,
+                          "rows", (json_int_t)rows, "parameters", (json_int_t)need.n_params,
+                          "tokens", (json_int_t)need.n_token, "bytes", (json_int_t)need.disk,
+                          "memory_bytes", (json_int_t)need.memory);
+    *plan = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    return *plan ? 0 : err_set(e, ERR_NOMEM, "no memory for a job");
+}
+
+static int dit_plan(struct service *s, const char *request, char **plan, struct err *e)
+{
+    struct ask *a;
+    struct dataset_record r = {0};
+    int rc = decode_new(s, request, &a, e);
+    if (rc == 0)
+        rc = look(s, a, &r, plan, e);
+    if (rc == 0)
+        rc = check_free(s, a, NULL, e);
+    dataset_record_fini(&r);
+    ask_free(a);
+    return rc;
+}
+
+/* ---- the run ---- */
+
+struct training {
+    struct job_training t; /* first: the control's ctx */
+    struct job_run *run;
+};
+
+static void in_folder(const struct job_run *r, const char *name, char path[800])
+{
+    snprintf(path, 800, "%s/%s", r->dir, name);
+}
+
+/* The states under a name of the job's own, so that it goes on with them whatever becomes of the data
+ * set. */
+static int hold_states(struct job_run *r, struct ask *a, struct err *e)
+{
+    struct dataset_record record = {0};
+    char from[768];
+    int n = snprintf(a->recipe.dataset, RECIPE_PATH, "%s/states.safetensors", r->dir);
+    if (n < 0 || n >= RECIPE_PATH)
+        return err_set(e, ERR_UNSUPPORTED, "a path is too long for a training");
+    if (access(a->recipe.dataset, F_OK) == 0)
+        return 0;
+    json_t *plan = r->plan ? json_loads(r->plan, 0, NULL) : NULL;
+    int rc = look(r->svc, a, &record, NULL, e);
+    if (rc == 0 && record.info.seq != dataset_number(plan, "dataset_id"))
+        rc = err_set_param(e, ERR_DATASET_NOT_FOUND, "dataset",
+                           "the data set %s is another one by now", a->dataset);
+    if (rc == 0)
+        rc = check_free(r->svc, a, NULL, e);
+    if (rc == 0)
+        rc = datasets_states_path(r->svc, &record.info, a->model->rwkv_info->fingerprint, from,
+                                  sizeof from, e);
+    if (rc == 0 && link(from, a->recipe.dataset) < 0)
+        rc = errno == ENOENT ? err_set_param(e, ERR_NOT_BAKED, "dataset",
+                                             "the states of the data set %s are gone", a->dataset)
+                             : err_set(e, ERR_IO, "hold a data set's states: %s", strerror(errno));
+    json_decref(plan);
+    dataset_record_fini(&record);
+    return rc;
+}
+
+/* The last evaluation stands in a file: a run that was killed behind its last step has it too. */
+static void on_eval(void *ctx, const struct train_eval *v)
+{
+    const struct training *t = ctx;
+    char path[800];
+    job_training_eval(ctx, v);
+    in_folder(t->run, "evaluation.json", path);
+    FILE *f = fopen(path, "w");
+    if (!f)
+        return;
+    fprintf(f, "{\"step\": %llu, \"mean\": %.9g, \"x0_error\": {", (unsigned long long)v->step,
+            v->mean);
+    for (size_t i = 0; i < v->n; i++)
+        fprintf(f, "%s\"%s\": %.9g", i ? ", " : "", v->names[i], v->bits[i]);
+    fputs("}}", f);
+    fclose(f);
+}
+
+/* "null" where there is none. */
+static void read_evaluation(const struct job_run *r, char text[EVALUATION_MAX])
+{
+    char path[800];
+    in_folder(r, "evaluation.json", path);
+    json_t *o = json_load_file(path, 0, NULL);
+    char *json = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    snprintf(text, EVALUATION_MAX, "%s", json && strlen(json) < EVALUATION_MAX ? json : "null");
+    free(json);
+    json_decref(o);
+}
+
+/* Stores the diffuser. One of these bytes is this job's own, of an attempt that was killed behind it. */
+static int keep(struct training *t, const struct ask *a, struct err *e)
+{
+    struct job_run *r = t->run;
+    struct item_info saved = {0};
+    char path[800], metrics[512], evaluation[EVALUATION_MAX];
+    struct buf training;
+    in_folder(r, "diffuser.safetensors", path);
+    read_evaluation(r, evaluation);
+    buf_init(&training, 2 * EVALUATION_MAX);
+    buf_printf(&training, "{\"job\": \"%s\", \"dataset\": \"%s\", \"evaluation\": %s}", r->id,
+               a->dataset, evaluation);
+    struct diffuser_put put = {.name = a->name, .replace = a->replace, .training = training.data};
+    int rc = training.failed ? err_set(e, ERR_NOMEM, "no memory for a result")
+                             : diffusers_read_file(path, &put.file, &put.bytes, e);
+    uint8_t digest[32];
+    char sha256[65];
+    if (rc == 0) {
+        sha256_of(put.file, put.bytes, digest);
+        sha256_hex(digest, sha256);
+        rc = diffusers_register_take(r->svc, &put, &saved, e);
+    }
+    if (rc == ERR_NAME_EXISTS) {
+        *e = (struct err){0};
+        rc = check_free(r->svc, a, sha256, e);
+    }
+    free(saved.meta);
+    job_training_metrics(&t->t, metrics, sizeof metrics);
+    buf_reset(&training);
+    buf_printf(&training,
+               "{\"diffuser\": \"%s\", \"sha256\": \"%s\", \"metrics\": %s, \"evaluation\": %s}",
+               a->name, rc == 0 ? sha256 : "", metrics, evaluation);
+    if (rc == 0 && (training.failed || !(r->result = strdup(training.data))))
+        rc = err_set(e, ERR_NOMEM, "no memory for a result");
+    buf_fini(&training);
+    return rc;
+}
+
+static int train(struct job_run *r, struct ask *a, struct err *e)
+{
+    struct training t = {.run = r};
+    struct train_control control = job_training_control(&t.t, r);
+    bool done = false;
+    struct pool *pool = lane_pool(r->lane);
+    t.t.samples = true;
+    control.on_eval = on_eval;
+    a->recipe.threads = (uint64_t)pool_threads(pool);
+    int rc = train_dit(&a->recipe, &control, pool, &done, e);
+    rc = job_training_end(&t.t, rc, done, e);
+    return rc < 0 ? rc : keep(&t, a, e);
+}
+
+static int dit_run_job(struct job_run *r, struct err *e)
+{
+    struct ask *a;
+    int rc = decode_new(r->svc, r->request, &a, e);
+    if (rc == 0)
+        rc = hold_states(r, a, e);
+    if (rc == 0)
+        snprintf(a->recipe.out, RECIPE_PATH, "%s", r->dir);
+    if (rc == 0)
+        rc = train(r, a, e);
+    ask_free(a);
+    return rc;
+}
+
+const struct job_kind job_train_dit = {"train_dit", LANE_TRAIN, true,
+                                       dit_check,   dit_plan,   dit_run_job};
