@@ -56,12 +56,13 @@ void G(hybrid_mix_backward)(real *dz, real *dlogits, const real *dtheta, const r
         }
 }
 
-/* R = 2 n D: the language model's sample, then the diffusion's. */
+/* R = 2 n D: the language model's sample, then the diffusion's. unread takes the gradients of the
+ * parameters that are frozen. */
 /* clang-format off */
 #define CHAIN_ARRAYS(XX)                                                                           \
     XX(x, R) XX(out, R) XX(dout, R) XX(z, R / 2) XX(dz, R / 2)                                     \
     XX(context, 2 * s->max_context * s->context_dim) XX(theta, n_theta) XX(dtheta, n_theta)        \
-    XX(weight, T) XX(frozen, l->count)
+    XX(weight, T) XX(unread, l->count)
 /* clang-format on */
 
 struct G(hybrid_chain) {
@@ -168,9 +169,8 @@ static double language(chain *c, const net_type *net, const real *weights, const
     for (size_t i = 0; i < s->T; i++) /* backward reads the weights again */
         c->weight[i] = (real)s->weight[0];
     memset(c->dtheta, 0, n_theta * sizeof(real));
-    memset(c->frozen, 0, c->l->count * sizeof(real));
     memset(c->dz, 0, c->nD * sizeof(real));
-    G(rwkv_backward)(c->rwkv, weights, c->frozen, false, NULL, NULL);
+    G(rwkv_backward)(c->rwkv, weights, c->unread, false, NULL, NULL);
     G(hybrid_mix_backward)(c->dz, dparams + net->dit->count, c->dtheta, c->z, net);
     for (size_t i = 0; i < c->nD; i++) /* z = a x - b out */
         c->dout[i] = -b * c->dz[i];

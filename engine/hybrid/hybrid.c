@@ -186,6 +186,11 @@ int hybrid_context_feed(struct hybrid_context *c, struct rwkv_session *s, const 
     return rc;
 }
 
+const float *hybrid_context_state(const struct hybrid_context *c)
+{
+    return c->state;
+}
+
 size_t hybrid_context_rows(const struct hybrid_context *c, float *out)
 {
     return hybrid_pool_rows(&c->pool, out);

@@ -54,6 +54,9 @@ void hybrid_context_free(struct hybrid_context *c); /* NULL is fine */
 int hybrid_context_feed(struct hybrid_context *c, struct rwkv_session *s, const uint32_t *tokens,
                         size_t n, struct err *e) __attribute__((warn_unused_result));
 
+/* The model's state behind all that was read (rwkv.h), as its own vectors make it. */
+const float *hybrid_context_state(const struct hybrid_context *c);
+
 struct hybrid_options {
     double strength; /* 0 to 4: 0 is the model itself, 1 as trained */
     uint32_t steps;  /* of sampling, 1 to 100; 0: as trained */

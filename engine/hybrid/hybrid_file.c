@@ -1,4 +1,4 @@
-/* A hybrid as one safetensors file: the transformer's tensors, alpha's logits, the scales of deltas,
+/* A hybrid as one safetensors file: the transformer's tensors in F16, and in F32 alpha's logits, the scales of deltas,
  * the normaliser of contexts; in the metadata what the shapes do not tell. */
 #include "engine/hybrid/net.h"
 
@@ -21,6 +21,35 @@ static struct tensor f32_tensor(const char *name, const float *data, size_t rows
                            .count = (rows ? rows : 1) * cols,
                            .bytes = 4 * (rows ? rows : 1) * cols,
                            .data = data};
+}
+
+/* Makes n tensors of F32 ones of F16, in memory that is the caller's to free. NULL: ERR_NOMEM, or
+ * ERR_NUMERIC, a number that F16 cannot hold. */
+static uint16_t *halve(struct tensor *t, size_t n, struct err *e)
+{
+    size_t all = 0, used = 0;
+    for (size_t i = 0; i < n; i++)
+        all += t[i].count;
+    uint16_t *half = malloc(all * sizeof *half);
+    if (!half) {
+        err_set(e, ERR_NOMEM, "hybrid: out of memory");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const float *x = t[i].data;
+        for (size_t k = 0; k < t[i].count; k++)
+            if (!(fabsf(x[k]) <= 65504)) { /* the largest F16 */
+                err_set(e, ERR_NUMERIC, "hybrid: a weight of %s is %g", t[i].name, (double)x[k]);
+                free(half);
+                return NULL;
+            }
+        dtype_from_f32(DTYPE_F16, x, half + used, t[i].count);
+        t[i].dtype = DTYPE_F16;
+        t[i].bytes = 2 * t[i].count;
+        t[i].data = half + used;
+        used += t[i].count;
+    }
+    return half;
 }
 
 int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
@@ -61,7 +90,9 @@ int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
     t[n + 1] = f32_tensor("scale", h->scale, L, RWKV_THETA);
     t[n + 2] = f32_tensor("context.mean", h->context_mean, 0, X);
     t[n + 3] = f32_tensor("context.scale", h->context_scale, 0, X);
-    int rc = safetensors_write(path, t, n + 4, meta, N + 2, e);
+    uint16_t *half = halve(t, n, e);
+    int rc = half ? safetensors_write(path, t, n + 4, meta, N + 2, e) : e->code;
+    free(half);
     free(t);
     return rc;
 }

@@ -20,7 +20,8 @@ void hybrid_fini(struct hybrid *h); /* a zeroed one is fine */
  * in s, whose other members are set here. ERR_INVALID, ERR_NOMEM. */
 int hybrid_init(struct hybrid *h, const struct dit_shape *s, struct err *e)
     __attribute__((warn_unused_result));
-/* One safetensors file, whole or not at all. h must be complete. */
+/* One safetensors file, whole or not at all, the transformer in F16. h must be complete. ERR_NUMERIC: a
+ * weight that F16 cannot hold. */
 int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
     __attribute__((warn_unused_result));
 

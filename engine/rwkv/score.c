@@ -84,6 +84,7 @@ static int step(struct rwkv_session *session, struct pool *pool, struct slot *sl
         calls[n_calls++] = (struct rwkv_seq){.tokens = s->seq->tokens + s->fed,
                                              .n_tokens = s->chunk,
                                              .state = s->state,
+                                             .theta = s->seq->theta,
                                              .logits = s->logits,
                                              .all_logits = true};
         for (size_t i = 0; i < s->chunk; i++, rows.n++) {

@@ -16,6 +16,7 @@ struct score_seq {
     size_t n_tokens;
     float *bits;            /* out: [n_tokens - 1] */
     const float *state;     /* where it starts (rwkv.h); NULL: at zero */
+    const float *theta;     /* instead of the model's vectors (rwkv.h); NULL: those */
 };
 
 /* Sequences of fewer than two tokens are passed over. ERR_INVALID, ERR_NUMERIC, ERR_NOMEM. */

@@ -81,13 +81,13 @@ static size_t doc_end(const struct corpus *c, size_t i)
     return i + strlen((const char *)c->text + i);
 }
 
-size_t corpus_boundary(const struct corpus *c, size_t i, size_t end)
+size_t corpus_boundary(const uint8_t *text, size_t i, size_t end)
 {
     size_t limit = end - i > BOUNDARY_SPAN ? i + BOUNDARY_SPAN : end;
     for (size_t p = i; p + 1 < limit; p++) {
-        if (c->text[p] == '\n' && c->text[p + 1] != '\n')
+        if (text[p] == '\n' && text[p + 1] != '\n')
             return p + 1;
-        if ((c->text[p] == '.' || c->text[p] == '?' || c->text[p] == '!') && c->text[p + 1] == ' ')
+        if ((text[p] == '.' || text[p] == '?' || text[p] == '!') && text[p + 1] == ' ')
             return p + 2;
     }
     return i;
@@ -114,7 +114,7 @@ static void draw_place(const struct sampler *s, struct corpus_stream *at, int64_
         while (!c->text[begin]);
         end = doc_end(c, begin);
     }
-    size_t b = corpus_boundary(c, begin, end);
+    size_t b = corpus_boundary(c->text, begin, end);
     begin = end - b >= MIN_REST ? b : begin;
     *at = (struct corpus_stream){k, (int64_t)begin, (int64_t)end};
 }

@@ -41,9 +41,9 @@ int corpus_open(struct corpus *c, const char *name, const char *path, double wei
     __attribute__((warn_unused_result));
 void corpus_close(struct corpus *c);
 
-/* A place to begin: just behind the first line or sentence end after byte i of a document that ends
- * at `end`, else i itself. */
-size_t corpus_boundary(const struct corpus *c, size_t i, size_t end);
+/* A place to begin: just behind the first line or sentence end after byte i of a text that ends at
+ * `end`, else i itself. */
+size_t corpus_boundary(const uint8_t *text, size_t i, size_t end);
 
 struct corpus_stream {
     int64_t corpus, at,

@@ -56,15 +56,16 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
 {
     const struct hybrid_recipe *r = b->r;
     const struct hybrid_data d = {r, b->model, &b->l, b->weights, b->pool, go_on, b};
-    double loss[2];
+    double loss[3];
     int rc = 0;
     if (access(r->dataset, F_OK) != 0) {
         rc = hybrid_data_make(&d, loss, e);
         if (rc == 0)
             train_run_note(&b->run,
                            "targets: continuations of %.4f bits/byte with the model's own vectors, "
-                           "%.4f with the targets mixed in",
-                           loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634);
+                           "%.4f with their corpus', %.4f with the targets",
+                           loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634,
+                           loss[2] * 1.4426950408889634);
     }
     if (rc == 0)
         rc = hybrid_pairs_open(&b->p, r->dataset, e);

@@ -6,15 +6,17 @@
 #include "engine/rwkv/rwkv.h"
 #include "engine/tensor/tensor.h"
 #include "engine/tensor/write.h"
+#include "engine/train/hybrid_target.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT "dreamstate-hybrid-pairs-1"
-#define ROWS   64 /* tokens of one call while a context is read */
-#define TRIES  1000
+#define FORMAT         "dreamstate-hybrid-pairs-2"
+#define ROWS           64 /* tokens of one call while a context is read */
+#define TRIES          1000
+#define CORPUS_WINDOWS 8 /* of a step on a corpus */
 
 void hybrid_pairs_close(struct hybrid_pairs *p)
 {
@@ -28,8 +30,8 @@ void hybrid_pairs_close(struct hybrid_pairs *p)
 
 static int write_pairs(const struct hybrid_pairs *p, const char *path, struct err *e)
 {
-    const size_t rows = (size_t)p->first[p->n];
-    char n_train[24];
+    const size_t rows = (size_t)p->first[p->n], text = p->M * p->T;
+    char n_train[24], n_text[24];
 #define T(name_, type, data_, a, b)                                                                \
     {                                                                                              \
         .name = name_, .dtype = type, .n_dims = (b) ? 2 : 1, .shape = {a, b},                      \
@@ -41,16 +43,18 @@ static int write_pairs(const struct hybrid_pairs *p, const char *path, struct er
         T("bytes", DTYPE_I64, p->bytes, p->n, 0),
         T("rows", DTYPE_F32, p->rows, rows, p->X),
         T("delta", DTYPE_F32, p->delta, p->n, p->n_theta),
-        T("text", DTYPE_U8, p->text, p->n, p->T),
+        T("text", DTYPE_U8, p->text, p->n, text),
     };
 #undef T
     snprintf(n_train, sizeof n_train, "%zu", p->n_train);
+    snprintf(n_text, sizeof n_text, "%zu", p->M);
     const struct tensor_meta meta[] = {
         {.key = "format", .type = TENSOR_META_STR, .str = FORMAT},
         {.key = "fingerprint", .type = TENSOR_META_STR, .str = p->fingerprint},
         {.key = "n_train", .type = TENSOR_META_STR, .str = n_train},
+        {.key = "continuations", .type = TENSOR_META_STR, .str = n_text},
     };
-    return safetensors_write(path, t, sizeof t / sizeof *t, meta, 3, e);
+    return safetensors_write(path, t, sizeof t / sizeof *t, meta, 4, e);
 }
 
 /* A copy of a tensor of a type and number of dimensions. */
@@ -79,7 +83,8 @@ static int check_pairs(struct hybrid_pairs *p, size_t shape[6][2], struct err *e
     p->n = ok ? shape[0][0] - 1 : 0;
     p->X = shape[3][1];
     p->n_theta = shape[4][1];
-    p->T = shape[5][1];
+    ok = ok && p->M && shape[5][1] % p->M == 0;
+    p->T = ok ? shape[5][1] / p->M : 0;
     ok = ok && shape[1][0] == p->n && shape[2][0] == p->n && shape[4][0] == p->n &&
          shape[5][0] == p->n && p->n_train <= p->n && p->first[0] == 0 &&
          p->first[p->n] == (int64_t)shape[3][0];
@@ -103,9 +108,11 @@ int hybrid_pairs_open(struct hybrid_pairs *p, const char *path, struct err *e)
     if (rc == 0 && (!print || len != 64 || strlen(print) != 64))
         rc = err_set(e, ERR_FORMAT, "pairs: no fingerprint of a model");
     const char *n_train = tensor_file_meta_str(f, "n_train", &len);
+    const char *n_text = tensor_file_meta_str(f, "continuations", &len);
     if (rc == 0) {
         memcpy(p->fingerprint, print, 65);
         p->n_train = n_train ? strtoull(n_train, NULL, 10) : SIZE_MAX;
+        p->M = n_text ? strtoull(n_text, NULL, 10) : 0;
         bool ok = (p->first = copy(f, "first", DTYPE_I64, shape[0], e)) &&
                   (p->corpus = copy(f, "corpus", DTYPE_I64, shape[1], e)) &&
                   (p->bytes = copy(f, "bytes", DTYPE_I64, shape[2], e)) &&
@@ -122,24 +129,44 @@ int hybrid_pairs_open(struct hybrid_pairs *p, const char *path, struct err *e)
 
 /* ---- making them ---- */
 
-/* What a thread descends with. */
-struct descent {
-    struct rwkv_work_f32 *work;
-    float *theta, *dtheta, *frozen, *weight;
-    uint32_t *tokens;
-    double before, after; /* of its pairs: nats a byte of the continuation */
-};
-
 struct maker {
     const struct hybrid_data *d;
     struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     struct hybrid_pairs p;
     const uint8_t **context; /* [n]: first bytes; their lengths are p.bytes */
     float *own;              /* [n_theta] */
-    struct descent *descent; /* [threads] */
-    size_t from, to;         /* pairs of the present round */
-    size_t cap;              /* rows there is room for */
+    float *start;            /* [n_data + 1, n_theta]: a corpus' vectors; behind them the model's */
+    struct hybrid_target *target; /* [threads] */
+    double (*loss)[3];            /* [threads] of its pairs: nats a byte, see hybrid_data_make */
+    size_t from, to;              /* pairs of the present round */
+    size_t cap;                   /* rows there is room for */
 };
+
+static bool is_held(const struct maker *k, size_t i)
+{
+    return i >= k->p.n_train;
+}
+
+static const struct corpus *corpus_of(const struct maker *k, size_t i)
+{
+    return is_held(k, i) ? &k->eval[k->p.corpus[i]] : &k->data[k->p.corpus[i]];
+}
+
+/* The continuations of a pair, one behind the other from byte `at` on; false: not enough text. */
+static bool take_text(struct maker *k, size_t i, const struct corpus *c, size_t at, size_t end)
+{
+    const size_t T = k->p.T;
+    for (size_t w = 0; w < k->p.M; w++) {
+        if (at >= end)
+            return false;
+        at = corpus_boundary(c->text, at, end);
+        if (end - at < T)
+            return false;
+        memcpy(k->p.text + (i * k->p.M + w) * T, c->text + at, T);
+        at += T;
+    }
+    return true;
+}
 
 /* One pair of a corpus, or false: nothing fits there. */
 static bool try_pair(struct maker *k, size_t i, const struct corpus *c, struct rng *rng)
@@ -152,18 +179,14 @@ static bool try_pair(struct maker *k, size_t i, const struct corpus *c, struct r
     if (!c->text[at])
         return false;
     const size_t end = at + strlen((const char *)c->text + at);
-    at = corpus_boundary(c, at, end);
+    at = corpus_boundary(c->text, at, end);
     size_t begin = at;
     while (begin > 0 && c->text[begin - 1] && at - begin < len)
         begin--;
-    if (at - begin < r->context_min || end - at < r->gap + r->continuation)
-        return false;
-    const size_t next = corpus_boundary(c, at + r->gap, end);
-    if (end - next < r->continuation)
+    if (at - begin < r->context_min || !take_text(k, i, c, at + r->gap, end))
         return false;
     k->context[i] = c->text + begin;
     k->p.bytes[i] = (int64_t)(at - begin);
-    memcpy(k->p.text + i * k->p.T, c->text + next, k->p.T);
     return true;
 }
 
@@ -171,30 +194,53 @@ static int draw_pairs(struct maker *k, struct err *e)
 {
     const struct hybrid_recipe *r = k->d->r;
     for (size_t i = 0; i < k->p.n; i++) {
-        const bool held = i >= k->p.n_train;
-        const size_t which = held ? (i - k->p.n_train) % r->n_eval : i % r->n_data;
-        const struct corpus *c = held ? &k->eval[which] : &k->data[which];
         struct rng rng;
         int tries = 0;
+        k->p.corpus[i] = (int64_t)(is_held(k, i) ? (i - k->p.n_train) % r->n_eval : i % r->n_data);
         rng_init(&rng, r->seed, i);
-        while (!try_pair(k, i, c, &rng))
+        while (!try_pair(k, i, corpus_of(k, i), &rng))
             if (++tries == TRIES)
-                return err_set(e, ERR_INVALID, "pairs: the documents of %s are too short", c->name);
-        k->p.corpus[i] = (int64_t)which;
+                return err_set(e, ERR_INVALID, "pairs: the documents of %s are too short",
+                               corpus_of(k, i)->name);
     }
     return 0;
+}
+
+static int allocate(struct maker *k, struct err *e)
+{
+    const struct hybrid_recipe *r = k->d->r;
+    struct hybrid_pairs *p = &k->p;
+    const int threads = pool_threads(k->d->pool);
+    size_t n_delta;
+    p->first = calloc(p->n + 1, sizeof *p->first);
+    p->corpus = calloc(p->n, sizeof *p->corpus);
+    p->bytes = calloc(p->n, sizeof *p->bytes);
+    p->text = calloc(p->n, p->M * p->T);
+    p->delta = mem_mul(p->n, p->n_theta, &n_delta) ? calloc(n_delta, sizeof *p->delta) : NULL;
+    k->context = calloc(p->n, sizeof *k->context);
+    k->own = calloc(p->n_theta, sizeof *k->own);
+    k->start = calloc((r->n_data + 1) * p->n_theta, sizeof *k->start);
+    k->target = calloc((size_t)threads, sizeof *k->target);
+    k->loss = calloc((size_t)threads, sizeof *k->loss);
+    if (!p->first || !p->corpus || !p->bytes || !p->text || !p->delta || !k->context || !k->own ||
+        !k->start || !k->target || !k->loss)
+        return err_set(e, ERR_NOMEM, "pairs: out of memory");
+    int rc = 0;
+    for (int t = 0; t < threads && rc == 0; t++)
+        rc = hybrid_target_init(&k->target[t], k->d->l, k->d->weights, p->T, e);
+    return rc;
 }
 
 static int maker_init(struct maker *k, const struct hybrid_data *d, struct err *e)
 {
     const struct hybrid_recipe *r = d->r;
     struct hybrid_pairs *p = &k->p;
-    const int threads = pool_threads(d->pool);
     k->d = d;
     p->n_train = r->pairs;
     p->n = r->pairs + r->eval_pairs;
     p->X = d->l->shape.n_embd + HYBRID_FEATURES;
     p->T = r->continuation;
+    p->M = r->continuations;
     p->n_theta = rwkv_layout_theta(d->l);
     memcpy(p->fingerprint, rwkv_get_info(d->model)->fingerprint, 65);
     if (!r->n_data || !r->n_eval || d->l->shape.n_vocab != 256)
@@ -202,33 +248,13 @@ static int maker_init(struct maker *k, const struct hybrid_data *d, struct err *
     int rc = recipe_open_corpora(k->data, r->data, r->n_data, e);
     if (rc == 0)
         rc = recipe_open_corpora(k->eval, r->eval, r->n_eval, e);
+    if (rc == 0)
+        rc = allocate(k, e);
     if (rc < 0)
         return rc;
-    size_t n_delta;
-    p->first = calloc(p->n + 1, sizeof *p->first);
-    p->corpus = calloc(p->n, sizeof *p->corpus);
-    p->bytes = calloc(p->n, sizeof *p->bytes);
-    p->text = calloc(p->n, p->T);
-    p->delta = mem_mul(p->n, p->n_theta, &n_delta) ? calloc(n_delta, sizeof *p->delta) : NULL;
-    k->context = calloc(p->n, sizeof *k->context);
-    k->own = calloc(p->n_theta, sizeof *k->own);
-    k->descent = calloc((size_t)threads, sizeof *k->descent);
-    bool ok = p->first && p->corpus && p->bytes && p->text && p->delta && k->context && k->own &&
-              k->descent;
-    const size_t T = r->target_bytes > p->T ? r->target_bytes : p->T;
-    for (int t = 0; t < threads && ok; t++) {
-        struct descent *s = &k->descent[t];
-        s->work = rwkv_work_new_f32(d->l, nn_f32_for(CPU_AUTO), T);
-        s->theta = calloc(2 * p->n_theta, sizeof *s->theta);
-        s->frozen = calloc(d->l->count, sizeof *s->frozen);
-        s->weight = calloc(T, sizeof *s->weight);
-        s->tokens = calloc(T + 1, sizeof *s->tokens);
-        ok = s->work && s->theta && s->frozen && s->weight && s->tokens;
-        s->dtheta = ok ? s->theta + p->n_theta : NULL;
-    }
-    if (!ok)
-        return err_set(e, ERR_NOMEM, "pairs: out of memory");
     rwkv_params_theta(d->l, d->weights, k->own);
+    for (size_t c = 0; c <= r->n_data; c++)
+        memcpy(k->start + c * p->n_theta, k->own, p->n_theta * sizeof *k->own);
     return 0;
 }
 
@@ -238,16 +264,13 @@ static void maker_fini(struct maker *k)
         corpus_close(&k->data[i]);
         corpus_close(&k->eval[i]);
     }
-    for (int t = 0; k->descent && t < pool_threads(k->d->pool); t++) {
-        rwkv_work_free_f32(k->descent[t].work);
-        free(k->descent[t].theta);
-        free(k->descent[t].frozen);
-        free(k->descent[t].weight);
-        free(k->descent[t].tokens);
-    }
-    free(k->descent);
+    for (int t = 0; k->target && t < pool_threads(k->d->pool); t++)
+        hybrid_target_fini(&k->target[t]);
+    free(k->target);
+    free(k->loss);
     free(k->context);
     free(k->own);
+    free(k->start);
     hybrid_pairs_close(&k->p);
 }
 
@@ -320,69 +343,99 @@ static int read_contexts(struct maker *k, struct err *e)
     return rc;
 }
 
-/* Mean cross entropy of n bytes behind the separator under s->theta; with its gradient in dtheta. */
-static double text_loss(const struct maker *k, struct descent *s, const uint8_t *text, size_t n,
-                        bool gradient)
+/* ---- targets ---- */
+
+/* At a line or sentence start of text [begin, end), if that has more than T bytes; else all of it. */
+static struct hybrid_window draw_window(const struct corpus *c, size_t begin, size_t end, size_t T,
+                                        struct rng *rng)
 {
-    s->tokens[0] = CORPUS_SEPARATOR;
-    for (size_t t = 0; t < n; t++) {
-        s->tokens[t + 1] = text[t];
-        s->weight[t] = 1 / (float)n;
-    }
-    rwkv_work_set_theta_f32(s->work, s->theta, s->dtheta);
-    double loss = rwkv_forward_f32(s->work, k->d->weights, s->tokens, s->tokens + 1, s->weight, n,
-                                   NULL, NULL, NULL);
-    if (gradient) {
-        memset(s->dtheta, 0, k->p.n_theta * sizeof *s->dtheta);
-        memset(s->frozen, 0, k->d->l->count * sizeof *s->frozen);
-        rwkv_backward_f32(s->work, k->d->weights, s->frozen, false, NULL, NULL);
-    }
-    return loss;
+    if (end - begin <= T)
+        return (struct hybrid_window){c->text + begin, end - begin};
+    size_t at = corpus_boundary(c->text, begin + rng_below(rng, end - begin - T), end);
+    return (struct hybrid_window){c->text + (at + T > end ? end - T : at), T};
 }
 
-static double rms(const float *x, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sqrt(sum / (double)n);
-}
-
-static void descend(struct maker *k, struct descent *s, size_t i)
+/* The vectors of corpus c: CORPUS_WINDOWS windows anywhere in it a step, the rate falling. */
+static void descend_corpus(struct maker *k, struct hybrid_target *t, size_t c)
 {
     const struct hybrid_recipe *r = k->d->r;
-    const size_t C = k->d->l->shape.n_embd, n = k->p.n_theta, bytes = (size_t)k->p.bytes[i];
-    const size_t len = bytes < r->target_bytes ? bytes : r->target_bytes;
-    const uint8_t *next = k->p.text + i * k->p.T;
-    memcpy(s->theta, k->own, n * sizeof *s->theta);
-    s->before += text_loss(k, s, next, k->p.T, false);
-    for (size_t step = 0; step < r->target_steps; step++) {
-        text_loss(k, s, k->context[i] + bytes - len, len, true);
-        for (size_t g = 0; g < n; g += C) {
-            const double size = rms(s->dtheta + g, C);
-            const float by = size > 0 ? (float)(r->target_lr * rms(k->own + g, C) / size) : 0;
-            for (size_t c = 0; c < C; c++)
-                s->theta[g + c] -= by * s->dtheta[g + c];
+    const struct corpus *from = &k->data[c];
+    struct hybrid_window w[CORPUS_WINDOWS];
+    struct rng rng;
+    rng_init(&rng, r->seed, ((uint64_t)1 << 40) + c);
+    hybrid_target_begin(t, k->own);
+    for (uint64_t s = 0; s < r->corpus_steps; s++) {
+        for (size_t i = 0; i < CORPUS_WINDOWS; i++) {
+            size_t doc = 0, at = rng_below(&rng, from->n), last = from->n_docs - 1;
+            while (doc < last) { /* the document around byte at */
+                const size_t half = (doc + last + 1) / 2;
+                if (from->doc[half] <= at)
+                    doc = half;
+                else
+                    last = half - 1;
+            }
+            w[i] = draw_window(from, from->doc[doc], from->doc[doc + 1] - 1, k->p.T, &rng);
         }
+        const double falls = 0.5 + 0.5 * cos(M_PI * (double)s / (double)r->corpus_steps);
+        hybrid_target_step(t, w, CORPUS_WINDOWS, r->corpus_lr * falls);
     }
-    for (size_t c = 0; c < n; c++) {
-        k->p.delta[i * n + c] = s->theta[c] - k->own[c];
-        s->theta[c] = k->own[c] + (float)(1 - r->alpha) * k->p.delta[i * n + c];
+    memcpy(k->start + c * k->p.n_theta, t->theta, k->p.n_theta * sizeof *t->theta);
+}
+
+static void corpora_part(void *ctx, int part, int parts)
+{
+    struct maker *k = ctx;
+    for (size_t c = (size_t)part; c < k->d->r->n_data; c += (size_t)parts)
+        descend_corpus(k, &k->target[part], c);
+}
+
+/* Where the descent of a pair begins: at its corpus' vectors; at the model's own where a text held out
+ * is of no corpus of the training's. */
+static const float *start_of(const struct maker *k, size_t i)
+{
+    size_t c = 0;
+    while (c < k->d->r->n_data && strcmp(k->data[c].name, corpus_of(k, i)->name))
+        c++;
+    return k->start + c * k->p.n_theta;
+}
+
+static void descend(struct maker *k, int part, size_t i)
+{
+    const struct hybrid_recipe *r = k->d->r;
+    struct hybrid_target *t = &k->target[part];
+    const struct corpus *c = corpus_of(k, i);
+    const size_t n = k->p.n_theta, begin = (size_t)(k->context[i] - c->text);
+    const size_t windows = (r->target_bytes + k->p.T - 1) / k->p.T;
+    const struct hybrid_window next = {k->p.text + i * k->p.M * k->p.T, k->p.T};
+    float *delta = k->p.delta + i * n;
+    struct rng rng;
+    rng_init(&rng, r->seed, ((uint64_t)1 << 41) + i);
+    hybrid_target_begin(t, start_of(k, i));
+    for (uint64_t s = 0; s < r->target_steps; s++) {
+        struct hybrid_window w[HYBRID_TARGET_WINDOWS];
+        for (size_t j = 0; j < windows; j++)
+            w[j] = draw_window(c, begin, begin + (size_t)k->p.bytes[i], k->p.T, &rng);
+        hybrid_target_step(t, w, windows, r->target_lr);
     }
-    s->after += text_loss(k, s, next, k->p.T, false);
+    k->loss[part][0] += hybrid_target_loss(t, k->own, next);
+    k->loss[part][1] += hybrid_target_loss(t, start_of(k, i), next);
+    k->loss[part][2] += hybrid_target_loss(t, t->theta, next);
+    for (size_t j = 0; j < n; j++)
+        delta[j] = t->theta[j] - k->own[j];
 }
 
 static void descend_part(void *ctx, int part, int parts)
 {
     struct maker *k = ctx;
     for (size_t i = k->from + (size_t)part; i < k->to; i += (size_t)parts)
-        descend(k, &k->descent[part], i);
+        descend(k, part, i);
 }
 
 static int descend_all(struct maker *k, struct err *e)
 {
     const struct hybrid_data *d = k->d;
     const size_t round = 8 * (size_t)pool_threads(d->pool);
+    pool_run(d->pool, corpora_part, k);
     for (k->from = 0; k->from < k->p.n; k->from = k->to) {
         k->to = k->p.n - k->from < round ? k->p.n : k->from + round;
         pool_run(d->pool, descend_part, k);
@@ -396,7 +449,7 @@ static int descend_all(struct maker *k, struct err *e)
     return 0;
 }
 
-int hybrid_data_make(const struct hybrid_data *d, double loss[2], struct err *e)
+int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)
 {
     struct maker *k = calloc(1, sizeof *k);
     if (!k)
@@ -410,10 +463,10 @@ int hybrid_data_make(const struct hybrid_data *d, double loss[2], struct err *e)
         rc = descend_all(k, e);
     if (rc == 0)
         rc = write_pairs(&k->p, d->r->dataset, e);
-    loss[0] = loss[1] = 0;
-    for (int t = 0; t < pool_threads(d->pool) && rc == 0; t++) {
-        loss[0] += k->descent[t].before / (double)k->p.n;
-        loss[1] += k->descent[t].after / (double)k->p.n;
+    for (int i = 0; i < 3; i++) {
+        loss[i] = 0;
+        for (int t = 0; t < pool_threads(d->pool) && rc == 0; t++)
+            loss[i] += k->loss[t][i] / (double)k->p.n;
     }
     maker_fini(k);
     free(k);

@@ -1,15 +1,15 @@
-/* What a hybrid learns from: pairs of a context and the text that follows it a little later, each
- * with the vectors that suit the context.
+/* What a hybrid learns from: pairs of a context and what follows it a little later, each with the
+ * vectors that suit the context.
  *
- * A context ends where a line or sentence ends; the continuation begins at the first such place
- * `gap` bytes behind it and is read from the zero state behind the separator, so that what helps it
- * is the manner of the text and not the moment. Kept of a context: the rows of the model's final
- * hidden states over separator and text (hybrid/pooling.h).
+ * A context ends where a line or sentence ends; its continuations, one behind the other, begin at the
+ * first such place `gap` bytes behind it, each at a line or sentence, and are read from the zero state
+ * behind the separator, so that what helps them is the manner of the text and not the moment. Kept of a
+ * context: the rows of the model's final hidden states over separator and text (hybrid/pooling.h).
  *
- * Target: the delta of theta that gradient descent finds on the context itself: from the model's own
- * vectors, target_steps steps against the gradient of the mean cross entropy of its last
- * target_bytes bytes, each group (layer, kind) moved by target_lr times the root mean square of its
- * own numbers.
+ * Target: the delta of theta that gradient descent (hybrid_target.h) finds in two stages: corpus_steps
+ * steps on windows of the whole corpus, once a corpus, then from there target_steps steps on windows of
+ * the context. Texts held out begin at the vectors of the training's corpus of that name. From the
+ * context alone, a few steps do not help its continuation; from the corpus' vectors they need not.
  *
  * Everything depends on the recipe's seed, the corpora and the model alone. Byte models only. */
 #ifndef ENGINE_TRAIN_HYBRID_DATA_H
@@ -22,12 +22,13 @@
 struct hybrid_pairs {
     size_t n, n_train;       /* those held out come behind */
     size_t X, T, n_theta;    /* of a row; bytes of a continuation; numbers of theta */
+    size_t M;                /* continuations a pair */
     char fingerprint[65];    /* of the model */
     int64_t *first;          /* [n + 1]: the first row of each pair */
     int64_t *corpus, *bytes; /* [n]: an index; the context's length */
     float *rows;             /* [first[n], X] */
     float *delta;            /* [n, n_theta] */
-    uint8_t *text;           /* [n, T] */
+    uint8_t *text;           /* [n, M, T] */
 };
 
 /* ERR_IO, ERR_FORMAT, ERR_NOMEM. */
@@ -45,10 +46,10 @@ struct hybrid_data {
     bool (*proceed)(void *ctx, size_t done, size_t n);
     void *ctx;
 };
-/* Makes r->dataset, whole or not at all; loss: mean nats a byte of the continuations under the
- * model's own vectors, and mixed with the targets by the recipe's alpha. ERR_CANCELLED, ERR_INVALID (a corpus too short for its
- * pairs), ERR_IO, ERR_NUMERIC, ERR_NOMEM. */
-int hybrid_data_make(const struct hybrid_data *d, double loss[2], struct err *e)
+/* Makes r->dataset, whole or not at all; loss: mean nats a byte of the first continuations under the
+ * model's own vectors, their corpus' and their targets. ERR_CANCELLED, ERR_INVALID (a corpus too short
+ * for its pairs), ERR_IO, ERR_NUMERIC, ERR_NOMEM. */
+int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)
     __attribute__((warn_unused_result));
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "engine/train/recipe_json.h"
 
+#include <string.h>
+
 #define K(name, member, kind, low, high, required)                                                 \
     RECIPE_KEY(struct hybrid_recipe, name, member, kind, low, high, required)
 static const struct recipe_key keys[] = {
@@ -16,14 +18,18 @@ static const struct recipe_key keys[] = {
     K("context_max", context_max, RECIPE_UINT, 1, 1e8, false),
     K("gap", gap, RECIPE_UINT, 0, 1e6, false),
     K("continuation", continuation, RECIPE_UINT, 1, 4096, false),
+    K("continuations", continuations, RECIPE_UINT, 1, 4096, false),
     K("max_context", max_context, RECIPE_UINT, 2, 4096, false),
-    K("target_steps", target_steps, RECIPE_UINT, 1, 1000, false),
+    K("corpus_steps", corpus_steps, RECIPE_UINT, 0, 1e6, false),
+    K("corpus_lr", corpus_lr, RECIPE_REAL, 0, 10, false),
+    K("target_steps", target_steps, RECIPE_UINT, 0, 1000, false),
     K("target_bytes", target_bytes, RECIPE_UINT, 1, 65536, false),
-    K("target_lr", target_lr, RECIPE_REAL, 1e-9, 10, false),
+    K("target_lr", target_lr, RECIPE_REAL, 0, 10, false),
     K("n_embd", n_embd, RECIPE_UINT, 1, 16384, false),
     K("n_head", n_head, RECIPE_UINT, 1, 1024, false),
     K("n_block", n_block, RECIPE_UINT, 1, 256, false),
     K("n_mlp", n_mlp, RECIPE_UINT, 1, 65536, false),
+    K("products", products, RECIPE_TEXT, 0, sizeof((struct hybrid_recipe *)0)->products, false),
     K("sampling_steps", sampling_steps, RECIPE_UINT, 1, 100, false),
     K("lambda", lambda, RECIPE_REAL, 0, 1e6, false),
     K("alpha", alpha, RECIPE_REAL, 0.001, 0.999, false),
@@ -54,6 +60,14 @@ static int check(struct hybrid_recipe *r, const json_t *root, struct err *e)
         return err_set(e, ERR_INVALID, "recipe: n_head must divide n_embd");
     if (r->max_context % 2)
         return err_set(e, ERR_INVALID, "recipe: max_context must be even");
+    if ((r->target_bytes - 1) / r->continuation >= HYBRID_TARGET_WINDOWS)
+        return err_set(e, ERR_INVALID, "recipe: target_bytes is above %d continuations",
+                       HYBRID_TARGET_WINDOWS);
+    if (!r->corpus_steps && !r->target_steps)
+        return err_set(e, ERR_INVALID, "recipe: corpus_steps and target_steps are both 0");
+    r->bf16 = !strcmp(r->products, "bf16");
+    if (!r->bf16 && strcmp(r->products, "f32"))
+        return err_set(e, ERR_INVALID, "recipe: products must be \"f32\" or \"bf16\"");
     if (r->context_min > r->context_max)
         return err_set(e, ERR_INVALID, "recipe: context_min is above context_max");
     if (r->schedule.warmup > r->schedule.steps)
@@ -73,9 +87,13 @@ int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
         .gap = 32,
         .continuation = 64,
         .max_context = 64,
+        .continuations = 8,
+        .corpus_steps = 200,
+        .corpus_lr = 0.01,
         .target_steps = 4,
         .target_bytes = 256,
-        .target_lr = 0.02,
+        .target_lr = 0.01,
+        .products = "f32",
         .n_embd = 128,
         .n_head = 4,
         .n_block = 3,

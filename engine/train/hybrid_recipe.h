@@ -9,11 +9,13 @@
  * Corpora take equal parts of the pairs. Further keys, with their defaults:
  *     seed (1), threads (1)
  *     pairs (4000), eval_pairs (240); context_min (32) and context_max (8192) bytes of a context,
- *     spread evenly on a logarithmic scale; gap (32) bytes behind it; continuation (64) bytes
+ *     spread evenly on a logarithmic scale; gap (32) bytes behind it; continuations (8), of
+ *     continuation (64) bytes each
  *     max_context (64): rows a context is pooled to, at most
- *     target_steps (4), target_bytes (256), target_lr (0.02): the targets' descent, see hybrid_data.h
+ *     corpus_steps (200), corpus_lr (0.01), target_steps (4), target_bytes (256; at most 64
+ *     continuations), target_lr (0.01): the targets' descent, see hybrid_data.h
  *     n_embd (128), n_head (4), n_block (3), n_mlp (4 n_embd)
- *     sampling_steps (1), of which the last is differentiated; lambda (1), of the diffusion's term;
+ *     products ("f32", or "bf16" as in recipe.h); sampling_steps (1), of which the last is differentiated; lambda (1), of the diffusion's term;
  *     alpha (0.73) at the start; context_dropout (0.1 of the samples see an empty context; 1: the
  *     control that can only learn constant changes)
  *     batch (16), lr (1e-3), lr_final (lr / 25), warmup (20), beta1 (0.9), beta2 (0.99), eps (1e-8),
@@ -24,14 +26,17 @@
 
 #include "engine/train/recipe.h"
 
+#define HYBRID_TARGET_WINDOWS 64 /* of a step on a context, at most */
+
 struct hybrid_recipe {
     char model[RECIPE_PATH], dataset[RECIPE_PATH], out[RECIPE_PATH];
     struct recipe_corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     size_t n_data, n_eval;
     uint64_t seed, threads;
-    uint64_t pairs, eval_pairs, context_min, context_max, gap, continuation, max_context;
-    uint64_t target_steps, target_bytes;
-    double target_lr;
+    uint64_t pairs, eval_pairs, context_min, context_max, gap, continuation, continuations,
+        max_context;
+    uint64_t corpus_steps, target_steps, target_bytes;
+    double corpus_lr, target_lr;
     uint64_t n_embd, n_head, n_block, n_mlp, sampling_steps;
     double lambda, alpha, context_dropout, ema;
     uint64_t batch;
@@ -39,6 +44,8 @@ struct hybrid_recipe {
     struct adamw_options adamw;
     uint64_t eval_every, checkpoint_every;
     double max_minutes;
+    char products[8]; /* as given */
+    bool bf16;
 };
 
 /* ERR_IO, ERR_INVALID (which key, what is wrong), ERR_NOMEM. */

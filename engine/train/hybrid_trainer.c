@@ -75,6 +75,8 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
                                  .pool = s->pool,
                                  .threads = pool_threads(s->pool),
                                  .n = net->layout.shape.n_token * net->layout.shape.token_dim};
+    if (s->r->bf16)
+        nn_bf16_products(&t->op);
     const size_t count = hybrid_count(&net->layout, &net->info.shape);
     const size_t groups = net->info.shape.n_layer * RWKV_THETA, X = t->p->X;
     const size_t n_rows = (size_t)t->p->first[t->p->n] * X;
@@ -125,7 +127,8 @@ void hybrid_trainer_fini(struct hybrid_trainer *t)
 
 /* What a sample is made of. */
 struct choice {
-    size_t pair, context; /* whose continuation and target; whose rows, or SIZE_MAX: none */
+    size_t pair, context; /* whose target; whose rows, or SIZE_MAX: none */
+    size_t text;          /* which of the pair's continuations */
     const float *params;
     struct rng rng;
 };
@@ -137,10 +140,11 @@ static struct hybrid_sample_f32 prepare(const struct hybrid_trainer *t, struct h
     const struct hybrid_pairs *p = t->p;
     const size_t N = t->net->info.shape.head_size, C = t->net->info.shape.n_embd, H = C / N;
     const float *delta = p->delta + c->pair * p->n_theta;
+    const uint8_t *text = p->text + (c->pair * p->M + c->text) * p->T;
     const size_t at = rng_below(&c->rng, DIT_TIMESTEPS), X = p->X;
     b->tokens[0] = CORPUS_SEPARATOR;
     for (size_t k = 0; k < p->T; k++)
-        b->tokens[k + 1] = p->text[c->pair * p->T + k];
+        b->tokens[k + 1] = text[k];
     for (size_t k = 0; k < p->n_theta; k++) { /* from [L, 6, H, N] to [L, H, 6, N] */
         const size_t group = k / C, h = k % C / N, i = group / RWKV_THETA, q = group % RWKV_THETA;
         const float scale = t->net->scale[group];
@@ -198,6 +202,7 @@ static void gradient_part(void *ctx, int part, int parts)
         double loss[2];
         rng_init(&c.rng, t->r->seed, ((j->step + 1) << 20) + i);
         c.pair = rng_below(&c.rng, t->p->n_train);
+        c.text = rng_below(&c.rng, t->p->M);
         c.context = rng_uniform(&c.rng) < t->r->context_dropout ? SIZE_MAX : c.pair;
         struct hybrid_sample_f32 s = prepare(t, b, &c);
         s.weight[0] = 1 / (batch * (double)t->p->T);
@@ -251,7 +256,7 @@ static void eval_part(void *ctx, int part, int parts)
         for (int k = 0; k < HYBRID_EVALS; k++) {
             const struct hybrid_net_f32 net =
                 net_of(t, t->net->params, k == HYBRID_PLAIN ? t->no_scale : t->net->scale);
-            struct choice c = {i, context[k], t->net->params, {0}};
+            struct choice c = {i, context[k], 0, t->net->params, {0}};
             double loss[2];
             rng_init(&c.rng, t->r->seed, i); /* below the steps' streams */
             struct hybrid_sample_f32 s = prepare(t, b, &c);

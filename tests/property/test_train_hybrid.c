@@ -22,8 +22,9 @@ static void write_recipe(const char *name, const char *more)
         text, sizeof text,
         "{\"model\": \"%s\", \"dataset\": \"%s\", \"out\": \"%s\", \"seed\": 3, \"threads\": 2, "
         "\"steps\": %d, \"batch\": 6, \"pairs\": 60, \"eval_pairs\": 8, \"context_min\": 20, "
-        "\"context_max\": 600, \"continuation\": 40, \"max_context\": 8, \"target_steps\": 2, "
-        "\"target_bytes\": 60, \"target_lr\": 0.5, \"n_embd\": 24, \"n_head\": 2, \"n_block\": 2, "
+        "\"context_max\": 600, \"continuation\": 40, \"continuations\": 3, \"max_context\": 8, "
+        "\"corpus_steps\": 4, \"target_steps\": 2, \"target_lr\": 0.2, \"n_embd\": 24, \"n_head\": "
+        "2, \"n_block\": 2, "
         "\"n_mlp\": 32, "
         "\"sampling_steps\": 2, \"lr\": 0.01, \"warmup\": 5, \"checkpoint_every\": 7, "
         "\"eval_every\": 20, \"data\": [{\"name\": \"low\", \"path\": \"%s\"}, "
@@ -132,14 +133,18 @@ static void test_pairs(void **state)
         fail_msg("%s", e.msg);
     assert_int_equal(p.n, 68);
     assert_int_equal(p.n_train, 60);
+    assert_int_equal(p.M, 3);
+    assert_int_equal(p.T, 40);
     assert_int_equal(p.X, C + 2);
     assert_int_equal(p.n_theta, L * 6 * C);
     for (size_t i = 0; i < p.n; i++) {
         const int64_t rows = p.first[i + 1] - p.first[i];
         double moved = 0;
         assert_true(p.bytes[i] >= 20 && p.bytes[i] <= 600 && rows >= 1 && rows <= 8);
-        if (!memmem(corpora[p.corpus[i]], TEXT, p.text + i * p.T, p.T))
-            fail_msg("pair %zu of %s: '%.40s'", i, p.corpus[i] ? "high" : "low", p.text + i * p.T);
+        for (size_t w = i * p.M; w < (i + 1) * p.M; w++)
+            if (!memmem(corpora[p.corpus[i]], TEXT, p.text + w * p.T, p.T))
+                fail_msg("pair %zu of %s: '%.40s'", i, p.corpus[i] ? "high" : "low",
+                         p.text + w * p.T);
         for (size_t k = 0; k < p.n_theta; k++)
             moved += fabs((double)p.delta[i * p.n_theta + k]);
         assert_true(moved > 0 && isfinite(moved));
@@ -289,6 +294,8 @@ static void test_recipes_refused(void **state)
         {", \"alpha\": 1", "alpha must be a number"},
         {", \"lambda\": -1", "lambda must be a number"},
         {", \"gap\": 1.5", "gap must be a whole number"},
+        {", \"products\": \"f16\"", "products must be"},
+        {", \"target_bytes\": 2561", "target_bytes is above 64 continuations"},
     };
     training_check_refused(&training, cases, sizeof cases / sizeof *cases);
 }
