@@ -5,6 +5,7 @@
 #define DAEMON_BENCH_H
 
 int bench_dreamstate(int argc, char **argv);
+int bench_hybrid(int argc, char **argv);
 int bench_quality(int argc, char **argv);
 int bench_service(int argc, char **argv);
 int bench_speed(int argc, char **argv);

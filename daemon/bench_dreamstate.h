@@ -13,13 +13,12 @@
 #ifndef DAEMON_BENCH_DREAMSTATE_H
 #define DAEMON_BENCH_DREAMSTATE_H
 
+#include "daemon/bench_corpora.h"
 #include "engine/dit/dit.h"
 #include "engine/manifold/points.h"
 #include "engine/rwkv/rwkv.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "engine/train/heldout.h"
 
-#define DS_CORPORA 16 /* at most */
 #define DS_LENGTHS 4
 extern const size_t ds_length[DS_LENGTHS]; /* 16, 32, 64, 128 bytes of a target */
 #define DS_PIECE 256                       /* bytes of a text at most, and half of that at least */
@@ -122,11 +121,6 @@ struct ds_piece {
     uint32_t document; /* of all corpora */
 };
 
-struct ds_corpus {
-    char name[32];
-    struct heldout text;
-};
-
 struct ds_bench {
     struct ds_options o;
     struct pool *pool;
@@ -136,7 +130,7 @@ struct ds_bench {
     struct tokenizer *tokenizer;
     struct diffuser *diffuser;
     struct ds_reference ref;
-    struct ds_corpus corpus[DS_CORPORA];
+    struct bench_corpus corpus[BENCH_CORPORA];
     size_t n_corpora, per, n;           /* N, and n_corpora N */
     size_t S, d;                        /* numbers of a state, of its matrices' coordinates */
     uint32_t *own;                      /* [n] corpus of each item */
@@ -149,8 +143,6 @@ struct ds_bench {
     size_t judged; /* bytes of a text it is sure of */
     double judge_accuracy;
 };
-
-void ds_note(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* progress, to stderr */
 
 /* Opens model, corpora, diffuser, reference; cuts the texts and bakes them; trains the judge. */
 int ds_material_open(struct ds_bench *b, struct err *e) __attribute__((warn_unused_result));
@@ -176,7 +168,7 @@ int ds_likelihood(const struct ds_bench *b, const struct ds_starts *s, float *bi
     __attribute__((warn_unused_result));
 /* Text of b->judged bytes sampled (temperature 1) from each state behind a separator: the share whose
  * domain the judge says is the item's, by corpus. */
-int ds_continued(const struct ds_bench *b, const struct ds_starts *s, double by_corpus[DS_CORPORA],
+int ds_continued(const struct ds_bench *b, const struct ds_starts *s, double by_corpus[BENCH_CORPORA],
                  struct err *e) __attribute__((warn_unused_result));
 
 /* n states by conditions, or edits of `start`. z [n, d] or NULL. */
@@ -206,8 +198,8 @@ extern const char *const ds_start_name[DS_N_STARTS];
 struct ds_likelihood_row {
     bool measured;
     double bits[DS_LENGTHS], low[DS_LENGTHS], high[DS_LENGTHS]; /* mean of the corpora, 95 % */
-    double corpus[DS_CORPORA][DS_LENGTHS];
-    double text, text_corpus[DS_CORPORA]; /* domain of continued text; NaN: not measured */
+    double corpus[BENCH_CORPORA][DS_LENGTHS];
+    double text, text_corpus[BENCH_CORPORA]; /* domain of continued text; NaN: not measured */
     double class;                         /* of its states; NaN */
 };
 

@@ -103,7 +103,7 @@ static int measure_edit(struct edits *d, size_t setting, struct ds_edit_row *row
     struct ds_bench *b = d->b;
     *row = (struct ds_edit_row){.method = settings[setting].method,
                                 .amount = settings[setting].amount};
-    ds_note("edits: %s %g", row->method, row->amount);
+    bench_note("edits: %s %g", row->method, row->amount);
     int rc = edit_all(d, setting, e);
     rc = rc < 0 ? rc : ds_measure_class(b, d->z, b->n, d->to, &row->class_b, e);
     for (int on_b = 0; on_b < 2 && rc == 0; on_b++) {

@@ -4,68 +4,13 @@
 #include "daemon/base/mem.h"
 #include "engine/train/bake.h"
 
-#include <jansson.h>
-#include <stdarg.h>
-#include <stdio.h>
-
 #define SLOTS 16 /* texts baked together */
 
 /* Texts that the judge is tried on are cut so; the first length that it is sure of is used. */
 static const size_t judge_lengths[] = {48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512};
 #define JUDGE_SURE .98
 
-void ds_note(const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
-    va_end(ap);
-    fputc('\n', stderr);
-}
-
-/* ---- Corpora --------------------------------------------------------------------------------- */
-
-static int read_names(struct ds_bench *b, struct err *e)
-{
-    struct buf path;
-    json_error_t je;
-    json_t *root = NULL, *item;
-    size_t i;
-    buf_init(&path, 4096);
-    int rc = buf_printf(&path, "%s/baselines.json", b->o.heldout);
-    if (rc < 0 || !(root = json_load_file(path.data, JSON_REJECT_DUPLICATES, &je)))
-        rc = err_set(e, ERR_IO, "%s/baselines.json: %s", b->o.heldout, rc < 0 ? "path" : je.text);
-    json_array_foreach(json_object_get(root, "corpora"), i, item)
-    {
-        const char *name = json_string_value(json_object_get(item, "name"));
-        if (i >= DS_CORPORA || !name || !*name || strlen(name) >= sizeof b->corpus[0].name ||
-            strchr(name, '/')) {
-            rc = err_set(e, ERR_FORMAT, "baselines.json: entry %zu is no corpus", i);
-            break;
-        }
-        memcpy(b->corpus[b->n_corpora++].name, name, strlen(name) + 1);
-    }
-    if (rc == 0 && b->n_corpora < 2)
-        rc = err_set(e, ERR_FORMAT, "baselines.json: fewer than two corpora");
-    json_decref(root);
-    buf_fini(&path);
-    return rc;
-}
-
-static int open_corpora(struct ds_bench *b, struct err *e)
-{
-    int rc = read_names(b, e);
-    for (size_t k = 0; rc == 0 && k < b->n_corpora; k++) {
-        struct buf path;
-        buf_init(&path, 4096);
-        if ((rc = buf_printf(&path, "%s/%s.gz", b->o.heldout, b->corpus[k].name)) < 0)
-            err_set(e, rc, "%s: path too long", b->o.heldout);
-        else
-            rc = heldout_open(path.data, &b->corpus[k].text, e);
-        buf_fini(&path);
-    }
-    return rc;
-}
+/* ---- Texts -------------------------------------------------------------------------------- */
 
 /* A text begins behind a line's end with that line's indentation, which baking leaves out. */
 static size_t with_indent(const char *text, size_t begin)
@@ -77,7 +22,7 @@ static size_t with_indent(const char *text, size_t begin)
 }
 
 /* All pieces of a corpus, in order; *out is the caller's. */
-static int cut(const struct ds_corpus *c, uint32_t first_document, struct ds_piece **out, size_t *n,
+static int cut(const struct bench_corpus *c, uint32_t first_document, struct ds_piece **out, size_t *n,
                struct err *e)
 {
     size_t cap = c->text.n_text / (DS_PIECE / 2) + 1, len, begin;
@@ -218,7 +163,7 @@ static int train_judge(struct ds_bench *b, struct err *e)
         if (b->judge_accuracy >= JUDGE_SURE)
             break;
     }
-    ds_note("judge: right on %.3f of real texts of %zu bytes", b->judge_accuracy, b->judged);
+    bench_note("judge: right on %.3f of real texts of %zu bytes", b->judge_accuracy, b->judged);
     return 0;
 }
 
@@ -283,7 +228,7 @@ static int allocate(struct ds_bench *b, struct err *e)
 
 int ds_material_open(struct ds_bench *b, struct err *e)
 {
-    int rc = open_corpora(b, e);
+    int rc = bench_corpora_open(b->corpus, &b->n_corpora, b->o.heldout, e);
     if (rc == 0 && !(b->pool = pool_new(b->o.threads, "bench", 0, e)))
         rc = e->code;
     b->run.pool = b->pool;
@@ -302,7 +247,7 @@ int ds_material_open(struct ds_bench *b, struct err *e)
     rc = ds_open_diffuser(b, b->o.diffuser[b->o.n_diffusers - 1], e);
     rc = rc < 0 ? rc : allocate(b, e);
     rc = rc < 0 ? rc : choose_pieces(b, e);
-    ds_note("baking %zu held-out texts", 2 * b->n);
+    bench_note("baking %zu held-out texts", 2 * b->n);
     rc = rc < 0 ? rc : bake_pieces(b, b->target, &(struct baked){.state = b->target_state}, e);
     rc = rc < 0 ? rc
                 : bake_pieces(b, b->source,
@@ -314,8 +259,7 @@ int ds_material_open(struct ds_bench *b, struct err *e)
 
 void ds_material_close(struct ds_bench *b)
 {
-    for (size_t k = 0; k < b->n_corpora; k++)
-        heldout_fini(&b->corpus[k].text);
+    bench_corpora_close(b->corpus, b->n_corpora);
     void *const all[] = {b->own,          b->target,     b->source,   b->vector,  b->target_state,
                          b->source_state, b->source_own, b->target_z, b->source_z};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

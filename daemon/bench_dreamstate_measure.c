@@ -60,11 +60,11 @@ static int measure_start(struct ds_bench *b, enum ds_start k, const struct ds_st
 {
     struct ds_likelihood_row *row = &f->start[k];
     float *bits = malloc(b->n * DS_LENGTHS * sizeof *bits);
-    ds_note("likelihood and continued text: %s", ds_start_name[k]);
+    bench_note("likelihood and continued text: %s", ds_start_name[k]);
     int rc = bits ? ds_likelihood(b, s, bits, e) : err_set(e, ERR_NOMEM, "no memory");
     if (rc == 0)
         rc = summarize(b, bits, row, e);
-    ds_note("  %.3f %.3f %.3f %.3f bits/byte", row->bits[0], row->bits[1], row->bits[2],
+    bench_note("  %.3f %.3f %.3f %.3f bits/byte", row->bits[0], row->bits[1], row->bits[2],
             row->bits[3]);
     row->text = NAN;
     if (rc == 0 && k != DS_WRONG) {
@@ -255,7 +255,7 @@ int ds_measure_states(struct ds_bench *b, const float *z, struct ds_states_figur
     out->two_sample[2] = t.both;
     out->nearest = near / near_held;
     out->diversity = spread / spread_held;
-    ds_note("  agreement %.3f, two-sample %.3f %.3f %.3f, nearest %.3f, diversity %.3f",
+    bench_note("  agreement %.3f, two-sample %.3f %.3f %.3f, nearest %.3f, diversity %.3f",
             out->agreement, t.a, t.b, t.both, out->nearest, out->diversity);
     return 0;
 }
@@ -293,7 +293,7 @@ static int measure_gaussian(struct ds_bench *b, struct ds_figures *f, struct err
 {
     const struct points train = ds_points(b, b->ref.z, b->ref.n);
     float *z = malloc(b->n * b->d * sizeof *z);
-    ds_note("a Gaussian per corpus");
+    bench_note("a Gaussian per corpus");
     int rc = z ? ds_gaussian(&b->run, &train, b->ref.corpus, b->n_corpora, b->per, b->o.seed, z, e)
                : err_set(e, ERR_NOMEM, "no memory for a Gaussian");
     rc = rc < 0 ? rc : ds_measure_states(b, z, &f->gaussian, e);
@@ -324,7 +324,7 @@ static int generate_all(struct ds_bench *b, bool label, double guidance, float *
     struct diffuser_condition *c = calloc(b->n, sizeof *c);
     const struct ds_generate g = {
         .condition = c, .n = b->n, .guidance = guidance, .states = states, .z = z};
-    ds_note("generating %zu states by %s, guidance %g", b->n, label ? "label" : "text", guidance);
+    bench_note("generating %zu states by %s, guidance %g", b->n, label ? "label" : "text", guidance);
     int rc = c ? conditions(b, label, c, e) : err_set(e, ERR_NOMEM, "no memory");
     rc = rc < 0 ? rc : ds_generate(b, &g, e);
     free(c);
@@ -348,7 +348,7 @@ static int measure_generator(struct ds_bench *b, float *by_text, float *z1,
     rc = rc < 0 ? rc : ds_likelihood(b, &(struct ds_starts){.states = by_text}, bits, e);
     for (size_t i = 0; i < b->n && rc == 0; i++)
         out->bits64 += (double)bits[i * DS_LENGTHS + 2] / (double)b->n;
-    ds_note("  class %.3f, rank %.3f; fine styles", out->class_text, out->rank_document);
+    bench_note("  class %.3f, rank %.3f; fine styles", out->class_text, out->rank_document);
     rc = rc < 0 ? rc : ds_measure_styles(b, out, e);
     free(z);
     free(bits);
@@ -367,7 +367,7 @@ int ds_measure_mixed(struct ds_bench *b, struct ds_figures *f, struct err *e)
             mixed[i * C + k] = (b->vector[i * C + k] + b->vector[(i + b->per) % n * C + k]) / 2;
         c[i] = (struct diffuser_condition){.label = DIFFUSER_VECTOR, .vector = mixed + i * C};
     }
-    ds_note("mixed conditions");
+    bench_note("mixed conditions");
     const struct ds_generate g = {.condition = c, .n = n, .guidance = GUIDED, .states = x, .z = z};
     rc = rc < 0 ? rc : ds_generate(b, &g, e);
     if (rc == 0) {
@@ -392,7 +392,7 @@ static int measure_curve(struct ds_bench *b, float *x, float *z, struct ds_figur
 {
     int rc = 0;
     for (size_t i = 0; i + 1 < b->o.n_diffusers && rc == 0; i++) {
-        ds_note("checkpoint %s", b->o.diffuser[i]);
+        bench_note("checkpoint %s", b->o.diffuser[i]);
         rc = ds_open_diffuser(b, b->o.diffuser[i], e);
         rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
         rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);

@@ -5,7 +5,6 @@
 #include "engine/manifold/pca.h"
 #include "engine/manifold/plot.h"
 #include "engine/manifold/tsne.h"
-#include "engine/tensor/write.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -306,16 +305,6 @@ int ds_print_json(const struct ds_bench *b, const struct ds_figures *f)
 
 /* ---- Charts ---------------------------------------------------------------------------------- */
 
-static int write_chart(const struct plot *p, const char *path, struct err *e)
-{
-    struct buf svg;
-    buf_init(&svg, 16 << 20);
-    int rc = plot_write(p, &svg, e);
-    rc = rc < 0 ? rc : file_write_atomic(path, svg.data, svg.len, e);
-    buf_fini(&svg);
-    return rc;
-}
-
 /* y [2n, 2] of real states, then generated ones. */
 static int map_states(const struct ds_bench *b, const float *z, float *y, struct err *e)
 {
@@ -348,10 +337,10 @@ static int map_states(const struct ds_bench *b, const float *z, float *y, struct
 
 int ds_write_map(const struct ds_bench *b, const float *z, struct err *e)
 {
-    struct plot_series series[2 * DS_CORPORA];
-    char name[2 * DS_CORPORA][48];
+    struct plot_series series[2 * BENCH_CORPORA];
+    char name[2 * BENCH_CORPORA][48];
     float *y = malloc(4 * b->n * sizeof *y);
-    ds_note("a map of %zu states", 2 * b->n);
+    bench_note("a map of %zu states", 2 * b->n);
     int rc = y ? map_states(b, z, y, e) : err_set(e, ERR_NOMEM, "no memory for a map");
     for (size_t k = 0; k < 2 * b->n_corpora; k++) {
         snprintf(name[k], sizeof name[k], "%s, %s", b->corpus[k % b->n_corpora].name,
@@ -364,7 +353,7 @@ int ds_write_map(const struct ds_bench *b, const float *z, struct err *e)
                            .no_ticks = true,
                            .series = series,
                            .n_series = 2 * b->n_corpora};
-    rc = rc < 0 ? rc : write_chart(&p, b->o.svg, e);
+    rc = rc < 0 ? rc : bench_write_chart(&p, b->o.svg, e);
     free(y);
     return rc;
 }
@@ -393,5 +382,5 @@ int ds_write_curve(const struct ds_bench *b, const struct ds_figures *f, struct 
                            .lines = true,
                            .series = series,
                            .n_series = N};
-    return write_chart(&p, b->o.curve_svg, e);
+    return bench_write_chart(&p, b->o.curve_svg, e);
 }

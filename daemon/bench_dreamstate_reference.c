@@ -64,7 +64,7 @@ static int read_labels(struct ds_reference *r, const struct tensor_file *f, stru
     }
     while (r->n_corpora < r->n_label && !strchr(r->label[r->n_corpora], '/'))
         r->n_corpora++;
-    return r->n_corpora && r->n_corpora <= DS_CORPORA && !n
+    return r->n_corpora && r->n_corpora <= BENCH_CORPORA && !n
                ? 0
                : err_set(e, ERR_FORMAT, "reference: its labels begin with no corpora, or too many");
 }
@@ -238,7 +238,7 @@ static int mean_states(struct maker *m, struct err *e)
 {
     float *state = malloc(m->S * sizeof *state);
     double *sum = calloc(m->n_corpora * m->S, sizeof *sum);
-    size_t rows[DS_CORPORA] = {0};
+    size_t rows[BENCH_CORPORA] = {0};
     int rc = state && sum ? 0 : err_set(e, ERR_NOMEM, "reference: no memory");
     for (size_t i = 0; rc == 0 && i < m->data.n; i++) {
         if (m->data.row[i].heldout || m->data.row[i].corpus < 0)
@@ -297,7 +297,7 @@ static int tune_corpus(struct maker *m, struct state_tuner *s, size_t corpus, st
         if (!isfinite(loss) || !isfinite(norm))
             rc = err_set(e, ERR_NUMERIC, "tuning a state: loss %g at step %zu", loss, step);
         else if (step % 50 == 0 || step + 1 == m->p->tune_steps)
-            ds_note("tuning a state, corpus %zu of %zu: step %zu, %.3f bits/byte", corpus + 1,
+            bench_note("tuning a state, corpus %zu of %zu: step %zu, %.3f bits/byte", corpus + 1,
                     m->n_corpora, step, loss * M_LOG2E);
     }
     state_tuner_expand(s, m->tuned + corpus * m->S);
@@ -360,7 +360,7 @@ static int maker_open(struct maker *m, const struct ds_prepare *p, struct err *e
     m->d = matrix_numbers(i);
     if (strcmp(i->fingerprint, m->data.fingerprint) != 0 || m->S != m->data.state_floats)
         return err_set(e, ERR_INVALID, "dataset and diffuser are of different models");
-    if (!m->n_corpora || m->n_corpora > DS_CORPORA || p->rows < m->n_corpora || p->rows > MAX_ROWS)
+    if (!m->n_corpora || m->n_corpora > BENCH_CORPORA || p->rows < m->n_corpora || p->rows > MAX_ROWS)
         return err_set(e, ERR_INVALID, "%zu corpora, %zu rows wanted", m->n_corpora, p->rows);
     size_t rows = p->rows, states = m->n_corpora * m->S;
     m->row = calloc(rows, sizeof *m->row);
@@ -457,7 +457,7 @@ int ds_prepare(const struct ds_prepare *p, struct err *e)
     rc = rc < 0 ? rc : tune_states(&m, e);
     rc = rc < 0 ? rc : write_reference(&m, e);
     if (rc == 0)
-        ds_note("%zu of %zu states, %zu numbers each: %s", m.n, m.data.n, m.d, p->out);
+        bench_note("%zu of %zu states, %zu numbers each: %s", m.n, m.data.n, m.d, p->out);
     maker_close(&m);
     return rc;
 }

@@ -116,12 +116,12 @@ static int write_some(struct writer *w, const struct ds_bench *b, const struct d
     return rc;
 }
 
-int ds_continued(const struct ds_bench *b, const struct ds_starts *s, double by_corpus[DS_CORPORA],
+int ds_continued(const struct ds_bench *b, const struct ds_starts *s, double by_corpus[BENCH_CORPORA],
                  struct err *e)
 {
     struct writer w = {0};
     int rc = writer_open(&w, b, e);
-    for (size_t k = 0; k < DS_CORPORA; k++)
+    for (size_t k = 0; k < BENCH_CORPORA; k++)
         by_corpus[k] = 0;
     for (size_t i = 0; rc == 0 && i < b->n; i += ROWS) {
         size_t n = b->n - i < ROWS ? b->n - i : ROWS;

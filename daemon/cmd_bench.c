@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } parts[] = {
     {"dreamstate", bench_dreamstate},
+    {"hybrid", bench_hybrid},
     {"quality", bench_quality},
     {"service", bench_service},
     {"speed", bench_speed},

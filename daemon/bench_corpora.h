@@ -1,0 +1,26 @@
+/* What the benches on held-out text share: the corpora, notes on progress, charts. */
+#ifndef DAEMON_BENCH_CORPORA_H
+#define DAEMON_BENCH_CORPORA_H
+
+#include "engine/manifold/plot.h"
+#include "engine/train/heldout.h"
+
+#define BENCH_CORPORA 16 /* at most */
+
+struct bench_corpus {
+    char name[32];
+    struct heldout text;
+};
+/* The corpora that a folder's baselines.json names, at least two, into c [BENCH_CORPORA]. On an error
+ * too they are the caller's to close. ERR_IO, ERR_FORMAT, ERR_TOO_LARGE, ERR_NOMEM. */
+int bench_corpora_open(struct bench_corpus *c, size_t *n, const char *folder, struct err *e)
+    __attribute__((warn_unused_result));
+void bench_corpora_close(struct bench_corpus *c, size_t n);
+
+/* A line to stderr. */
+void bench_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* As an SVG file. ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM. */
+int bench_write_chart(const struct plot *p, const char *path, struct err *e)
+    __attribute__((warn_unused_result));
+
+#endif
