@@ -185,10 +185,11 @@ install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/l
 	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout -type f \
 	  -exec install -D -m 644 {} $(SHARE)/{} \;
 
-models: all ## train the bundled model and its diffuser by their recipes (hours; stopped and started again, it goes on)
+models: all ## train the bundled model, its diffuser and its hybrid by their recipes (hours; stopped and started again, it goes on)
 	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/recipe.json
 	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/jump.json
 	$(Q)deploy/models/tiny/dit.sh
+	$(Q)deploy/models/tiny/hybrid.sh
 
 check: ## install what it needs, build and run every test (the gate)
 	$(Q)deploy/setup.sh check

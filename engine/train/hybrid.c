@@ -62,7 +62,7 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
         rc = hybrid_data_make(&d, loss, e);
         if (rc == 0)
             train_run_note(&b->run,
-                           "targets: continuations of %.4f bits/byte with the model's own vectors, "
+                           "targets: held-out continuations of %.4f bits/byte with the model's own vectors, "
                            "%.4f with their corpus', %.4f with the targets",
                            loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634,
                            loss[2] * 1.4426950408889634);

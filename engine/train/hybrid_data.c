@@ -417,11 +417,13 @@ static void descend(struct maker *k, int part, size_t i)
             w[j] = draw_window(c, begin, begin + (size_t)k->p.bytes[i], k->p.T, &rng);
         hybrid_target_step(t, w, windows, r->target_lr);
     }
+    for (size_t j = 0; j < n; j++)
+        delta[j] = t->theta[j] - k->own[j];
+    if (!is_held(k, i))
+        return;
     k->loss[part][0] += hybrid_target_loss(t, k->own, next);
     k->loss[part][1] += hybrid_target_loss(t, start_of(k, i), next);
     k->loss[part][2] += hybrid_target_loss(t, t->theta, next);
-    for (size_t j = 0; j < n; j++)
-        delta[j] = t->theta[j] - k->own[j];
 }
 
 static void descend_part(void *ctx, int part, int parts)
@@ -451,6 +453,7 @@ static int descend_all(struct maker *k, struct err *e)
 
 int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)
 {
+    const struct hybrid_recipe *r = d->r;
     struct maker *k = calloc(1, sizeof *k);
     if (!k)
         return err_set(e, ERR_NOMEM, "pairs: out of memory");
@@ -462,11 +465,11 @@ int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)
     if (rc == 0)
         rc = descend_all(k, e);
     if (rc == 0)
-        rc = write_pairs(&k->p, d->r->dataset, e);
+        rc = write_pairs(&k->p, r->dataset, e);
     for (int i = 0; i < 3; i++) {
         loss[i] = 0;
         for (int t = 0; t < pool_threads(d->pool) && rc == 0; t++)
-            loss[i] += k->loss[t][i] / (double)k->p.n;
+            loss[i] += k->loss[t][i] / (double)r->eval_pairs;
     }
     maker_fini(k);
     free(k);

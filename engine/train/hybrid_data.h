@@ -46,8 +46,8 @@ struct hybrid_data {
     bool (*proceed)(void *ctx, size_t done, size_t n);
     void *ctx;
 };
-/* Makes r->dataset, whole or not at all; loss: mean nats a byte of the first continuations under the
- * model's own vectors, their corpus' and their targets. ERR_CANCELLED, ERR_INVALID (a corpus too short
+/* Makes r->dataset, whole or not at all; loss: mean nats a byte of the first continuations held
+ * out, under the model's own vectors, their corpus' and their targets. ERR_CANCELLED, ERR_INVALID (a corpus too short
  * for its pairs), ERR_IO, ERR_NUMERIC, ERR_NOMEM. */
 int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)
     __attribute__((warn_unused_result));

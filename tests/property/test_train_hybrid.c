@@ -7,8 +7,10 @@
 
 #include "engine/hybrid/hybrid.h"
 #include "engine/kernels/rng.h"
+#include "engine/tensor/tensor.h"
 #include "engine/train/hybrid.h"
 #include "engine/train/hybrid_data.h"
+#include "engine/train/hybrid_target.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -150,6 +152,54 @@ static void test_pairs(void **state)
         assert_true(moved > 0 && isfinite(moved));
     }
     hybrid_pairs_close(&p);
+}
+
+/* A descent's first step moves every number by the rate in units of its group, against the gradient, as
+ * Adam's does; going on lowers the loss; a group that is 0 in the model stays; the same twice. */
+static void test_descent(void **state)
+{
+    (void)state;
+    const double rate = 0.05;
+    struct rwkv_shape s;
+    struct rwkv_layout l;
+    struct hybrid_target t;
+    struct tensor_file *f = NULL;
+    struct err e = {0};
+    assert_int_equal(tensor_file_open(in_folder("model.safetensors"), &f, &e), 0);
+    assert_int_equal(rwkv_shape_read(&s, f, &e), 0);
+    assert_int_equal(rwkv_layout_init(&l, &s, &e), 0);
+    float *weights = calloc(l.count, sizeof *weights), *own = calloc(L * 6 * C, sizeof *own),
+          *kept = calloc(L * 6 * C, sizeof *kept);
+    assert_int_equal(rwkv_params_read(&l, weights, f, &e), 0);
+    tensor_file_close(f);
+    rwkv_params_theta(&l, weights, own);
+    assert_int_equal(hybrid_target_init(&t, &l, weights, 50, &e), 0);
+    const struct hybrid_window w[2] = {{(const uint8_t *)corpora[0] + 100, 50},
+                                       {(const uint8_t *)corpora[0] + 700, 31}};
+    for (int round = 0; round < 2; round++) {
+        hybrid_target_begin(&t, own);
+        hybrid_target_step(&t, w, 2, rate);
+        for (size_t g = 0; g < L * 6; g++) {
+            double unit = 0, most = 0;
+            for (size_t c = 0; c < C; c++) {
+                unit += (double)own[g * C + c] * (double)own[g * C + c] / C;
+                most = fmax(most, fabs((double)(t.theta[g * C + c] - own[g * C + c])));
+            }
+            assert_true(fabs(most - rate * sqrt(unit)) <= 1e-3 * rate * sqrt(unit));
+        }
+        const double first = hybrid_target_loss(&t, own, w[0]) + hybrid_target_loss(&t, own, w[1]);
+        for (int i = 0; i < 20; i++)
+            hybrid_target_step(&t, w, 2, rate);
+        const double last =
+            hybrid_target_loss(&t, t.theta, w[0]) + hybrid_target_loss(&t, t.theta, w[1]);
+        assert_true(last < first - 0.01);
+        if (round)
+            assert_memory_equal(t.theta, kept, L * 6 * C * sizeof *kept);
+        memcpy(kept, t.theta, L * 6 * C * sizeof *kept);
+    }
+    hybrid_target_fini(&t);
+    rwkv_layout_fini(&l);
+    free(weights), free(own), free(kept);
 }
 
 struct reading {
@@ -305,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_descent),
         cmocka_unit_test(test_reading),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_stopped_and_continued),

@@ -12,14 +12,8 @@ bin=${DREAMSTATED:-build/release/dreamstated}
 recipe=${1:-$here/dit.json}
 
 field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$recipe" "$1"; }
-last_step() { sed -n 's/^{"step":\([0-9]*\),.*/\1/p' "$out/log.jsonl" 2>/dev/null | tail -1; }
 
-out=$(field out)
-steps=$(field steps)
-"$here/fetch.sh" build/corpora
-while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
-    "$bin" train dit "$recipe"
-done
-cp "$out/diffuser.safetensors" "$here/diffuser.safetensors"
+"$here/stages.sh" dit "$recipe"
+cp "$(field out)/diffuser.safetensors" "$here/diffuser.safetensors"
 "$bin" bench dreamstate --prepare "$here/reference.safetensors" --dataset "$(field dataset)" \
     --diffuser "$here/diffuser.safetensors" --model "$(field model)"

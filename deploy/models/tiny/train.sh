@@ -7,16 +7,6 @@
 set -eu
 cd "$(dirname -- "$0")/../../.."
 here=deploy/models/tiny
-bin=${DREAMSTATED:-build/release/dreamstated}
 recipe=${1:-$here/recipe.json}
-
-field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$recipe" "$1"; }
-last_step() { sed -n 's/^{"step":\([0-9]*\),.*/\1/p' "$out/log.jsonl" 2>/dev/null | tail -1; }
-
-out=$(field out)
-steps=$(field steps)
-"$here/fetch.sh" build/corpora
-while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
-    "$bin" train base "$recipe"
-done
+"$here/stages.sh" base "$recipe"
 exec "$here/evaluate.sh" "$recipe"
