@@ -1,4 +1,5 @@
 /* What text and chat completions ask in the same words, and the choices made of it. */
+#include "api/adjustment.h"
 #include "api/completions.h"
 
 #include "daemon/base/clock.h"
@@ -238,6 +239,7 @@ int asked_decode(struct req *r, const json_t *o, struct completions *t, struct a
         decode_bias(o, &a->bias, e) < 0 || decode_schema(o, a, e) < 0 ||
         decode_reuse(r, o, a, e) < 0 || decode_bool(o, "return_tokens", &t->return_tokens, e) < 0 ||
         decode_stream(o, t, e) < 0 || decode_state(r, o, a, e) < 0 ||
+        adjustment_decode(r, a->model, o, a->seed, &a->adjustment, e) < 0 ||
         decode_return_state(o, &a->return_state, e) < 0 ||
         prompt_state_ref(o, "save_state", false, &a->save_state, e) < 0 ||
         prompt_if_exists(o, &a->new_version, e) < 0)
@@ -260,6 +262,7 @@ void asked_fini(struct asked *a)
     free(a->state);
     free(a->save_state);
     state_file_unref(a->state_file);
+    adjustment_unref(a->adjustment);
 }
 
 /* ---- building ---- */
@@ -389,6 +392,9 @@ static int fill(struct completion *c, const struct asked *a, struct err *e)
     if (a->state_file)
         state_file_ref(a->state_file);
     c->state_file = a->state_file;
+    if (a->adjustment)
+        adjustment_ref(a->adjustment);
+    c->adjustment = a->adjustment;
     return copy_name(&c->scope, a->scope, e) < 0 || copy_name(&c->state, a->state, e) < 0 ||
                    copy_name(&c->save_state, a->save_state, e) < 0 || copy_stops(c, a, e) < 0 ||
                    copy_bias(c, a->bias, e) < 0

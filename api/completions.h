@@ -65,6 +65,7 @@ struct asked {
     struct schema *schema; /* one reference; NULL: any text */
     char *state, *save_state;
     struct state_file *state_file; /* one reference; in the place of `state` */
+    struct adjustment *adjustment; /* one reference; NULL: the model as it is */
     bool new_version, echo, return_state, no_cache;
     bool reuse; /* go on from what earlier requests left behind; a holds the default */
     char *scope;

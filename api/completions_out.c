@@ -1,4 +1,5 @@
 /* The answer of a completion, whole or as a stream; its form says how a choice reads. */
+#include "api/adjustment.h"
 #include "api/completions.h"
 #include "api/sse.h"
 
@@ -170,6 +171,7 @@ static void write_result(struct jw *w, const struct completions *t, size_t first
     jw_uint(w, "seed", used->sampling.seed);
     write_timings(w, "timings", &sum);
     write_started_from(w, used->state_used, used->other_weights_type);
+    adjustment_write(w, used->adjustment);
     if (saved)
         write_state(w, "state", saved);
     write_returned(w, &used->returned);

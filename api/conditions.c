@@ -6,18 +6,8 @@
 
 static void write_fields(struct jw *w, const struct item_info *i, const void *data, size_t bytes)
 {
-    json_t *meta = i->meta ? json_loads(i->meta, 0, NULL) : NULL;
     const float *vector = data;
-    const char *key;
-    json_t *v;
-    json_object_foreach(meta, key, v)
-    {
-        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-        if (text)
-            jw_raw(w, key, text, strlen(text));
-        free(text);
-    }
-    json_decref(meta);
+    items_write_meta(w, i);
     if (!vector)
         return;
     jw_array(w, "vector");
@@ -75,25 +65,6 @@ static int decode_vector(const json_t *v, struct item_call *c, json_t *meta, str
     return 0;
 }
 
-/* description and tags as states have them, into the record. */
-static int keep_change(const json_t *o, bool is_patch, json_t *meta, struct err *e)
-{
-    struct state_change change = {0};
-    int rc = states_decode_change(o, is_patch, &change, e);
-    json_t *description = json_string(change.description ? change.description : "");
-    json_t *tags = json_loads(change.tags ? change.tags : "[]", 0, NULL);
-    bool ok = description && tags;
-    if (rc == 0 && ok && (change.description || !is_patch))
-        ok = json_object_set(meta, "description", description) == 0;
-    if (rc == 0 && ok && (change.tags || !is_patch))
-        ok = json_object_set(meta, "tags", tags) == 0;
-    json_decref(description);
-    json_decref(tags);
-    free(change.description);
-    free(change.tags);
-    return rc < 0 ? rc : ok ? 0 : err_set(e, ERR_NOMEM, "no memory for a condition");
-}
-
 static int decode_condition(struct req *r, const json_t *o, struct item_call *c, json_t *meta,
                             struct err *e)
 {
@@ -110,7 +81,7 @@ static int decode_condition(struct req *r, const json_t *o, struct item_call *c,
                              "one of text and vector is wanted");
     if (text ? decode_texts(r, text, c, meta, e) < 0 : decode_vector(vector, c, meta, e) < 0)
         return e->code;
-    return keep_change(o, false, meta, e);
+    return items_keep_change(o, false, meta, e);
 }
 
 /* With the body decoded into c and the record's JSON. */
@@ -119,7 +90,8 @@ static int decode_body(struct req *r, struct item_call *c, struct err *e)
     json_t *o = decode_object(r->body.data, r->body.len, e), *meta = json_object();
     int rc = !o ? e->code : meta ? 0 : err_set(e, ERR_NOMEM, "no memory for a condition");
     if (rc == 0)
-        rc = c->op == ITEM_PUT ? decode_condition(r, o, c, meta, e) : keep_change(o, true, meta, e);
+        rc = c->op == ITEM_PUT ? decode_condition(r, o, c, meta, e)
+                               : items_keep_change(o, true, meta, e);
     if (rc == 0 && !json_object_size(meta))
         rc = err_set(e, ERR_INVALID, "nothing to change: neither description nor tags is given");
     if (rc == 0 && !(c->meta = json_dumps(meta, JSON_COMPACT)))

@@ -44,9 +44,45 @@ static int decode_list(struct req *r, struct item_call *c, struct err *e)
     return 0;
 }
 
+/* ---- records ---- */
+
+int items_keep_change(const json_t *o, bool is_patch, json_t *meta, struct err *e)
+{
+    struct state_change change = {0};
+    int rc = states_decode_change(o, is_patch, &change, e);
+    json_t *description = json_string(change.description ? change.description : "");
+    json_t *tags = json_loads(change.tags ? change.tags : "[]", 0, NULL);
+    bool ok = description && tags;
+    if (rc == 0 && ok && (change.description || !is_patch))
+        ok = json_object_set(meta, "description", description) == 0;
+    if (rc == 0 && ok && (change.tags || !is_patch))
+        ok = json_object_set(meta, "tags", tags) == 0;
+    json_decref(description);
+    json_decref(tags);
+    free(change.description);
+    free(change.tags);
+    return rc < 0 ? rc : ok ? 0 : err_set(e, ERR_NOMEM, "no memory for a record");
+}
+
+void items_write_meta(struct jw *w, const struct item_info *i)
+{
+    json_t *meta = i->meta ? json_loads(i->meta, 0, NULL) : NULL;
+    const char *key;
+    json_t *v;
+    json_object_foreach(meta, key, v)
+    {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+        if (text)
+            jw_raw(w, key, text, strlen(text));
+        free(text);
+    }
+    json_decref(meta);
+}
+
 /* ---- answers ---- */
 
 static const struct item_resource *const resources[] = {[ITEM_CONDITION] = &items_conditions,
+                                                        [ITEM_CONTEXT] = &items_contexts,
                                                         [ITEM_DIFFUSER] = &items_diffusers,
                                                         [ITEM_DATASET] = &items_datasets};
 

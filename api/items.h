@@ -1,4 +1,4 @@
-/* What the resources of items share: conditions.c, diffusers.c, datasets.c. */
+/* What the resources of items share: conditions.c, contexts.c, diffusers.c, datasets.c. */
 #ifndef API_ITEMS_H
 #define API_ITEMS_H
 
@@ -10,7 +10,12 @@ struct item_resource {
     /* The fields that not all records have. data [bytes]: the item's, or NULL (in a list). */
     void (*write)(struct jw *w, const struct item_info *i, const void *data, size_t bytes);
 };
-extern const struct item_resource items_conditions, items_diffusers, items_datasets;
+extern const struct item_resource items_conditions, items_contexts, items_diffusers, items_datasets;
+
+/* The fields description and tags of o, as states have them, into the record's JSON. */
+int items_keep_change(const json_t *o, bool is_patch, json_t *meta, struct err *e);
+/* All that the record's JSON says, as fields. */
+void items_write_meta(struct jw *w, const struct item_info *i);
 
 /* A call, with its name from the path where there is one. NULL and e. */
 struct item_call *items_call(struct req *r, enum item_kind kind, enum item_op op, struct err *e);

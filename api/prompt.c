@@ -190,6 +190,7 @@ void write_model_meta(struct jw *w, const char *key, const struct model_info *m)
     jw_string(w, "tokenizer", m->tokenizer);
     jw_string(w, "fingerprint", m->fingerprint);
     jw_bool(w, "has_time_state", m->has_time_state);
+    jw_string(w, "hybrid", m->hybrid);
     jw_end_object(w);
 }
 

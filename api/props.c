@@ -157,7 +157,7 @@ static void write_slot(struct jw *w, size_t id, const struct model_info *m,
                        const struct slot_info *s, size_t n_ctx)
 {
     static const char *const phases[] = {"idle", "loading", "prompt", "generating"};
-    static const char *const kinds[] = {"completion", "bake", "embedding"};
+    static const char *const kinds[] = {"completion", "bake", "embedding", "context"};
     bool idle = s->phase == SLOT_IDLE;
     jw_object(w, NULL);
     jw_uint(w, "id", id);

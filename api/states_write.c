@@ -1,4 +1,5 @@
 /* What adds versions of states: POST /v1/states, .../append, .../fork, .../rollback. */
+#include "api/adjustment.h"
 #include "api/messages.h"
 #include "api/sse.h"
 #include "api/states.h"
@@ -122,7 +123,8 @@ static int decode_source(struct req *r, const json_t *o, struct state_call *c, s
         return err_set_param(e, ERR_INVALID, "text", "text is not a string");
     if (tokens && !json_is_array(tokens))
         return err_set_param(e, ERR_INVALID, "tokens", "tokens is not an array of token ids");
-    if (decode_bool(o, "stream", &c->progress, e) < 0)
+    if (decode_bool(o, "stream", &c->progress, e) < 0 ||
+        adjustment_decode(r, c->model, o, -1, &c->adjustment, e) < 0)
         return e->code;
     int rc = ids ? prompt_ids(r, c->model, ids, param, &c->prompt, &c->n_prompt, e)
                  : messages_ids(r, messages, c, e);

@@ -1,4 +1,5 @@
 /* Calls: reference counts, making and freeing of the typed requests, state references. */
+#include "daemon/adjustment.h"
 #include "daemon/base/clock.h"
 #include "daemon/service_impl.h"
 
@@ -74,6 +75,42 @@ void state_file_unref(struct state_file *f)
     free(f);
 }
 
+struct adjustment *adjustment_new_take(const struct adjustment_ask *ask)
+{
+    struct adjustment *a = calloc(1, sizeof *a);
+    if (!a || pthread_mutex_init(&a->lock, NULL) != 0) {
+        free(ask->context);
+        free(ask->text);
+        free(a);
+        return NULL;
+    }
+    atomic_init(&a->refs, 1);
+    list_init(&a->waiting);
+    a->ask = *ask;
+    return a;
+}
+
+void adjustment_ref(struct adjustment *a)
+{
+    atomic_fetch_add_explicit(&a->refs, 1, memory_order_relaxed);
+}
+
+void adjustment_unref(struct adjustment *a)
+{
+    if (!a || atomic_fetch_sub_explicit(&a->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    free(a->ask.context);
+    free(a->ask.text);
+    free(a->theta);
+    pthread_mutex_destroy(&a->lock);
+    free(a);
+}
+
+const struct adjustment_used *adjustment_get_used(const struct adjustment *a)
+{
+    return &a->used;
+}
+
 static void completion_free(struct call *call)
 {
     struct completion *c = (struct completion *)call;
@@ -84,6 +121,7 @@ static void completion_free(struct call *call)
     free(c->bias);
     schema_unref(c->schema);
     shared_prompt_unref(c->shared);
+    adjustment_unref(c->adjustment);
     free(c->scope);
     free(c->prompt);
     free(c->state);
@@ -141,6 +179,7 @@ static void state_call_free(struct call *call)
     free(c->ref);
     free(c->prompt);
     free(c->base_state);
+    adjustment_unref(c->adjustment);
     free(c->to);
     free(c->write.key);
     free(c->change.description);

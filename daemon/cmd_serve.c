@@ -59,14 +59,14 @@ static int choose_data(struct config *c, struct err *e)
 static int choose_model(struct config *c, struct err *e)
 {
     struct buf path;
-    if (c->n_models)
+    if (c->models.n)
         return 0;
     buf_init(&path, 8192);
     int rc = bundled_path("model.safetensors", &path, e);
     if (rc < 0)
         err_prefix(e, "no --model was given");
-    else if ((c->models[0] = buf_take(&path, NULL)))
-        c->n_models = 1;
+    else if ((c->models.item[0] = buf_take(&path, NULL)))
+        c->models.n = 1;
     else
         rc = err_set(e, ERR_NOMEM, "no memory for the options");
     buf_fini(&path);
@@ -120,8 +120,10 @@ static int open_parts(struct server *s, struct err *e)
     const struct config *c = &s->config;
     struct store_options store = {
         .dir = c->data, .max_states = c->max_states, .max_bytes = c->max_state_bytes};
-    struct registry_options models = {.models = c->models,
-                                      .n_models = c->n_models,
+    struct registry_options models = {.models = c->models.item,
+                                      .n_models = c->models.n,
+                                      .hybrids = c->hybrids.item,
+                                      .n_hybrids = c->hybrids.n,
                                       .name = c->name,
                                       .vocab = c->vocab,
                                       .weights_type = c->weights_type,
@@ -141,6 +143,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .work_dir = c->data,
                                       .dataset_bytes = c->dataset_bytes,
                                       .train_bytes = c->train_memory,
+                                      .max_context = c->max_context,
                                       .max_sequences = c->max_sequences,
                                       .max_sessions = c->sessions,
                                       .session_bytes = c->session_bytes,

@@ -32,7 +32,7 @@ static const struct option options[] = {
     {"log-bodies", "HOW", OPTION_CHOICE, AT(log_bodies), "no", 0, 0, "no|yes",
      "for debugging: what clients send, prompts too, goes to the log"},
     {NULL, NULL, OPTION_GROUP, 0, NULL, 0, 0, NULL, "Models"},
-    {"model", "[NAME=]FILE", OPTION_MODEL, 0, NULL, 0, 0, NULL,
+    {"model", "[NAME=]FILE", OPTION_LIST, AT(models), NULL, 0, 0, NULL,
      "a model (.pth, .safetensors, .gguf); may repeat, the first is the default one (default: the "
      "bundled model)"},
     {"name", "NAME", OPTION_TEXT, AT(name), NULL, 0, 0, NULL,
@@ -42,6 +42,11 @@ static const struct option options[] = {
      "model)"},
     {"weights-type", "TYPE", OPTION_CHOICE, AT(weights_type), NULL, 0, 0, "f32|f16|bf16|q8_0|q4_0",
      "of the large matrices in memory (default: as the file has them)"},
+    {"hybrid", "[MODEL=]FILE", OPTION_LIST, AT(hybrids), NULL, 0, 0, NULL,
+     "what `train hybrid` made, for a model (default: the first); may repeat (default: "
+     "hybrid.safetensors beside the model, if it was trained for it)"},
+    {"max-context", "N", OPTION_NUMBER, AT(max_context), "4194304", 1, (uint64_t)1 << 32, NULL,
+     "tokens of a context that a hybrid reads; more are refused with 413"},
     {"chat-template", "SPEC", OPTION_TEXT, AT(chat_template), NULL, 0, 0, NULL,
      "words around chat messages, [MODEL:]KEY=VALUE,...;... of system, user, assistant, tool, "
      "colon, "
@@ -150,6 +155,15 @@ static int set_text(char **field, const char *value, struct err *e)
     return 0;
 }
 
+void config_forget(struct config *c, const struct option *o)
+{
+    struct config_list *list = (void *)((char *)c + o->offset);
+    while (list->n) {
+        free(list->item[--list->n]);
+        list->item[list->n] = NULL;
+    }
+}
+
 int config_set(struct config *c, const struct option *o, const char *value, const char *where,
                struct err *e)
 {
@@ -157,12 +171,14 @@ int config_set(struct config *c, const struct option *o, const char *value, cons
     switch (o->kind) {
     case OPTION_GROUP:
         break;
-    case OPTION_MODEL:
+    case OPTION_LIST: {
+        struct config_list *list = field;
         if (!*value)
             return err_set(e, ERR_INVALID, "%s: want %s, found nothing", where, o->arg);
-        if (c->n_models == CONFIG_MAX_MODELS)
-            return err_set(e, ERR_INVALID, "%s: at most %d models", where, CONFIG_MAX_MODELS);
-        return set_text(&c->models[c->n_models++], value, e);
+        if (list->n == CONFIG_MAX_MODELS)
+            return err_set(e, ERR_INVALID, "%s: at most %d of them", where, CONFIG_MAX_MODELS);
+        return set_text(&list->item[list->n++], value, e);
+    }
     case OPTION_CHOICE:
         if (!in_choices(o->choices, value))
             return err_set(e, ERR_INVALID, "%s %s: want one of %s", where, value, o->choices);
@@ -224,7 +240,7 @@ int config_check(struct config *c, struct err *e)
 {
     if (split_listen(c, e) < 0)
         return e->code;
-    if (c->name && c->n_models > 1)
+    if (c->name && c->models.n > 1)
         return err_set(e, ERR_INVALID,
                        "--name goes with one --model; for more use --model NAME=FILE");
     return 0;
@@ -232,11 +248,11 @@ int config_check(struct config *c, struct err *e)
 
 void config_fini(struct config *c)
 {
-    for (size_t i = 0; i < c->n_models; i++)
-        free(c->models[i]);
     for (size_t i = 0; i < N_OPTIONS; i++)
-        if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_SECRET ||
-            options[i].kind == OPTION_CHOICE)
+        if (options[i].kind == OPTION_LIST)
+            config_forget(c, &options[i]);
+        else if (options[i].kind == OPTION_TEXT || options[i].kind == OPTION_SECRET ||
+                 options[i].kind == OPTION_CHOICE)
             free(*(char **)(void *)((char *)c + options[i].offset));
     *c = (struct config){0};
 }

@@ -22,19 +22,25 @@
 /* What --help asks for: the usage, an example file (=conf), a list for the documentation (=markdown) */
 enum config_help { CONFIG_HELP, CONFIG_CONF, CONFIG_MARKDOWN };
 
+/* The values of an option that may repeat. */
+struct config_list {
+    char *item[CONFIG_MAX_MODELS];
+    size_t n;
+};
+
 struct config {
     enum config_help help;
-    char *config;                    /* the file that was read; NULL: none */
-    char *models[CONFIG_MAX_MODELS]; /* "FILE" or "NAME=FILE" */
-    size_t n_models;
-    char *name;          /* of the model, when there is one; NULL: from its file */
-    char *vocab;         /* NULL: see registry.h */
-    char *listen;        /* "HOST:PORT" as given */
-    char host[64];       /* out of listen */
-    char *data;          /* directory of the store */
-    char *backup_dir;    /* directory of its copies */
-    char *weights_type;  /* "f32", ...; NULL: as the file has it */
-    char *chat_template; /* chat_template.h; NULL: the default */
+    char *config;               /* the file that was read; NULL: none */
+    struct config_list models;  /* "FILE" or "NAME=FILE" */
+    struct config_list hybrids; /* the same; NAME: of a model */
+    char *name;                 /* of the model, when there is one; NULL: from its file */
+    char *vocab;                /* NULL: see registry.h */
+    char *listen;               /* "HOST:PORT" as given */
+    char host[64];              /* out of listen */
+    char *data;                 /* directory of the store */
+    char *backup_dir;           /* directory of its copies */
+    char *weights_type;         /* "f32", ...; NULL: as the file has it */
+    char *chat_template;        /* chat_template.h; NULL: the default */
     char *log_level, *half_open;
     char *tls_cert, *tls_key; /* NULL: no TLS */
     char *api_keys, *api_key; /* NULL: none */
@@ -49,6 +55,7 @@ struct config {
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
     uint64_t max_states, max_state_bytes; /* 0: any */
     uint64_t dataset_bytes, train_memory; /* 0: any */
+    uint64_t max_context;                 /* tokens */
 };
 
 /* Fills c from argv[1..], the environment and the file. 0; 1 when help was asked for (c->help says

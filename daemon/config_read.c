@@ -18,15 +18,6 @@ static const struct option *find_option(const char *name, size_t n)
     return NULL;
 }
 
-/* Models of a stronger source take the place of all that there are, not of one. */
-static void forget_models(struct config *c)
-{
-    while (c->n_models) {
-        free(c->models[--c->n_models]);
-        c->models[c->n_models] = NULL;
-    }
-}
-
 static int from_presets(struct config *c, struct err *e)
 {
     size_t n;
@@ -57,7 +48,7 @@ static int from_line(struct config *c, char *line, const char *where, int number
     if (o->kind == OPTION_SECRET)
         return err_set(e, ERR_INVALID, "%s: '%s' may stand only in the environment", where, key);
     int *first = &seen[o - all];
-    if (*first && o->kind != OPTION_MODEL)
+    if (*first && o->kind != OPTION_LIST)
         return err_set(e, ERR_INVALID, "%s: '%s' stands in line %d already", where, key, *first);
     *first = number;
     snprintf(name, sizeof name, "%s: %s", where, key);
@@ -109,8 +100,8 @@ static int from_environment(struct config *c, char *(*env)(const char *name), st
     for (size_t i = 0; i < n; i++) {
         char name[64];
         const char *value = all[i].flag ? variable(&all[i], name, env) : NULL;
-        if (value && all[i].kind == OPTION_MODEL)
-            forget_models(c);
+        if (value && all[i].kind == OPTION_LIST)
+            config_forget(c, &all[i]);
         if (value && config_set(c, &all[i], value, name, e) < 0)
             return e->code;
     }
@@ -142,21 +133,19 @@ static int next_option(struct words *w, const struct option **o, const char **va
     return 1;
 }
 
+/* A list takes the place of what weaker sources have of it, as a whole. */
 static int from_words(struct config *c, struct words w, struct err *e)
 {
     const struct option *o;
     const char *value;
-    bool models = false;
     int rc;
-    while ((rc = next_option(&w, &o, &value, e)) > 0) {
+    for (struct words first = w; (rc = next_option(&first, &o, &value, e)) > 0;)
+        if (o->kind == OPTION_LIST)
+            config_forget(c, o);
+    while (rc == 0 && (rc = next_option(&w, &o, &value, e)) > 0) {
         char where[64];
         snprintf(where, sizeof where, "--%s", o->flag);
-        if (o->kind == OPTION_MODEL && !models) {
-            models = true;
-            forget_models(c);
-        }
-        if (config_set(c, o, value, where, e) < 0)
-            return e->code;
+        rc = config_set(c, o, value, where, e);
     }
     return rc;
 }

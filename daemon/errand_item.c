@@ -1,4 +1,4 @@
-/* Requests about conditions, diffusers and data sets as resources. */
+/* Requests about conditions, contexts, diffusers and data sets as resources. */
 #include "daemon/datasets.h"
 #include "daemon/diffusion.h"
 
@@ -15,6 +15,7 @@
 static enum store_kind store_kind(const struct item_call *c)
 {
     static const enum store_kind kinds[] = {[ITEM_CONDITION] = STORE_CONDITION,
+                                            [ITEM_CONTEXT] = STORE_CONTEXT,
                                             [ITEM_DIFFUSER] = STORE_DIFFUSER,
                                             [ITEM_DATASET] = STORE_DATASET};
     return kinds[c->kind];

@@ -141,6 +141,7 @@ static void item_free(struct call *call)
         free(c->items[i].meta);
     free(c->items);
     texts_free(c->texts, c->n_texts);
+    adjustment_unref(c->adjustment);
     free(c->name);
     free(c->after);
     free(c->meta);

@@ -1,8 +1,9 @@
-/* Requests about named conditions, diffusers and data sets, and the generation of states: errands.
+/* Requests about named conditions, contexts, diffusers and data sets, and the generation of states: errands.
  *
  * A condition is a vector that says what a generated state should carry: the mean of the model's final
  * hidden states over one text or several, each read behind a separator (engine/train/bake.h).
- * A diffuser is the file of a trained diffusion transformer (engine/dit/dit.h). Both belong to the model
+ * A context is what a hybrid makes of a text: the vectors of the model's recurrence (adjustment.h).
+ * A diffuser is the file of a trained diffusion transformer (engine/dit/dit.h). All belong to the model
  * whose fingerprint they carry. Threads and ownership: as errand.h. */
 #ifndef DAEMON_ITEMS_H
 #define DAEMON_ITEMS_H
@@ -11,7 +12,7 @@
 
 /* ---- the resources ---- */
 
-enum item_kind { ITEM_CONDITION, ITEM_DIFFUSER, ITEM_DATASET };
+enum item_kind { ITEM_CONDITION, ITEM_CONTEXT, ITEM_DIFFUSER, ITEM_DATASET };
 enum item_op { ITEM_PUT, ITEM_GET, ITEM_LIST, ITEM_PATCH, ITEM_DELETE, ITEM_DATA };
 
 struct item_info { /* a record */
@@ -47,9 +48,11 @@ struct item_call {
     size_t limit;         /* LIST: 1 to 1000 */
     bool of_model;        /* LIST: only those of errand.model */
     uint64_t if_revision; /* PATCH, DELETE; 0: any */
-    char *meta;           /* PUT: of a condition, its record's; PATCH: a JSON merge patch of it */
-    struct token_list *texts; /* PUT of a condition: [n_texts], with their separators */
-    size_t n_texts;           /* 0: its vector is in data */
+    char *meta; /* PUT: of a condition or context, its record's; PATCH: a JSON merge patch of it */
+    struct token_list *texts;      /* PUT of a condition: [n_texts], with their separators */
+    size_t n_texts;                /* 0: its vector is in data */
+    struct adjustment *adjustment; /* PUT of a context: one reference; of a text, strength 1 */
+    bool replace;                  /* PUT of a context: one of this name may be there */
     void *data; /* PUT: a vector (F32 [n_embd]), a file or packed texts; GET of a condition: its
                  * vector; DATA: the file */
     size_t data_bytes;
@@ -59,6 +62,10 @@ struct item_call {
     bool has_more, made; /* made: PUT of a data set, it was not there */
 };
 struct item_call *item_call_new(enum item_kind kind, enum item_op op); /* NULL: no memory */
+
+/* PUT of a context; the others: service_errand. The seed is the adjustment's, and the vectors replay
+ * with it. ERR_NO_HYBRID, ERR_TOO_LARGE, ERR_NAME_EXISTS, ERR_NOT_FINITE, ... */
+int service_make_context(struct service *s, struct item_call *c, struct err *e);
 
 /* The tokens of a text as a condition reads it, from ids [n]: malloc'd [*n + 1]. ERR_NOMEM. */
 int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,

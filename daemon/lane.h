@@ -25,8 +25,8 @@
 
 enum lane_urgency {
     LANE_NOW,      /* a request waits for it, and it is short */
+    LANE_CONTEXT,  /* a context's vectors: a request waits, and it takes milliseconds */
     LANE_GENERATE, /* sampling from a diffuser */
-    LANE_CONTEXT,  /* synthesis of a context's parameters */
     LANE_TRAIN,
     LANE_BAKE, /* data sets */
     LANE_PROJECT,

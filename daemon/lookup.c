@@ -21,6 +21,49 @@ static void answered(struct sequence *q, void *blob)
     metrics_observe_ns(q->svc->metrics, METRIC_STORE, clock_ns() - q->hop_ns);
 }
 
+static void go_on(struct sequence *q)
+{
+    if (q->adjustment)
+        adjustment_post(q);
+    else
+        worker_take_post(q->worker, q);
+}
+
+/* ---- the name of a context that it is to keep ---- */
+
+/* [thread: the store's] */
+static void on_context(void *arg, const struct err *e, const struct store_item *items, size_t n,
+                       bool has_more, void *data, size_t bytes)
+{
+    struct sequence *q = arg;
+    struct err own = *e;
+    (void)items;
+    (void)n;
+    (void)has_more;
+    (void)bytes;
+    answered(q, data);
+    if (own.code == ERR_CONTEXT_NOT_FOUND) {
+        go_on(q);
+        return;
+    }
+    if (!own.code || own.code == ERR_STATE_CORRUPT)
+        err_set_param(&own, ERR_NAME_EXISTS, "name", "there is a context %s already",
+                      q->context->name);
+    sequence_end(q, &own);
+}
+
+static void find_context(struct sequence *q)
+{
+    struct err e = {0};
+    if (q->context->replace)
+        go_on(q);
+    else
+        asked(q,
+              store_get_item(q->svc->options.store, STORE_CONTEXT, q->context->name, false,
+                             on_context, q, &e),
+              &e);
+}
+
 /* ---- the state it starts from ---- */
 
 int state_check_model(const char *fingerprint, const char *model, const char *ref,
@@ -80,7 +123,7 @@ static void on_source(void *arg, const struct err *e, const struct store_state *
     (void)blob_bytes;
     answered(q, blob);
     if (!own.code && take_source(q, state, &own) == 0) {
-        worker_take_post(q->worker, q);
+        go_on(q);
         return;
     }
     snprintf(own.param, sizeof own.param, "%s", sequence_from_param(q));
@@ -93,7 +136,7 @@ static void find_source(struct sequence *q)
     uint64_t version;
     struct err e = {0};
     if (!q->from) {
-        worker_take_post(q->worker, q);
+        go_on(q);
         return;
     }
     int rc = state_ref_parse(q->from, name, &version, &e);
@@ -163,13 +206,15 @@ static void on_key(void *arg, const struct err *e, const struct store_state *sta
 void lookup_post(struct sequence *q)
 {
     struct err e = {0};
-    if (!q->key && !q->save && !q->from) {
+    if (!q->key && !q->save && !q->from && !q->adjustment) {
         worker_take_post(q->worker, q);
         return;
     }
     sequence_set_phase(q, SEQ_FIND);
     q->hop_ns = clock_ns();
-    if (!q->key)
+    if (q->context)
+        find_context(q);
+    else if (!q->key)
         claim_target(q);
     else
         asked(q, store_find_key(q->svc->options.store, q->key, q->request_sha256, on_key, q, &e),

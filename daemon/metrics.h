@@ -19,6 +19,7 @@
     XX(COMPLETIONS, "completions_total", "Completions admitted")                                   \
     XX(BAKES, "bakes_total", "Bakes admitted")                                                     \
     XX(EMBEDDINGS, "embeddings_total", "Embedding calls admitted")                                 \
+    XX(CONTEXTS, "contexts_total", "Contexts to be read and kept admitted")                        \
     XX(ERRANDS, "errands_total", "Edits, comparisons, maps of states admitted to the background")  \
     XX(REFUSED, "refused_total", "Requests refused because the queue was full")                    \
     XX(CANCELLED, "cancelled_total", "Requests ended because the client had gone")                 \
@@ -35,6 +36,7 @@
 #define METRIC_MODEL_COUNTERS(XX)                                                                  \
     XX(PROMPT_TOKENS, "prompt_tokens_total", "", "Tokens evaluated for prompts")                   \
     XX(CACHED_TOKENS, "cached_tokens_total", "", "Tokens that named states had read already")      \
+    XX(CONTEXT_TOKENS, "context_tokens_total", "", "Tokens of contexts that a hybrid has read")     \
     XX(PREDICTED_TOKENS, "predicted_tokens_total", "", "Tokens sampled")                           \
     XX(ENDED_STOP, "completions_ended_total", ",reason=\"stop\"", "Completions ended")             \
     XX(ENDED_LENGTH, "completions_ended_total", ",reason=\"length\"", "")                          \
@@ -55,6 +57,7 @@
     XX(PREDICTED_LENGTH, "completion_predicted_tokens", "Tokens sampled for one prompt", sizes)    \
     XX(STATE_LOAD, "state_load_seconds", "Reading, checking and unpacking a state", seconds)       \
     XX(STATE_SAVE, "state_save_seconds", "Packing, hashing and committing a state", seconds)       \
+    XX(SYNTHESIS, "synthesis_seconds", "Making the vectors of a context that was read", seconds)   \
     XX(STORE, "store_seconds", "Answer time of the store", seconds)
 
 enum metric_counter {

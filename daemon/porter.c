@@ -238,13 +238,26 @@ static void on_saved(void *arg, const struct err *e, const struct store_state *s
     sequence_end(q, &own);
 }
 
+/* The context that it has read under. */
+static void write_adjustment(const struct sequence *q, struct buf *out)
+{
+    const struct adjustment_used *used = q->theta ? &q->adjustment->used : NULL;
+    if (used)
+        buf_printf(out,
+                   ", \"hybrid\": {\"context\": \"%s\", \"sha256\": \"%s\", \"strength\": %.9g, "
+                   "\"seed\": %llu}",
+                   used->context, used->sha256, used->strength, (unsigned long long)used->seed);
+}
+
 /* How the state came to be, as a JSON object. */
 static void write_origin(const struct sequence *q, struct buf *out)
 {
     const struct completion *c = q->completion;
     if (!c) {
-        buf_printf(out, "{\"kind\": \"%s\", \"prompt_n\": %zu}",
+        buf_printf(out, "{\"kind\": \"%s\", \"prompt_n\": %zu",
                    q->bake->op == STATE_APPEND ? "append" : "bake", q->fed);
+        write_adjustment(q, out);
+        buf_puts(out, "}");
         return;
     }
     buf_printf(out, "{\"kind\": \"completion\", \"prompt_n\": %zu, \"predicted_n\": %llu", q->fed,
@@ -253,6 +266,7 @@ static void write_origin(const struct sequence *q, struct buf *out)
         buf_printf(out, ", \"seed\": %llu, \"temperature\": %.9g, \"top_p\": %.9g, \"top_k\": %u",
                    (unsigned long long)c->sampling.seed, (double)c->sampling.temperature,
                    (double)c->sampling.top_p, c->sampling.top_k);
+    write_adjustment(q, out);
     buf_puts(out, "}");
 }
 

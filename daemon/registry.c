@@ -1,6 +1,7 @@
 #include "daemon/registry.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/base/sha256.h"
 #include "daemon/base/thread.h"
 #include "daemon/chat_template.h"
 #include "daemon/log.h"
@@ -13,7 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VOCAB_FILE "rwkv_vocab_v20230424.txt"
+#define VOCAB_FILE  "rwkv_vocab_v20230424.txt"
+#define HYBRID_FILE "hybrid.safetensors"
 
 /* path's folder (with its last '/') is path[0..n). */
 static size_t folder_length(const char *path)
@@ -84,14 +86,23 @@ static int open_inner_vocab(struct model *m, const char *path, struct err *e)
     return rc == ERR_UNSUPPORTED ? 0 : rc;
 }
 
+/* The path of a file in the folder of path's: free it. NULL: no memory. */
+static char *beside(const char *path, const char *name)
+{
+    size_t n = folder_length(path), len = strlen(name) + 1;
+    char *other = malloc(n + len);
+    if (other) {
+        memcpy(other, path, n);
+        memcpy(other + n, name, len);
+    }
+    return other;
+}
+
 static int open_vocab_beside(struct model *m, const char *path, struct err *e)
 {
-    size_t n = folder_length(path);
-    char *vocab = malloc(n + sizeof VOCAB_FILE);
+    char *vocab = beside(path, VOCAB_FILE);
     if (!vocab)
         return err_set(e, ERR_NOMEM, "no memory for a path");
-    memcpy(vocab, path, n);
-    memcpy(vocab + n, VOCAB_FILE, sizeof VOCAB_FILE);
     int rc = access(vocab, F_OK) == 0 ? tokenizer_open(vocab, &m->tokenizer, e) : 0;
     free(vocab);
     return rc;
@@ -129,6 +140,99 @@ static int index_vocab(struct model *m, struct err *e)
         m->mask_scratch = mask_scratch_new(m->token_index, e);
     return m->mask_scratch ? 0 : e->code;
 }
+
+/* ---- hybrids ---- */
+
+static int hash_file(const char *path, char sha256[65], struct err *e)
+{
+    struct sha256 hash;
+    uint8_t digest[32];
+    char part[16384];
+    size_t n;
+    FILE *f = fopen(path, "rb");
+    sha256_start(&hash);
+    while (f && (n = fread(part, 1, sizeof part, f)) > 0)
+        sha256_add(&hash, part, n);
+    bool read = f && !ferror(f);
+    if (f)
+        fclose(f);
+    sha256_end(&hash, digest);
+    sha256_hex(digest, sha256);
+    return read ? 0 : err_set(e, ERR_IO, "the file cannot be read");
+}
+
+/* ERR_INVALID: it is for another model. */
+static int open_hybrid(struct model *m, const char *path, struct err *e)
+{
+    struct hybrid *h = NULL;
+    char sha256[65];
+    int rc = hybrid_open(path, &h, e);
+    if (rc == 0)
+        rc = hash_file(path, sha256, e);
+    if (rc == 0) {
+        const struct hybrid_info *i = hybrid_get_info(h);
+        const struct rwkv_info *r = m->rwkv_info;
+        if (strcmp(i->fingerprint, r->fingerprint) != 0 || i->shape.n_layer != r->n_layer ||
+            i->shape.n_embd != r->n_embd || i->shape.head_size != r->head_size)
+            rc = err_set(e, ERR_INVALID, "it was trained for the model %.12s..., %s is %.12s...",
+                         i->fingerprint, m->name, r->fingerprint);
+    }
+    if (rc < 0) {
+        hybrid_close(h);
+        return rc;
+    }
+    hybrid_close(m->hybrid);
+    m->hybrid = h;
+    memcpy(m->hybrid_sha256, sha256, sizeof sha256);
+    return 0;
+}
+
+/* What stands beside a model is taken if it fits. */
+static int open_hybrid_beside(struct model *m, const struct log *log, struct err *e)
+{
+    struct err own = {0};
+    char *path = beside(m->path, HYBRID_FILE);
+    if (!path)
+        return err_set(e, ERR_NOMEM, "no memory for a path");
+    if (access(path, F_OK) == 0 && open_hybrid(m, path, &own) < 0)
+        LOG(log, LOG_WARN, "hybrid_left_out", LOG_STR("model", m->name), LOG_STR("why", own.msg));
+    free(path);
+    return 0;
+}
+
+static int open_named_hybrid(struct registry *r, const char *spec, struct err *e)
+{
+    const char *eq = strchr(spec, '=');
+    struct model *m = eq ? NULL : &r->models[0];
+    for (size_t i = 0; i < r->n && eq; i++)
+        if (strlen(r->models[i].name) == (size_t)(eq - spec) &&
+            !memcmp(r->models[i].name, spec, (size_t)(eq - spec)))
+            m = &r->models[i];
+    int rc = m ? open_hybrid(m, eq ? eq + 1 : spec, e)
+               : err_set(e, ERR_INVALID, "there is no model of this name");
+    return rc < 0 ? err_prefix(e, "--hybrid %s", spec) : 0;
+}
+
+/* Once all models are there. */
+static int open_hybrids(struct registry *r, const struct registry_options *o, const struct log *log,
+                        struct err *e)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (open_hybrid_beside(&r->models[i], log, e) < 0)
+            return e->code;
+    for (size_t i = 0; i < o->n_hybrids; i++)
+        if (open_named_hybrid(r, o->hybrids[i], e) < 0)
+            return e->code;
+    for (size_t i = 0; i < r->n; i++)
+        if (r->models[i].hybrid) {
+            r->infos[i].hybrid = r->models[i].hybrid_sha256;
+            LOG(log, LOG_INFO, "hybrid_loaded", LOG_STR("model", r->models[i].name),
+                LOG_STR("sha256", r->infos[i].hybrid));
+        }
+    return 0;
+}
+
+/* ---- models ---- */
 
 static void fill_info(const struct model *m, const char *path, struct model_info *info)
 {
@@ -213,6 +317,10 @@ int registry_open(const struct registry_options *o, const struct log *log, struc
             LOG_INT("threads", pool_threads(r->models[i].pool)),
             LOG_NUM("seconds", (double)(clock_ns() - start) * 1e-9));
     }
+    if (open_hybrids(r, o, log, e) < 0) {
+        registry_close(r);
+        return e->code;
+    }
     *out = r;
     return 0;
 }
@@ -225,6 +333,7 @@ void registry_close(struct registry *r)
         mask_scratch_free(r->models[i].mask_scratch);
         token_index_free(r->models[i].token_index);
         tokenizer_free(r->models[i].tokenizer);
+        hybrid_close(r->models[i].hybrid);
         rwkv_close(r->models[i].rwkv);
         pool_free(r->models[i].pool);
         free(r->models[i].path);

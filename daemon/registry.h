@@ -3,7 +3,8 @@
  * A model's name is NAME of NAME=FILE, or --name, or its file's name without folder and extension
  * (of a file called model.*: its folder's name). Its vocabulary is --vocab; or out of the GGUF; or
  * rwkv_vocab_v20230424.txt beside it; a vocabulary of at most 256 without any of these is bytes;
- * else none: the model takes and gives token ids only.
+ * else none: the model takes and gives token ids only. Its hybrid is what a --hybrid names for it, or
+ * hybrid.safetensors beside it, if that was trained for these very weights.
  *
  * Threads: read-only after registry_open. Ownership: the registry owns all; close it after the
  * workers have ended. */
@@ -11,6 +12,7 @@
 #define DAEMON_REGISTRY_H
 
 #include "daemon/service.h"
+#include "engine/hybrid/hybrid.h"
 #include "engine/kernels/pool.h"
 #include "engine/rwkv/rwkv.h"
 #include "engine/sampling/constraint.h"
@@ -22,6 +24,8 @@ struct model {
     struct tokenizer *tokenizer; /* NULL: none, nor the two below */
     struct token_index *token_index;
     struct mask_scratch *mask_scratch; /* the guider's (guide.h) */
+    struct hybrid *hybrid;             /* NULL: it has none */
+    char hybrid_sha256[65];            /* of its file */
     struct pool *pool;                 /* the worker's, also used while loading */
     char *path;
     char name[129];
@@ -37,13 +41,16 @@ struct registry {
 struct registry_options {
     char *const *models; /* "FILE" or "NAME=FILE"; a FILE with '=' needs a NAME */
     size_t n_models;
+    char *const *hybrids; /* "FILE", of the first model, or "MODEL=FILE" */
+    size_t n_hybrids;
     const char *name, *vocab, *weights_type; /* NULL: not given */
     const char *chat_template;               /* chat_template.h; NULL: the default */
     int threads; /* in all, shared out among the models; 0: one a processor */
 };
 
 struct log;
-/* ERR_IO, ERR_FORMAT, ERR_NOMEM, ERR_INVALID (names twice the same or not allowed). */
+/* ERR_IO, ERR_FORMAT, ERR_NOMEM, ERR_INVALID (names twice the same or not allowed, a hybrid for no
+ * model or another one). */
 int registry_open(const struct registry_options *o, const struct log *log, struct registry **out,
                   struct err *e) __attribute__((warn_unused_result));
 void registry_close(struct registry *r); /* NULL is fine */

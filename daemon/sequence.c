@@ -15,7 +15,8 @@
 static const unsigned moves[] = {
     [SEQ_NEW] = MAY(SEQ_FIND) | MAY(SEQ_QUEUED) | MAY(SEQ_DONE),
     [SEQ_FIND] = MAY(SEQ_QUEUED) | MAY(SEQ_DONE),
-    [SEQ_QUEUED] = MAY(SEQ_LOAD) | MAY(SEQ_PREFILL) | MAY(SEQ_DONE),
+    [SEQ_QUEUED] = MAY(SEQ_READ) | MAY(SEQ_LOAD) | MAY(SEQ_PREFILL) | MAY(SEQ_DONE),
+    [SEQ_READ] = MAY(SEQ_QUEUED) | MAY(SEQ_DONE),
     [SEQ_LOAD] = MAY(SEQ_PREFILL) | MAY(SEQ_DONE),
     [SEQ_PREFILL] = MAY(SEQ_DECODE) | MAY(SEQ_DONE),
     [SEQ_DECODE] = MAY(SEQ_SAVE) | MAY(SEQ_DONE),
@@ -37,6 +38,7 @@ static void fill_from_completion(struct sequence *q, struct completion *c)
     q->from = c->state;
     q->save = c->save_state;
     q->file = c->state_file;
+    q->adjustment = c->adjustment;
     q->keep = c->save_state || c->return_state;
     q->new_version = c->save_new_version;
     q->max_tokens = c->max_tokens;
@@ -52,6 +54,7 @@ static void fill_from_bake(struct sequence *q, struct state_call *b)
     q->prompt = b->prompt;
     q->n_prompt = b->n_prompt;
     q->from = b->base_state;
+    q->adjustment = b->adjustment;
     q->save = b->ref;
     q->keep = true;
     q->new_version = b->write.new_version;
@@ -72,6 +75,12 @@ static void fill_from_embedding(struct sequence *q, struct embedding *b)
     q->from = b->state;
 }
 
+static void fill_from_context(struct sequence *q, struct item_call *c)
+{
+    q->call = &c->errand.call;
+    q->adjustment = c->adjustment;
+}
+
 static void drop_shared(struct sequence *q)
 {
     if (q->shared)
@@ -89,6 +98,7 @@ static void sequence_free(struct sequence *q)
     guide_fini(&q->guide);
     buf_fini(&q->said);
     embedder_fini(&q->embedder);
+    hybrid_context_free(q->rows);
     state_pool_give(worker_states(q->worker), (struct state_pair){q->state, q->logits});
     free(q->blob);
     free(q);
@@ -107,12 +117,15 @@ int sequence_new(struct service *s, struct worker *w, const struct work *work,
     q->completion = work->completion;
     q->bake = work->bake;
     q->embedding = work->embedding;
+    q->context = work->context;
     list_init(&q->mail.link);
     list_init(&q->link);
     if (work->bake)
         fill_from_bake(q, work->bake);
     else if (work->embedding)
         fill_from_embedding(q, work->embedding);
+    else if (work->context)
+        fill_from_context(q, work->context);
     else
         fill_from_completion(q, c);
     if (c && output_init(&q->output, q->model, &c->call.stream, c, e) < 0) {
@@ -181,11 +194,12 @@ void sequence_end(struct sequence *q, const struct err *e)
     struct call *call = q->call;
     bool failed = e && e->code;
     sequence_set_phase(q, SEQ_DONE);
+    adjustment_leave(q, e);
     if (q->completion) {
         fill_timings(q, &q->completion->timings);
         q->completion->finish = failed ? FINISH_NONE : q->finish;
         count_end(q, failed ? e->code : 0);
-    } else {
+    } else if (!q->context) {
         fill_timings(q, q->bake ? &q->bake->timings : &q->embedding->timings);
     }
     service_unclaim(s, &q->claim);
@@ -348,7 +362,8 @@ static void tell_progress(struct sequence *q)
 static struct session_key session_key(const struct sequence *q)
 {
     const char *scope = q->completion->scope;
-    return (struct session_key){q->model, scope ? scope : "", q->used};
+    return (struct session_key){q->model, scope ? scope : "", q->used,
+                                q->theta ? q->adjustment->key : ""};
 }
 
 /* Goes on from the parked state that has read the most of the prompt. */
@@ -435,6 +450,8 @@ int sequence_begin_prompt(struct sequence *q, struct err *e)
 int sequence_start(struct sequence *q, struct err *e)
 {
     ASSERT_THREAD(THREAD_WORKER);
+    if (q->leads_context)
+        return adjustment_begin(q, e);
     sequence_set_phase(q, SEQ_PREFILL);
     q->begun_ns = clock_ns();
     metrics_observe_ns(q->svc->metrics, METRIC_QUEUE, q->begun_ns - q->call->received_ns);
@@ -446,6 +463,8 @@ int sequence_start(struct sequence *q, struct err *e)
 
 size_t sequence_next(const struct sequence *q, const uint32_t **tokens)
 {
+    if (q->phase == SEQ_READ)
+        return adjustment_next(q, tokens);
     size_t n = q->phase == SEQ_PREFILL ? q->n_prompt - q->fed : q->n_due;
     *tokens = q->phase == SEQ_PREFILL ? q->prompt + q->fed : q->due;
     if (q->parked_ns || q->follows)
@@ -455,7 +474,7 @@ size_t sequence_next(const struct sequence *q, const uint32_t **tokens)
 
 enum sequence_wish sequence_wants(const struct sequence *q)
 {
-    if (q->embedding)
+    if (q->embedding || q->phase == SEQ_READ)
         return HIDDEN_ALL;
     if (q->phase != SEQ_PREFILL)
         return LOGITS_LAST;
@@ -503,6 +522,10 @@ static void embed(struct sequence *q, size_t n, const float *hidden)
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e)
 {
     size_t n_vocab = q->model->rwkv_info->n_vocab;
+    if (q->phase == SEQ_READ) {
+        q->over = adjustment_advance(q, n, all);
+        return 0;
+    }
     q->n_read += n;
     if (q->embedding) {
         embed(q, n, all);

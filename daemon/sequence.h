@@ -1,13 +1,15 @@
 /* One request at a model: a state machine that a worker steps with others as a batch.
  *
  *     NEW --> FIND --> QUEUED --> LOAD --> PREFILL --> DECODE --> SAVE --> DONE
- *       \______________^   \_____________^            \__________________^
+ *       \______________^ ^ \_____________^            \__________________^
+ *                        READ
  *     and from each of them to DONE with an error
  *
  *   NEW         made on the HTTP thread from a completion, a bake or an embedding
  *   FIND        lookup.c asks the store what it must know before the work: an unknown state, one of
  *               another model, a name that is taken end here
  *   QUEUED      in the worker's queue, until there is a place in the batch
+ *   READ        feeds the text of a context (adjustment.h), then gives its place back and comes here again
  *   LOAD        has its place; the store reads the state, the porter checks and unpacks it. So no more
  *               states are in memory than there are places
  *   PREFILL     feeds the prompt in chunks that begin at multiples of SEQUENCE_CHUNK; an embedding feeds
@@ -25,6 +27,7 @@
 #ifndef DAEMON_SEQUENCE_H
 #define DAEMON_SEQUENCE_H
 
+#include "daemon/adjustment.h"
 #include "daemon/embedder.h"
 #include "daemon/guide.h"
 #include "daemon/output.h"
@@ -38,6 +41,7 @@ enum seq_phase {
     SEQ_NEW,
     SEQ_FIND,
     SEQ_QUEUED,
+    SEQ_READ,
     SEQ_LOAD,
     SEQ_PREFILL,
     SEQ_DECODE,
@@ -50,6 +54,7 @@ struct work {
     struct completion *completion;
     struct state_call *bake;
     struct embedding *embedding;
+    struct item_call *context;
 };
 
 struct sequence {
@@ -61,9 +66,10 @@ struct sequence {
     struct call *call;             /* one reference */
     struct completion *completion; /* the call, or NULL: */
     struct state_call *bake;       /* the call, or NULL: */
-    struct embedding *embedding;   /* the call */
+    struct embedding *embedding;   /* the call, or NULL: */
+    struct item_call *context;     /* the call */
     enum seq_phase phase;
-    size_t slot;   /* its place, from LOAD or PREFILL on */
+    size_t slot;   /* its place, in READ, and from LOAD or PREFILL on */
     uint64_t task; /* as the place shows it */
 
     /* the request; borrowed from the call */
@@ -84,6 +90,11 @@ struct sequence {
      * request; logits [V] are those after the last one, where has_logits */
     float *state, *logits;
     bool has_logits;
+    struct adjustment *adjustment; /* borrowed from the call; NULL: the model as it is */
+    const float *theta; /* borrowed from it, once it is there; NULL: the model's own vectors */
+    bool leads_context; /* it makes that for all */
+    struct hybrid_context *rows;  /* READ: what was read so far */
+    size_t heard;                 /* READ: tokens of the text that were fed */
     struct shared_prompt *shared; /* borrowed from the call; NULL: it reads its prompt itself */
     bool leads, follows; /* PREFILL: it reads it for the others too; it waits for who does */
     bool joined;         /* another has read it */
@@ -113,7 +124,7 @@ struct sequence {
     /* between the store, the porter and the worker */
     char used[160];            /* "name@version" that it starts from; "": the zero state */
     struct store_state record; /* of that state; its JSON texts are not kept */
-    void *blob;                /* LOAD: the state's bytes */
+    void *blob;                /* FIND: the context's bytes; LOAD: the state's */
     size_t blob_bytes;
     uint64_t hop_ns;       /* when the question to the store began */
     struct err load_error; /* LOAD: why it failed */

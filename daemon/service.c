@@ -1,7 +1,8 @@
 /* The service: who is let in, and the way of a request through the threads.
  *
  *   completion, bake,
- *   embedding          HTTP thread: checks, admits, makes a struct sequence
+ *   embedding,
+ *   context            HTTP thread: checks, admits, makes a struct sequence
  *                      -> store: is there such a state, of this model?   (lookup.c)
  *                      -> worker: its queue, until there is a place      (worker.c)
  *                      -> store, porter: the state it starts from        (porter.c)
@@ -308,13 +309,15 @@ static int check_name(const char *ref, bool may_have_version, const char *param,
     return rc;
 }
 
-static int check_completion(const struct completion *c, struct err *e)
+static int check_completion(const struct service *s, const struct completion *c, struct err *e)
 {
     if (!c->model)
         return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "no model");
     if (check_prompt(c->model, c->prompt, c->n_prompt, e) < 0 ||
         sampling_check(&c->sampling, e) < 0 || check_name(c->state, true, "state", e) < 0 ||
         check_name(c->save_state, false, "save_state", e) < 0)
+        return e->code;
+    if (c->adjustment && adjustment_check(s, c->model, &c->adjustment->ask, e) < 0)
         return e->code;
     enum state_orientation o;
     if (c->state_file && c->state_file->orientation &&
@@ -356,6 +359,7 @@ static int submit(struct service *s, const struct model_info *m, const struct wo
     metrics_add(s->metrics,
                 work->completion ? METRIC_COMPLETIONS
                 : work->bake     ? METRIC_BAKES
+                : work->context  ? METRIC_CONTEXTS
                                  : METRIC_EMBEDDINGS,
                 1);
     lookup_post(q);
@@ -364,7 +368,7 @@ static int submit(struct service *s, const struct model_info *m, const struct wo
 
 int service_complete(struct service *s, struct completion *c, struct err *e)
 {
-    int rc = check_completion(c, e);
+    int rc = check_completion(s, c, e);
     return rc < 0 ? rc : submit(s, c->model, &(struct work){.completion = c}, e);
 }
 
@@ -374,9 +378,27 @@ int service_bake(struct service *s, struct state_call *c, struct err *e)
         return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "no model");
     if (check_prompt(c->model, c->prompt, c->n_prompt, e) < 0 ||
         check_name(c->ref ? c->ref : "", false, "name", e) < 0 ||
-        check_name(c->base_state, true, "base_state", e) < 0)
+        check_name(c->base_state, true, "base_state", e) < 0 ||
+        (c->adjustment && adjustment_check(s, c->model, &c->adjustment->ask, e) < 0))
         return e->code;
     return submit(s, c->model, &(struct work){.bake = c}, e);
+}
+
+int service_make_context(struct service *s, struct item_call *c, struct err *e)
+{
+    if (!c->errand.model)
+        return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "no model");
+    if (errand_item.check(&c->errand, e) < 0)
+        return e->code;
+    if (adjustment_check(s, c->errand.model, &c->adjustment->ask, e) < 0) {
+        const char *dot = strchr(e->param, '.');
+        if (dot)
+            memmove(e->param, dot + 1, strlen(dot));
+        else
+            snprintf(e->param, sizeof e->param, "model");
+        return e->code;
+    }
+    return submit(s, c->errand.model, &(struct work){.context = c}, e);
 }
 
 int service_embed(struct service *s, struct embedding *c, struct err *e)

@@ -76,6 +76,7 @@ struct model_info {
     uint64_t n_params, weight_bytes, state_bytes;
     uint32_t n_layer, n_embd, head_size, n_vocab;
     bool has_time_state; /* its file holds a tuned state too: an import can take it */
+    const char *hybrid;  /* SHA-256 of its hybrid's file, hex; NULL: it has none */
     struct chat_template chat;
 };
 
@@ -92,6 +93,35 @@ int service_detokenize(const struct service *s, const struct model_info *m, cons
 /* The bytes of one token as shown in logprobs: its text, or "<id>" where there is none. */
 int service_token_text(const struct service *s, const struct model_info *m, uint32_t id,
                        struct buf *out);
+
+/* ---- hybrid inference (daemon/adjustment.h) ---- */
+
+/* Under which context completions are read and written, shared by those of one request. */
+struct adjustment_ask {
+    char *context;  /* the name of a stored one; NULL: */
+    uint32_t *text;  /* ... [n_text], as context_tokens makes them */
+    size_t n_text;
+    double strength; /* 0 (the model itself) to 1 */
+    uint64_t seed;   /* of a text, and ... */
+    uint32_t steps;  /* ... of its sampling, 1 to 100; 0: as the hybrid was trained */
+};
+/* What was used. */
+struct adjustment_used {
+    char context[129]; /* "": a text */
+    char sha256[65];   /* of the vectors at strength 1; "": none were made */
+    double strength;
+    uint64_t seed, steps, n_tokens;
+};
+struct adjustment;
+/* Takes the name and the tokens over, also when there is no memory (NULL). One reference. */
+struct adjustment *adjustment_new_take(const struct adjustment_ask *ask);
+void adjustment_ref(struct adjustment *a);
+void adjustment_unref(struct adjustment *a); /* NULL is fine */
+/* Once a call with it has ended well. */
+const struct adjustment_used *adjustment_get_used(const struct adjustment *a);
+/* The tokens of a text as a hybrid reads it, with the separator before it: malloc'd. ERR_NOMEM. */
+int context_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
+                   size_t n, uint32_t **out, size_t *n_out, struct err *e);
 
 /* ---- completions ---- */
 
@@ -170,6 +200,7 @@ struct completion {
     size_t n_prompt;
     char *state; /* "name" or "name@version"; NULL: from the zero state, or from ... */
     struct state_file *state_file; /* ... this one; one reference */
+    struct adjustment *adjustment; /* one reference; NULL: the model as it is */
     bool return_state;             /* give the state after the last token back, as a file */
     bool no_cache;         /* neither look for `state` in the cache of states nor add to it */
     char *save_state;      /* name for the state after the last token; NULL: keep none */
@@ -310,6 +341,7 @@ struct state_call {
     size_t n_prompt;
     bool progress;              /* BAKE, APPEND: tell about it in the stream */
     char *base_state;           /* BAKE: start from this one; NULL: the zero state */
+    struct adjustment *adjustment; /* BAKE, APPEND: one reference; NULL: the model as it is */
     struct state_write write;   /* of a write; PATCH, DELETE: if_revision only */
     struct state_change change; /* of all writes but DELETE */
     char *after, *prefix;       /* LIST; NULL = "" */
@@ -376,7 +408,7 @@ void service_get_store(const struct service *s, struct store_info *out);
 
 /* A place in a model's batch, as the worker last showed it (once a step). */
 enum slot_phase { SLOT_IDLE, SLOT_LOADING, SLOT_PROMPT, SLOT_GENERATING };
-enum slot_kind { SLOT_COMPLETION, SLOT_BAKE, SLOT_EMBEDDING };
+enum slot_kind { SLOT_COMPLETION, SLOT_BAKE, SLOT_EMBEDDING, SLOT_CONTEXT };
 struct slot_info {
     uint64_t task; /* counts the model's sequences from 1; 0: the place was never used */
     uint64_t phase, kind;

@@ -12,7 +12,7 @@ struct session {
     struct list link; /* guard: sessions.lock */
     atomic_int refs;  /* one is the list's */
     const struct model *model;
-    char *scope, *base;
+    char *scope, *base, *adjusted;
     uint32_t *tokens; /* [n] */
     size_t n;
     float *state, *logits;
@@ -46,6 +46,7 @@ static void session_unref(struct session *one)
         return;
     free(one->scope);
     free(one->base);
+    free(one->adjusted);
     free(one->tokens);
     free(one->state);
     free(one->logits);
@@ -65,7 +66,7 @@ void sessions_free(struct sessions *s)
 static bool same_key(const struct session *one, const struct session_key *key)
 {
     return one->model == key->model && !strcmp(one->scope, key->scope) &&
-           !strcmp(one->base, key->base);
+           !strcmp(one->base, key->base) && !strcmp(one->adjusted, key->adjusted);
 }
 
 /* The longest whose tokens begin tokens [n], moved to the end of the list, or NULL. guard: lock */
@@ -125,8 +126,9 @@ static struct session *session_new(const struct session_key *key, const uint32_t
     one->n = n + n_more;
     one->scope = strdup(key->scope);
     one->base = strdup(key->base);
+    one->adjusted = strdup(key->adjusted);
     one->tokens = calloc(one->n, sizeof *one->tokens);
-    if (!one->scope || !one->base || !one->tokens) {
+    if (!one->scope || !one->base || !one->adjusted || !one->tokens) {
         session_unref(one);
         return NULL;
     }

@@ -8,8 +8,8 @@
  * a state of its own: front ends strip an answer's outer white space, templates its empty lines, and
  * an answer may be asked for again.
  *
- * A state is found only by requests for the same model, from the same named state (name@version) and
- * of the same scope (API key and user). Named states are never touched. Bounded in number and bytes;
+ * A state is found only by requests for the same model, from the same named state (name@version), under
+ * the same context (a hybrid's vectors) and of the same scope (API key and user). Named states are never touched. Bounded in number and bytes;
  * the longest unused one goes first.
  *
  * Threads: any; the lock is a leaf, no state is copied under it. */
@@ -27,6 +27,7 @@ void sessions_free(struct sessions *s); /* NULL is fine */
 struct session_key {
     const struct model *model;
     const char *scope, *base; /* base: "name@version", "" for the zero state */
+    const char *adjusted;     /* SHA-256 of the vectors it ran with, "" for the model's own */
 };
 
 /* Copies the state that has read the most of tokens [n] since base, and its logits. Returns how many

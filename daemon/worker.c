@@ -65,6 +65,12 @@ struct worker {
     struct snapshot shown_slots;
 };
 
+/* It reads what is given to it, a chunk a step; else it decodes. */
+static bool is_prompt(const struct sequence *q)
+{
+    return q->phase == SEQ_PREFILL || q->phase == SEQ_READ;
+}
+
 /* ---- places ---- */
 
 static void fill_slot(const struct sequence *q, struct slot_info *slot)
@@ -72,12 +78,13 @@ static void fill_slot(const struct sequence *q, struct slot_info *slot)
     const struct completion *c = q->completion;
     *slot = (struct slot_info){
         .task = q->task,
-        .phase = q->phase == SEQ_DECODE    ? SLOT_GENERATING
-                 : q->phase == SEQ_PREFILL ? SLOT_PROMPT
-                                           : SLOT_LOADING,
-        .kind = c         ? SLOT_COMPLETION
-                : q->bake ? SLOT_BAKE
-                          : SLOT_EMBEDDING,
+        .phase = q->phase == SEQ_DECODE ? SLOT_GENERATING
+                 : is_prompt(q)         ? SLOT_PROMPT
+                                        : SLOT_LOADING,
+        .kind = c            ? SLOT_COMPLETION
+                : q->bake    ? SLOT_BAKE
+                : q->context ? SLOT_CONTEXT
+                             : SLOT_EMBEDDING,
         .cache_n = q->n_start,
         .prompt_n = q->fed,
         .predicted_n = q->predicted,
@@ -239,7 +246,7 @@ static void fill(struct worker *w)
             continue;
         }
         take_place(w, q);
-        if (q->used[0] || q->file) {
+        if (!q->leads_context && (q->used[0] || q->file)) {
             w->n_loading++;
             porter_load_post(q);
         } else {
@@ -273,8 +280,8 @@ static size_t gather(struct worker *w, bool prompts, size_t budget, size_t n, si
     LIST_FOR_EACH(node, &w->active)
     {
         struct sequence *q = LIST_OWNER(node, struct sequence, link);
-        struct rwkv_seq row = {.state = q->state, .cancel = &q->call->cancel};
-        if (prompts != (q->phase == SEQ_PREFILL))
+        struct rwkv_seq row = {.state = q->state, .theta = q->theta, .cancel = &q->call->cancel};
+        if (prompts != is_prompt(q))
             continue;
         row.n_tokens = sequence_next(q, &row.tokens);
         if (row.n_tokens == 0 || *rows + row.n_tokens > budget)
@@ -299,7 +306,7 @@ static void advance(struct worker *w, size_t i, int rc, const struct err *e)
     struct sequence *q = w->members[i];
     const struct rwkv_seq *row = &w->batch[i];
     struct err own = *e;
-    bool prompt = q->phase == SEQ_PREFILL;
+    bool prompt = is_prompt(q);
     if (row->given_up)
         return; /* it is cancelled: the sweep takes it out */
     if (rc == 0 || (rc == ERR_NUMERIC && !row->not_finite))
@@ -388,7 +395,10 @@ static void sweep(struct worker *w)
         if (q->parked_ns || !sequence_is_over(q))
             continue;
         leave(w, q);
-        if (q->keep) {
+        if (q->phase == SEQ_READ) {
+            q->over = false;
+            adjustment_make_post(q);
+        } else if (q->keep) {
             porter_save_post(&w->svc->porter, q);
         } else {
             sequence_park(q);

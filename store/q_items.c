@@ -17,6 +17,7 @@ static const struct {
     [STORE_DATASET_PART] = {"dataset_part", ERR_DATASET_NOT_FOUND, ERR_NAME_EXISTS},
     [STORE_CONDITION] = {"condition", ERR_CONDITION_NOT_FOUND, ERR_NAME_EXISTS},
     [STORE_DIFFUSER] = {"diffuser", ERR_DIFFUSER_NOT_FOUND, ERR_NAME_EXISTS},
+    [STORE_CONTEXT] = {"context", ERR_CONTEXT_NOT_FOUND, ERR_NAME_EXISTS},
 };
 
 const char *store_kind_name(enum store_kind kind)

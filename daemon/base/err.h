@@ -24,6 +24,7 @@
     XX(DATASET_NOT_FOUND, 404, "dataset_not_found", "not_found_error")                             \
     XX(CONDITION_NOT_FOUND, 404, "condition_not_found", "not_found_error")                         \
     XX(DIFFUSER_NOT_FOUND, 404, "diffuser_not_found", "not_found_error")                           \
+    XX(CONTEXT_NOT_FOUND, 404, "context_not_found", "not_found_error")                             \
     XX(METHOD, 405, "method_not_allowed", "invalid_request_error")                                 \
     XX(TIMEOUT, 408, "request_timeout", "invalid_request_error")                                   \
     XX(STATE_EXISTS, 409, "state_exists", "conflict_error")                                        \
@@ -36,6 +37,7 @@
     XX(NO_DIFFUSER, 409, "no_diffuser", "conflict_error")                                          \
     XX(NOT_BAKED, 409, "not_baked", "conflict_error")                                              \
     XX(MEMORY_LIMIT, 409, "memory_limit", "conflict_error")                                        \
+    XX(NO_HYBRID, 409, "no_hybrid", "conflict_error")                                              \
     XX(LENGTH_REQUIRED, 411, "length_required", "invalid_request_error")                           \
     XX(VERSION_CONFLICT, 412, "version_conflict", "conflict_error")                                \
     XX(TOO_LARGE, 413, "request_too_large", "invalid_request_error")                               \

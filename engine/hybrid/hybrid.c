@@ -131,7 +131,7 @@ struct hybrid_context {
     const struct rwkv_model *model;
     const struct rwkv_info *info;
     struct hybrid_pool pool;
-    float *state, *hidden; /* hidden [ROWS, C] */
+    float *state, *hidden; /* of hybrid_context_feed; hidden [ROWS, C] */
 };
 
 void hybrid_context_free(struct hybrid_context *c)
@@ -159,29 +159,36 @@ struct hybrid_context *hybrid_context_new(const struct hybrid *h, const struct r
     }
     c->model = m;
     c->info = i;
-    c->state = rwkv_state_new(i);
-    c->hidden = calloc(ROWS * i->n_embd, sizeof *c->hidden);
-    int rc = hybrid_pool_init(&c->pool, i->n_embd, h->info.max_context, e);
-    if (rc == 0 && (!c->state || !c->hidden))
-        rc = err_set(e, ERR_NOMEM, "hybrid: out of memory");
-    if (rc == 0)
+    if (hybrid_pool_init(&c->pool, i->n_embd, h->info.max_context, e) == 0)
         return c;
     hybrid_context_free(c);
     return NULL;
+}
+
+void hybrid_context_add(struct hybrid_context *c, const float *hidden, size_t n)
+{
+    for (size_t t = 0; t < n; t++)
+        hybrid_pool_add(&c->pool, hidden + t * c->info->n_embd);
 }
 
 int hybrid_context_feed(struct hybrid_context *c, struct rwkv_session *s, const uint32_t *tokens,
                         size_t n, struct err *e)
 {
     int rc = 0;
+    if (!c->state)
+        c->state = rwkv_state_new(c->info);
+    if (!c->hidden)
+        c->hidden = calloc(ROWS * c->info->n_embd, sizeof *c->hidden);
+    if (!c->state || !c->hidden)
+        return err_set(e, ERR_NOMEM, "hybrid: out of memory");
     for (size_t at = 0; at < n && rc == 0; at += ROWS) {
         struct rwkv_seq q = {.tokens = tokens + at,
                              .n_tokens = n - at < ROWS ? n - at : ROWS,
                              .state = c->state,
                              .hidden = c->hidden};
         rc = rwkv_eval(s, &q, 1, e);
-        for (size_t t = 0; t < q.n_tokens && rc == 0; t++)
-            hybrid_pool_add(&c->pool, c->hidden + t * c->info->n_embd);
+        if (rc == 0)
+            hybrid_context_add(c, c->hidden, q.n_tokens);
     }
     return rc;
 }
@@ -285,4 +292,19 @@ int hybrid_adjust(const struct hybrid *h, const struct hybrid_context *c,
     free(own);
     free(rows);
     return rc;
+}
+
+int hybrid_weaken(const struct rwkv_model *m, float *theta, double strength, struct err *e)
+{
+    const size_t n = rwkv_theta_floats(rwkv_get_info(m));
+    float *own = strength < 1 ? malloc(n * sizeof *own) : NULL;
+    if (strength >= 1)
+        return 0;
+    if (!own)
+        return err_set(e, ERR_NOMEM, "hybrid: out of memory");
+    rwkv_get_theta(m, own);
+    for (size_t i = 0; i < n; i++)
+        theta[i] = (float)((double)own[i] + strength * ((double)theta[i] - (double)own[i]));
+    free(own);
+    return 0;
 }

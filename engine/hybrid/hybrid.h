@@ -53,6 +53,9 @@ void hybrid_context_free(struct hybrid_context *c); /* NULL is fine */
 /* Reads n more tokens behind those read before. As rwkv_eval; after an error the context is lost. */
 int hybrid_context_feed(struct hybrid_context *c, struct rwkv_session *s, const uint32_t *tokens,
                         size_t n, struct err *e) __attribute__((warn_unused_result));
+/* The same where the caller has read them, from the zero state on: their final hidden states [n, C]
+ * (rwkv_seq.hidden). */
+void hybrid_context_add(struct hybrid_context *c, const float *hidden, size_t n);
 
 /* The model's state behind all that was read (rwkv.h), as its own vectors make it. */
 const float *hybrid_context_state(const struct hybrid_context *c);
@@ -77,5 +80,9 @@ struct hybrid_norms {
 int hybrid_adjust(const struct hybrid *h, const struct hybrid_context *c,
                   const struct hybrid_options *o, float *theta, struct hybrid_norms *norms,
                   struct err *e) __attribute__((warn_unused_result));
+/* theta [L, 6, C] of strength 1 becomes that of a strength from 0 (the model's own, bit for bit) to 1
+ * (as it is). ERR_NOMEM. */
+int hybrid_weaken(const struct rwkv_model *m, float *theta, double strength, struct err *e)
+    __attribute__((warn_unused_result));
 
 #endif

@@ -6,7 +6,7 @@
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Daemon } from '../lib/daemon.mjs';
-import { byteModel } from '../lib/model.mjs';
+import { hybridModel } from '../lib/hybrid.mjs';
 import { accepts, check, missing, operations, resolve } from '../lib/spec.mjs';
 
 const skip = missing;
@@ -14,7 +14,7 @@ const share = process.env.CHECK_MODE === 'full' ? 1 : 3;
 let d;
 before(async () => {
   if (skip) return;
-  d = await Daemon.start({ model: byteModel(), args: ['--log-level', 'warn', '--max-queue', '1000'] });
+  d = await Daemon.start({ model: await hybridModel(), args: ['--log-level', 'warn', '--max-queue', '1000'] });
   for (const name of ['captain', 'note']) assert.equal((await d.post('/v1/states', { name, text: name })).status, 201);
 });
 after(async () => { await d?.stop(); });

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
 import { diffuserFile } from '../lib/diffuser.mjs';
+import { hybridFile, metaOf } from '../lib/hybrid.mjs';
 import { done } from '../lib/jobs.mjs';
 import { byteModel } from '../lib/model.mjs';
 import { Raw, frames } from '../lib/raw.mjs';
@@ -32,13 +33,15 @@ function pathOf(op) {
 let d;
 before(async () => {
   if (skip) return;
-  d = await Daemon.start({ model: bundledModel ?? byteModel() });
-  const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
+  const model = bundledModel ?? byteModel(), meta = await metaOf(model), hybrid = join(scratch(), 'hybrid');
+  writeFileSync(hybrid, hybridFile(meta));
+  d = await Daemon.start({ model, args: ['--hybrid', hybrid, '--max-context', '1000'] });
   await exchange('importDiffuser', { path: '/v1/diffusers?name=dreamer', body: diffuserFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
   await exchange('appendDataset', { path: '/v1/datasets/voices', body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
   for (const name of ['baked', 'going'])
     await exchange('appendDataset', { path: `/v1/datasets/${name}`, body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
   await done(d, { kind: 'bake_dataset', dataset: 'baked', segment_bytes: 16 });
+  await exchange('createContext', { body: { name: 'voyage', text: 'The sea is deep.' }, status: 201 });
 });
 after(async () => { await d?.stop(); });
 
@@ -102,6 +105,16 @@ test('conditions and diffusers: changed, deleted, refused', { skip }, async () =
   await exchange('getDiffuserData', { path: '/v1/diffusers/going/data', headers: { 'if-none-match': data.headers.etag }, status: 304 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 200 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 404 });
+});
+
+test('contexts: made, refused, deleted', { skip }, async () => {
+  const path = '/v1/contexts/going', make = (body, status) => exchange('createContext', { body: { name: 'going', text: 'x', ...body }, status });
+  assert.equal((await make({}, 201)).headers.location, path);
+  await make({ if_exists: 'replace' }, 201);
+  await make({ text: 'x'.repeat(1001) }, 413);
+  await exchange('deleteContext', { path, headers: { 'if-match': '"1"' }, status: 412 });
+  await exchange('deleteContext', { path, status: 200 });
+  await exchange('deleteContext', { path, status: 404 });
 });
 
 test('data sets: made, longer, refused, deleted', { skip }, async () => {

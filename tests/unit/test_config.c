@@ -37,11 +37,14 @@ static void test_options(void **state)
     struct config c;
     struct err e = {0};
     assert_int_equal(PARSE(&c, no_env, &e, "--model", "a.pth", "--model=b=b.gguf", "--max-body=2K",
-                           "--listen", "0.0.0.0:0", "--weights-type", "q8_0"),
+                           "--listen", "0.0.0.0:0", "--weights-type", "q8_0", "--hybrid", "h",
+                           "--hybrid=b=i"),
                      0);
-    assert_int_equal(c.n_models, 2);
-    assert_string_equal(c.models[0], "a.pth");
-    assert_string_equal(c.models[1], "b=b.gguf");
+    assert_int_equal(c.hybrids.n, 2);
+    assert_string_equal(c.hybrids.item[1], "b=i");
+    assert_int_equal(c.models.n, 2);
+    assert_string_equal(c.models.item[0], "a.pth");
+    assert_string_equal(c.models.item[1], "b=b.gguf");
     assert_int_equal(c.max_body, 2048);
     assert_string_equal(c.host, "0.0.0.0");
     assert_int_equal(c.port, 0);
@@ -61,10 +64,10 @@ static void test_environment(void **state)
     assert_int_equal(c.max_queue, 7);
     assert_string_equal(c.host, "h"); /* the command line wins */
     assert_null(c.vocab);             /* empty counts as not set */
-    assert_string_equal(c.models[0], "e.gguf");
+    assert_string_equal(c.models.item[0], "e.gguf");
     config_fini(&c);
     assert_int_equal(PARSE(&c, some_env, &e, "--model", "x"), 0);
-    assert_int_equal(c.n_models, 1);
+    assert_int_equal(c.models.n, 1);
     assert_string_equal(c.host, "::1");
     assert_int_equal(c.port, 9);
     config_fini(&c);
@@ -151,8 +154,8 @@ static void test_file(void **state)
     assert_int_equal(c.max_queue, 7);
     assert_int_equal(c.max_body, 2048);
     assert_int_equal(c.max_connections, 1000);
-    assert_int_equal(c.n_models, 1);
-    assert_string_equal(c.models[0], "e.gguf");
+    assert_int_equal(c.models.n, 1);
+    assert_string_equal(c.models.item[0], "e.gguf");
     assert_string_equal(c.name, "# no comment");
     config_fini(&c);
     e = (struct err){0};

@@ -44,7 +44,7 @@ static float find(struct sessions *s, struct session_key key, const char *prompt
     return state[0];
 }
 
-static const struct session_key KEY = {&MODEL, "anna", ""};
+static const struct session_key KEY = {&MODEL, "anna", "", ""};
 
 static void test_longest(void **st)
 {
@@ -72,9 +72,12 @@ static void test_longest(void **st)
         assert_true(find(s, KEY, cases[i].prompt, &read) == cases[i].value);
         assert_int_equal(read, cases[i].read);
     }
-    const struct session_key others[] = {
-        {&OTHER, "anna", ""}, {&MODEL, "bert", ""}, {&MODEL, "", ""}, {&MODEL, "anna", "p@1"}};
-    for (size_t i = 0; i < 4; i++)
+    const struct session_key others[] = {{&OTHER, "anna", "", ""},
+                                         {&MODEL, "bert", "", ""},
+                                         {&MODEL, "", "", ""},
+                                         {&MODEL, "anna", "p@1", ""},
+                                         {&MODEL, "anna", "", "c0ffee"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         assert_true(find(s, others[i], "hello there", &read) == 0 && read == 0);
     sessions_free(s);
 }
