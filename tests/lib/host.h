@@ -58,6 +58,7 @@ struct oracle {
     const struct rwkv_info *info;
     struct rwkv_session *session;
     float *state, *logits;
+    const float *theta; /* borrowed; NULL: the model's own vectors */
     uint64_t n_read;
 };
 struct oracle *oracle_new(const char *file);
