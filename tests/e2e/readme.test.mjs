@@ -2,9 +2,10 @@
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { binary, bundledModel, Daemon, root, scratch } from '../lib/daemon.mjs';
+import { hybridFile, metaOf } from '../lib/hybrid.mjs';
 
 const blocks = readFileSync(join(root, 'README.md'), 'utf8').split(/\n(?! {4})/)
   .map((b) => b.replace(/^ {4}/gm, '')).filter((b) => b.trim());
@@ -23,7 +24,12 @@ const installed = existsSync(join(root, 'tests/node_modules/openai'));
 
 let d;
 const folder = scratch();
-before(async () => { if (!skip) d = await Daemon.start({ model: bundledModel, args: ['--name', 'tiny'] }); });
+before(async () => {
+  if (skip) return;
+  const hybrid = join(folder, 'hybrid');
+  writeFileSync(hybrid, hybridFile(await metaOf(bundledModel)));
+  d = await Daemon.start({ model: bundledModel, args: ['--name', 'tiny', '--hybrid', hybrid] });
+});
 after(async () => { await d?.stop(); });
 
 const here = (text) => text.replaceAll('localhost:8080', `127.0.0.1:${d.port}`);
