@@ -24,6 +24,7 @@ int adjustment_decode_text(struct req *r, const struct model_info *m, const json
     const json_t *text = decode_field(o, "text"), *tokens = decode_field(o, "tokens");
     const json_t *v = text ? text : tokens;
     struct path p = at(param, tokens ? "tokens" : "text");
+    struct token_list list = {0};
     uint32_t *read = NULL;
     size_t n_read = 0;
     req_keep_count(r);
@@ -36,7 +37,9 @@ int adjustment_decode_text(struct req *r, const struct model_info *m, const json
     if (rc == 0 && !n_read)
         rc = err_set_param(e, ERR_INVALID, p.text, "the context is empty");
     if (rc == 0)
-        rc = context_tokens(r->svc, m, read, n_read, ids, n, e);
+        rc = condition_tokens(r->svc, m, read, n_read, &list, e);
+    *ids = list.ids;
+    *n = list.n;
     free(read);
     return rc;
 }

@@ -3,6 +3,7 @@
 #define API_ADJUSTMENT_H
 
 #include "api/prompt.h"
+#include "daemon/items.h"
 
 /* {context: "name" | {text | tokens}, strength, seed, num_inference_steps} of o into *out (one
  * reference), or NULL where it is absent. seed: of a text that brings none; -1: any. */

@@ -1,5 +1,4 @@
 /* POST /v1/contexts: reading a text once, for the vectors that it gives a model. */
-#include "daemon/errand_impl.h"
 #include "daemon/fetch.h"
 #include "daemon/worker.h"
 
@@ -7,20 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int context_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
-                   size_t n, uint32_t **out, size_t *n_out, struct err *e)
-{
-    uint32_t *all = calloc(n + 1, sizeof *all);
-    if (!all)
-        return err_set(e, ERR_NOMEM, "no memory for a context");
-    all[0] = model_separator(registry_model(s->options.registry, m));
-    if (n)
-        memcpy(all + 1, ids, n * sizeof *ids);
-    *out = all;
-    *n_out = n + 1;
-    return 0;
-}
 
 /* The record: what the request says of it, how it was made, and how far the vectors moved. */
 static char *write_meta(const struct sequence *q, const struct hybrid_norms *norms)

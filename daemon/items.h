@@ -67,7 +67,7 @@ struct item_call *item_call_new(enum item_kind kind, enum item_op op); /* NULL: 
  * with it. ERR_NO_HYBRID, ERR_TOO_LARGE, ERR_NAME_EXISTS, ERR_NOT_FINITE, ... */
 int service_make_context(struct service *s, struct item_call *c, struct err *e);
 
-/* The tokens of a text as a condition reads it, from ids [n]: malloc'd [*n + 1]. ERR_NOMEM. */
+/* The tokens of a text as a condition and a context read it, from ids [n]: malloc'd [*n + 1]. ERR_NOMEM. */
 int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
                      size_t n, struct token_list *out, struct err *e);
 

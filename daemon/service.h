@@ -99,7 +99,7 @@ int service_token_text(const struct service *s, const struct model_info *m, uint
 /* Under which context completions are read and written, shared by those of one request. */
 struct adjustment_ask {
     char *context;  /* the name of a stored one; NULL: */
-    uint32_t *text;  /* ... [n_text], as context_tokens makes them */
+    uint32_t *text;  /* ... [n_text], as condition_tokens makes them (items.h) */
     size_t n_text;
     double strength; /* 0 (the model itself) to 1 */
     uint64_t seed;   /* of a text, and ... */
@@ -119,10 +119,6 @@ void adjustment_ref(struct adjustment *a);
 void adjustment_unref(struct adjustment *a); /* NULL is fine */
 /* Once a call with it has ended well. */
 const struct adjustment_used *adjustment_get_used(const struct adjustment *a);
-/* The tokens of a text as a hybrid reads it, with the separator before it: malloc'd. ERR_NOMEM. */
-int context_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
-                   size_t n, uint32_t **out, size_t *n_out, struct err *e);
-
 /* ---- completions ---- */
 
 /* One record in the stream of a completion: a token, sampled or (with echo) of the prompt. Behind

@@ -218,18 +218,6 @@ int condition_tokens(const struct service *s, const struct model_info *m, const 
     return err_set(e, ERR_UNAVAILABLE, "the fake has no conditions");
 }
 
-int context_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
-                   size_t n, uint32_t **out, size_t *n_out, struct err *e)
-{
-    (void)s;
-    (void)m;
-    (void)ids;
-    (void)n;
-    (void)out;
-    (void)n_out;
-    return err_set(e, ERR_UNAVAILABLE, "the fake has no contexts");
-}
-
 int service_make_context(struct service *s, struct item_call *c, struct err *e)
 {
     (void)s;

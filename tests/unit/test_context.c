@@ -85,12 +85,14 @@ static struct adjustment *under(struct host *h, const char *name, const uint32_t
 {
     struct adjustment_ask ask = {.strength = strength, .seed = 7};
     struct err e = {0};
+    struct token_list list = {0};
+    const struct model_info *m = service_find_model(h->svc, "a");
     if (name)
         ask.context = strdup(name);
     else
-        assert_int_equal(context_tokens(h->svc, service_find_model(h->svc, "a"), text, n, &ask.text,
-                                        &ask.n_text, &e),
-                         0);
+        assert_int_equal(condition_tokens(h->svc, m, text, n, &list, &e), 0);
+    ask.text = list.ids;
+    ask.n_text = list.n;
     struct adjustment *a = adjustment_new_take(&ask);
     assert_non_null(a);
     return a;
