@@ -6,6 +6,8 @@ struct G(rwkv_work);
 /* Room for sequences of up to T tokens, running the operations `op`. NULL: no memory. */
 struct G(rwkv_work) *G(rwkv_work_new)(const struct rwkv_layout *l, const struct G(nn) *op,
                                       size_t T);
+/* Bytes of one, before there is one; 0: no memory to tell. */
+size_t G(rwkv_work_plan)(const struct rwkv_layout *l, size_t T);
 void G(rwkv_work_free)(struct G(rwkv_work) *w);
 size_t G(rwkv_work_bytes)(const struct G(rwkv_work) *w);
 

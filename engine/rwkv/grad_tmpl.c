@@ -88,6 +88,14 @@ static size_t lay_out(work *w)
     return used;
 }
 
+size_t G(rwkv_work_plan)(const struct rwkv_layout *l, size_t T)
+{
+    work w = {.l = l, .max_T = T, .layer = calloc(l->shape.n_layer, sizeof *w.layer)};
+    size_t n = w.layer ? lay_out(&w) : 0;
+    free(w.layer);
+    return n * sizeof(real);
+}
+
 work *G(rwkv_work_new)(const struct rwkv_layout *l, const nn_ops *op, size_t T)
 {
     work *w = calloc(1, sizeof *w);

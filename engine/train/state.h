@@ -36,5 +36,8 @@ int state_tuner_write(const struct state_tuner *s, const char *path, struct err 
 /* From a recipe whose `model` is a file, as train_base; the result is out/state.safetensors. */
 int train_state(const struct recipe *r, const struct train_control *c, struct pool *pool,
                 bool *done, struct err *e) __attribute__((warn_unused_result));
+/* About how many bytes of memory it takes, its texts apart, in *memory. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
+int train_state_plan(const struct recipe *r, int threads, double *memory, struct err *e)
+    __attribute__((warn_unused_result));
 
 #endif

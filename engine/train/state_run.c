@@ -23,28 +23,34 @@ struct state_run {
     struct train_run run;
 };
 
-static int load_model(struct state_run *s, struct pool *pool, struct err *e)
+/* The layout of the model in a file, which stays open in *f also on an error. */
+static int read_layout(const char *path, struct rwkv_layout *l, struct tensor_file **f,
+                       struct err *e)
 {
     struct rwkv_shape shape;
+    int rc = tensor_file_open(path, f, e);
+    if (rc == 0)
+        rc = rwkv_shape_read(&shape, *f, e);
+    if (rc == 0)
+        rc = rwkv_layout_init(l, &shape, e);
+    return rc < 0 ? rc : rwkv_params_check(l, *f, e);
+}
+
+static int load_model(struct state_run *s, struct pool *pool, struct err *e)
+{
     struct tensor_file *f = NULL;
     struct nn_f32 op = *nn_f32_for(CPU_AUTO);
     if (s->r->bf16)
         nn_bf16_products(&op);
-    int rc = tensor_file_open(s->r->model, &f, e);
-    if (rc == 0)
-        rc = rwkv_shape_read(&shape, f, e);
-    if (rc == 0)
-        rc = rwkv_layout_init(&s->l, &shape, e);
-    if (rc == 0)
-        rc = rwkv_params_check(&s->l, f, e);
+    int rc = read_layout(s->r->model, &s->l, &f, e);
     if (rc == 0)
         rc = trainer_init(&s->t, &s->l, pool, &op, s->r->sequence, e);
     if (rc == 0)
         rc = rwkv_params_read(&s->l, s->t.params, f, e);
-    if (rc == 0 && shape.n_vocab < 256)
+    if (rc == 0 && s->l.shape.n_vocab < 256)
         rc = err_set(e, ERR_INVALID,
                      "state tuning reads text as bytes: the model's vocabulary has %zu",
-                     shape.n_vocab);
+                     s->l.shape.n_vocab);
     tensor_file_close(f);
     return rc;
 }
@@ -176,5 +182,23 @@ int train_state(const struct recipe *r, const struct train_control *c, struct po
     }
     state_fini(s);
     free(s);
+    return rc;
+}
+
+int train_state_plan(const struct recipe *r, int threads, double *memory, struct err *e)
+{
+    struct rwkv_layout l = {0};
+    struct tensor_file *f = NULL;
+    int rc = read_layout(r->model, &l, &f, e);
+    const double trainer = rc == 0 ? trainer_plan(&l, threads, r->sequence) : 0;
+    if (rc == 0 && !(trainer > 0))
+        rc = err_set(e, ERR_NOMEM, "state tuning: out of memory");
+    if (rc == 0) {
+        const double state = (double)rwkv_layout_state(&l); /* with batch: values and gradients */
+        *memory = trainer + 4 * state * (5 + 2 * (double)r->batch) +
+                  (double)(r->batch * (4 * (r->sequence + 1) + sizeof(struct train_seq)));
+    }
+    rwkv_layout_fini(&l);
+    tensor_file_close(f);
     return rc;
 }

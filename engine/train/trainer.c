@@ -33,6 +33,13 @@ int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *po
     return 0;
 }
 
+double trainer_plan(const struct rwkv_layout *l, int threads, size_t max_T)
+{
+    const double work = (double)rwkv_work_plan_f32(l, max_T), T = (double)threads;
+    const double weights = (double)l->count * (3 + T); /* weights, m, v; gradients */
+    return work > 0 ? 4 * (weights + T * 2 * (double)max_T) + T * work : 0;
+}
+
 void trainer_fini(struct trainer *t)
 {
     for (int k = 0; k < t->threads; k++) {

@@ -224,3 +224,56 @@ test('a training is refused with the reason, and cancelled without a trace', asy
   assert.deepEqual(files(d, 'jobs'), []);
   await d.stop();
 });
+
+const tune = { kind: 'train_state', steps: 8, batch: 2, sequence: 32, checkpoint_every: 2 };
+const state = async (d, ref) => (await d.get(`/v1/states/${ref}`)).json;
+
+test('a state is tuned on a data set, or on one label of it and its styles', async () => {
+  const d = await start();
+  const text = 'Call me Ishmael. Some years ago, never mind how long precisely.\n'.repeat(9);
+  const lines = [['law', text], ['sea', 'The whale rose. '.repeat(20)], ['law/old', 'Honour thy father. '.repeat(20)]];
+  await add(d, lines.map(([label, t]) => JSON.stringify({ label, text: t })).join('\n'));
+  await add(d, JSON.stringify({ label: 'law', text }), 'one');
+  const made = async (name, more) => {
+    const job = await done(d, { ...tune, name, ...more }), s = await state(d, name);
+    return { sha256: s.sha256, origin: s.origin, plan: job.plan };
+  };
+  const inline = await made('inline', { text }), one = await made('one', { dataset: 'one' });
+  assert.equal(one.sha256, inline.sha256);
+  assert.equal(inline.plan.bytes, text.length);
+  assert.deepEqual([one.origin.dataset, one.origin.label], ['one', undefined]);
+  const old = await made('old', { dataset: 'voices', label: 'law/old' }), law = await made('law', { dataset: 'voices', label: 'law' });
+  const all = await made('all', { dataset: 'voices' });
+  assert.deepEqual([old.plan.bytes, law.plan.bytes, all.plan.bytes], [19 * 20, text.length + 19 * 20, text.length + 16 * 20 + 19 * 20]);
+  assert.deepEqual([law.origin.dataset, law.origin.label], ['voices', 'law']);
+  assert.equal(new Set([one, old, law, all].map((s) => s.sha256)).size, 4);
+  for (const [more, status, code, param] of [
+    [{ dataset: 'voices', label: 'la' }, 400, 'invalid_request', 'label'], [{ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset'],
+    [{ text, label: 'law' }, 400, 'invalid_request', 'label'], [{ text, dataset: 'one' }, 400, 'invalid_request', 'dataset'],
+    [{}, 400, 'invalid_request', 'text']]) {
+    const r = await d.post('/v1/jobs', { ...tune, name: 'never', ...more });
+    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], [status, code, param], r.text);
+  }
+  await d.stop();
+  const small = await start({ args: ['--train-memory', '100K'] });
+  const r = await small.post('/v1/jobs', { ...tune, name: 'never', text });
+  assert.deepEqual([r.status, r.json.error.code], [409, 'memory_limit']);
+  await small.stop();
+});
+
+test('tuning on a data set goes on after kill -9 to the same bytes, even when the data set is gone', async () => {
+  let d = await start();
+  await add(d, texts(9, 20));
+  const long = { ...tune, dataset: 'voices', steps: 300, checkpoint_every: 10 };
+  await done(d, { ...long, name: 'whole' });
+  const id = await make(d, { ...long, name: 'cut' });
+  await add(d, texts(9, 20, 2)); // not of this job
+  await follow(d, id, (j) => j.step > 0);
+  await d.delete('/v1/datasets/voices');
+  await d.kill();
+  d = await start({ data: d.data });
+  const last = await ended(d, id);
+  assert.deepEqual([last.status, last.resumed], ['succeeded', true], JSON.stringify(last.error));
+  assert.equal((await state(d, 'cut')).sha256, (await state(d, 'whole')).sha256);
+  await d.stop();
+});
