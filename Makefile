@@ -60,7 +60,7 @@ BIN := $(B)/dreamstated
 all: $(BIN) ## build the daemon (PROFILE=release|debug|asan|tsan|cov|fuzz)
 
 # The numbers are built -O3 (not under sanitizers: the kernels alone would take minutes); a product may
-# be fused into a sum (never reassociated). Files named *_avx2.c and *_avx512.c hold the code that is
+# be fused into a sum (never reassociated). Files named *_avx2.c, *_avx512.c and so on hold the code that is
 # chosen at run time for such CPUs, and are empty for other architectures.
 ifneq ($(filter release clang,$(PROFILE)),)
 $(B)/engine/%.o: CFLAGS += -O3 -ffp-contract=fast
@@ -76,6 +76,10 @@ $(B)/engine/nn/%.o $(B)/engine/manifold/%.o: CFLAGS += -fopenmp-simd -fno-trappi
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $(B)/%_avx2.o:   CFLAGS += -mavx2 -mfma -mf16c
 $(B)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
+$(B)/%_vnni.o:   CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+$(B)/%_amx.o:    CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+else
+$(B)/%_dotprod.o: CFLAGS += -march=armv8.2-a+dotprod
 endif
 
 $(B)/%.o: %.c $(B)/flags

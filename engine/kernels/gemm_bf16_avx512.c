@@ -24,7 +24,7 @@
 bool gemm_bf16_supported(void)
 {
     __builtin_cpu_init();
-    return cpu_detect(CPU_AUTO) == CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
+    return cpu_detect(CPU_AUTO) >= CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
 }
 
 /* 16 words from 16 values of one k and the same of the next. */

@@ -22,13 +22,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A weight matrix W [rows, cols], rows one after another as in a file. */
+/* A weight matrix W [rows, cols]: F32, F16, BF16, Q4_K, Q5_K or Q6_K with rows one after another as in
+ * a file; Q8_0 or Q4_0 with 16 rows interleaved, see panel.h. Columns are whole blocks. */
 struct mat {
-    enum dtype type;  /* F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K; cols whole blocks */
+    enum dtype type;
     size_t rows, cols;
-    size_t row_bytes;
-    const void *data; /* [rows * row_bytes], not owned */
+    size_t row_bytes; /* of a row in a file */
+    const void *data; /* [mat_data_bytes], not owned */
 };
+static inline bool mat_in_panels(enum dtype t)
+{
+    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0;
+}
+#define MAT_PANEL_ROWS 16
+size_t mat_data_bytes(const struct mat *m);
+/* Blocks first, ..., first + n of a row, as in a file, to their places in a matrix in panels. */
+void mat_put_blocks(const struct mat *m, size_t row, size_t first, const void *blocks, size_t n);
 
 /* Right-hand sides of a product: n columns x_b [ldx], of which mat.cols hold values and the rest, up
  * to the next multiple of MAT_STEP, must be zero. */
@@ -50,7 +59,7 @@ struct mat_out {
 /* Floats of scratch that mat_mul needs for matrices of up to cols columns, a thread. */
 static inline size_t mat_scratch_floats(size_t cols)
 {
-    return 4 * mat_pad(cols);
+    return 44 * mat_pad(cols);
 }
 
 /* Channels of one token between the low-rank products and the recurrence (rwkv7.md 1, steps 3 to 6).
@@ -99,16 +108,25 @@ struct kern {
                        const float *b, size_t n);
 
     /* Rows [lo, hi) of y = W x. An output is sum over k of W_ok x_k in an order fixed by the level and
-     * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. Quantised weights
-     * are expanded to F32 first (value = scale * integer, rounded once). scratch: mat_scratch_floats,
-     * the calling thread's own. */
-    void (*mat_mul)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
-                    const struct mat_out *out, float *scratch);
+     * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
+    void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
+                     const struct mat_out *out, float *scratch);
+    /* The same for weights in panels, with x rounded to int8 in blocks of 32: see panel.h. */
+    void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
+                       const struct mat_out *out, float *scratch);
 
     void (*att_gates)(const struct att_gates *g, size_t n);
     void (*wkv_step)(const struct wkv_args *a, size_t head_size);
     void (*att_out)(const struct att_out *o, size_t head_size, float eps);
 };
+
+/* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's
+ * own. */
+static inline void kern_mat_mul(const struct kern *k, const struct mat *w, size_t lo, size_t hi,
+                                const struct mat_in *in, const struct mat_out *out, float *scratch)
+{
+    (mat_in_panels(w->type) ? k->mul_panels : k->mul_rows)(w, lo, hi, in, out, scratch);
+}
 
 /* Fills the table with the best level that this CPU runs and that is not above `most`. */
 void kern_init(struct kern *k, enum cpu_level most);

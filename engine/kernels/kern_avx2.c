@@ -109,19 +109,9 @@ static inline void v_sum4(float *out, const V *a, size_t step)
     _mm_storeu_ps(out, _mm_hadd_ps(lo, hi));
 }
 
-static inline V f16_broadcast(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return _mm256_set1_ps(_cvtsh_ss(h));
-}
 static inline __m128i load128(const uint8_t *p)
 {
     return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-static inline __m128i load64(const uint8_t *p)
-{
-    return _mm_loadl_epi64((const __m128i *)(const void *)p);
 }
 
 static inline void expand_F32(const uint8_t *p, V *w)
@@ -139,24 +129,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
     for (size_t i = 0; i < 4; i++)
         w[i] = _mm256_castsi256_ps(
             _mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(p + 16 * i)), 16));
-}
-static inline void expand_Q8_0(const uint8_t *p, V *w)
-{
-    V d = f16_broadcast(p);
-    for (size_t i = 0; i < 4; i++)
-        w[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load64(p + 2 + 8 * i))), d);
-}
-static inline void expand_Q4_0(const uint8_t *p, V *w)
-{
-    V d = f16_broadcast(p);
-    __m256i low = _mm256_set1_epi32(15), eight = _mm256_set1_epi32(8);
-    for (size_t i = 0; i < 2; i++) {
-        __m256i q = _mm256_cvtepu8_epi32(load64(p + 2 + 8 * i));
-        __m256i a = _mm256_sub_epi32(_mm256_and_si256(q, low), eight);
-        __m256i b = _mm256_sub_epi32(_mm256_srli_epi32(q, 4), eight);
-        w[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(a), d);
-        w[i + 2] = _mm256_mul_ps(_mm256_cvtepi32_ps(b), d);
-    }
 }
 static inline void expand_bytes(U8x16 q, V *w)
 {

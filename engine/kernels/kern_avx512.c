@@ -106,12 +106,6 @@ static inline void v_sum4(float *out, const V *a, size_t step)
     _mm_storeu_ps(out, _mm_hadd_ps(lo, hi));
 }
 
-static inline V f16_broadcast(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return _mm512_set1_ps(_cvtsh_ss(h));
-}
 static inline __m256i load256(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -139,22 +133,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
 {
     w[0] = bf16_vector(load256(p));
     w[1] = bf16_vector(load256(p + 32));
-}
-static inline void expand_Q8_0(const uint8_t *p, V *w)
-{
-    V d = f16_broadcast(p);
-    w[0] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p + 2))), d);
-    w[1] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p + 18))), d);
-}
-/* The sixteen possible weights of the block, looked up: vpermps takes the low four bits of an index
- * alone, so no mask is needed. */
-static inline void expand_Q4_0(const uint8_t *p, V *w)
-{
-    const V integers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    V values = _mm512_mul_ps(integers, f16_broadcast(p));
-    __m512i q = _mm512_cvtepu8_epi32(load128(p + 2));
-    w[0] = _mm512_permutexvar_ps(q, values);
-    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), values);
 }
 static inline void expand_bytes(U8x16 q, V *w)
 {

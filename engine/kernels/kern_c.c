@@ -12,7 +12,6 @@ typedef float V __attribute__((vector_size(16)));
 typedef int32_t VI __attribute__((vector_size(16)));
 typedef uint32_t VU __attribute__((vector_size(16)));
 typedef uint16_t VH __attribute__((vector_size(8)));
-typedef int8_t VB __attribute__((vector_size(4)));
 
 static inline V v_set1(float x)
 {
@@ -112,12 +111,6 @@ static inline V f16_vector(VH h)
     VU special = (VU)((VI)(u & 0x7c00) == 0x7c00) & 0x7f800000;
     return (V)((VU)x | special | (u & 0x8000) << 16);
 }
-static inline float f16_scalar(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return f16_vector((VH){h, h, h, h})[0];
-}
 
 static inline void expand_F32(const uint8_t *p, V *w)
 {
@@ -138,25 +131,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
         VH h;
         memcpy(&h, p + 8 * i, sizeof h);
         w[i] = (V)(__builtin_convertvector(h, VU) << 16);
-    }
-}
-static inline void expand_Q8_0(const uint8_t *p, V *w)
-{
-    V d = v_set1(f16_scalar(p));
-    for (size_t i = 0; i < 8; i++) {
-        VB q;
-        memcpy(&q, p + 2 + 4 * i, sizeof q);
-        w[i] = __builtin_convertvector(q, V) * d;
-    }
-}
-static inline void expand_Q4_0(const uint8_t *p, V *w)
-{
-    V d = v_set1(f16_scalar(p));
-    for (size_t i = 0; i < 4; i++) {
-        VB q;
-        memcpy(&q, p + 2 + 4 * i, sizeof q);
-        w[i] = __builtin_convertvector((q & 15) - 8, V) * d;
-        w[i + 4] = __builtin_convertvector(((q >> 4) & 15) - 8, V) * d;
     }
 }
 static inline void expand_bytes(U8x16 q, V *w)

@@ -103,12 +103,6 @@ static inline float16x8_t load_f16(const uint8_t *p)
 {
     return vreinterpretq_f16_u8(vld1q_u8(p));
 }
-static inline V f16_broadcast(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
-}
 
 static inline void expand_F32(const uint8_t *p, V *w)
 {
@@ -139,21 +133,6 @@ static inline void expand_signed(int8x16_t q, V d, V *w)
     w[1] = vmulq_f32(vcvtq_f32_s32(vmovl_high_s16(lo)), d);
     w[2] = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), d);
     w[3] = vmulq_f32(vcvtq_f32_s32(vmovl_high_s16(hi)), d);
-}
-static inline void expand_Q8_0(const uint8_t *p, V *w)
-{
-    V d = f16_broadcast(p);
-    expand_signed(vreinterpretq_s8_u8(vld1q_u8(p + 2)), d, w);
-    expand_signed(vreinterpretq_s8_u8(vld1q_u8(p + 18)), d, w + 4);
-}
-static inline void expand_Q4_0(const uint8_t *p, V *w)
-{
-    V d = f16_broadcast(p);
-    uint8x16_t q = vld1q_u8(p + 2);
-    int8x16_t low = vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15)));
-    int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), eight = vdupq_n_s8(8);
-    expand_signed(vsubq_s8(low, eight), d, w);
-    expand_signed(vsubq_s8(high, eight), d, w + 4);
 }
 static inline void expand_bytes(U8x16 q, V *w)
 {

@@ -244,52 +244,23 @@ struct rows {
         }                                                                                          \
     }
 
-/* Plain types are expanded in registers again for each group of columns: that is free beside the
- * sums. Quantised ones too while there are few columns; else four rows once into scratch, as F32. */
-#define DEFINE_MUL(type, block_bytes, few_columns)                                                 \
+/* Plain types are expanded in registers again for each group of columns: that is free beside the sums. */
+#define DEFINE_MUL(type, block_bytes)                                                              \
     DEFINE_TILE(type, block_bytes)                                                                 \
     DEFINE_ROWS(type, 4)                                                                           \
     DEFINE_ROWS(type, 1)                                                                           \
     static void mul_##type(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,     \
-                           const struct mat_out *out, float *scratch)                              \
+                           const struct mat_out *out)                                              \
     {                                                                                              \
         struct rows w = {(const uint8_t *)m->data + lo * m->row_bytes, m->row_bytes, m->cols};     \
-        struct rows f = {(const uint8_t *)scratch, mat_pad(m->cols) * sizeof *scratch, m->cols};   \
         for (size_t o = lo, n; o < hi; o += n, w.data += n * w.stride) {                           \
             n = hi - o >= 4 ? 4 : 1;                                                               \
-            if (in->n > (few_columns)) {                                                           \
-                expand_rows_##type(&w, n, scratch);                                                \
-                (n == 4 ? rows4_F32 : rows1_F32)(&f, o, in, out);                                  \
-            } else {                                                                               \
-                (n == 4 ? rows4_##type : rows1_##type)(&w, o, in, out);                            \
-            }                                                                                      \
+            (n == 4 ? rows4_##type : rows1_##type)(&w, o, in, out);                                \
         }                                                                                          \
     }
-
-#define DEFINE_EXPAND(type, block_bytes)                                                           \
-    static void expand_rows_##type(const struct rows *w, size_t n, float *to)                      \
-    {                                                                                              \
-        for (size_t r = 0; r < n; r++) {                                                           \
-            const uint8_t *block = w->data + r * w->stride;                                        \
-            for (size_t k = 0; k < w->cols; k += MAT_STEP, block += (block_bytes), to += MAT_STEP) { \
-                V v[NV];                                                                           \
-                __builtin_prefetch(block + 4 * w->stride, 0, 2);                                   \
-                expand_##type(block, v);                                                           \
-                UNROLL for (int s = 0; s < NV; s++) v_store(to + s * VW, v[s]);                    \
-            }                                                                                      \
-        }                                                                                          \
-    }
-#define expand_rows_F32(w, n, to)  (void)0 /* never: few_columns has no bound for these */
-#define expand_rows_F16(w, n, to)  (void)0
-#define expand_rows_BF16(w, n, to) (void)0
-DEFINE_EXPAND(Q8_0, 34)
-DEFINE_EXPAND(Q4_0, 18)
-
-DEFINE_MUL(F32, 128, SIZE_MAX)
-DEFINE_MUL(F16, 64, SIZE_MAX)
-DEFINE_MUL(BF16, 64, SIZE_MAX)
-DEFINE_MUL(Q8_0, 34, 2 * TILE_COLUMNS)
-DEFINE_MUL(Q4_0, 18, 2 * TILE_COLUMNS)
+DEFINE_MUL(F32, 128)
+DEFINE_MUL(F16, 64)
+DEFINE_MUL(BF16, 64)
 
 /* The K types, always through scratch: unpacking a block of 256 is a long stretch of its own beside which
  * a store and a load of each weight are little. Layouts: engine/tensor/blocks.c. */
@@ -389,19 +360,13 @@ static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_
 {
     switch (m->type) {
     case DTYPE_F32:
-        mul_F32(m, lo, hi, in, out, scratch);
+        mul_F32(m, lo, hi, in, out);
         break;
     case DTYPE_F16:
-        mul_F16(m, lo, hi, in, out, scratch);
+        mul_F16(m, lo, hi, in, out);
         break;
     case DTYPE_BF16:
-        mul_BF16(m, lo, hi, in, out, scratch);
-        break;
-    case DTYPE_Q8_0:
-        mul_Q8_0(m, lo, hi, in, out, scratch);
-        break;
-    case DTYPE_Q4_0:
-        mul_Q4_0(m, lo, hi, in, out, scratch);
+        mul_BF16(m, lo, hi, in, out);
         break;
     case DTYPE_Q4_K:
     case DTYPE_Q5_K:
@@ -414,7 +379,7 @@ static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_
 }
 
 /* Columns in blocks that stay in the second cache while all rows pass by. */
-static void NAME(mat_mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
+static void NAME(mul_rows)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                           const struct mat_out *out, float *scratch)
 {
     for (size_t col = 0, n; col < in->n; col += n) {
@@ -538,7 +503,7 @@ void NAME(kern__init)(struct kern *k)
         .vec_finite = NAME(vec_finite),
         .norm_stats = NAME(norm_stats),
         .norm_apply = NAME(norm_apply),
-        .mat_mul = NAME(mat_mul),
+        .mul_rows = NAME(mul_rows),
         .att_gates = NAME(att_gates),
         .wkv_step = NAME(wkv_step),
         .att_out = NAME(att_out),

@@ -40,7 +40,7 @@ static void product(const struct part *p, const struct mat *w, const struct rows
 {
     struct mat_in in = {.x = x->data, .ldx = x->ld, .n = n};
     struct mat_out out = {.y = y, .add = add};
-    p->kern->mat_mul(w, lo, hi, &in, &out, p->scratch);
+    kern_mat_mul(p->kern, w, lo, hi, &in, &out, p->scratch);
 }
 
 static void product_share(const struct part *p, const struct mat *w, const struct rows_buf *x,

@@ -75,6 +75,28 @@ static void convert_transposed(const struct conversion *c, int part, int parts)
         }
 }
 
+/* Rows into panels, each panel by one thread. */
+static void convert_panels(const struct conversion *c, int part, int parts)
+{
+    float buf[CHUNK];
+    uint8_t made[CHUNK * sizeof(float)];
+    const struct mat *dst = c->dst;
+    size_t lo, hi, len = dtype_block_len(dst->type);
+    pool_slice(dst->rows, MAT_PANEL_ROWS, part, parts, &lo, &hi);
+    for (size_t o = lo; o < hi; o++)
+        for (size_t k = 0; k < dst->cols; k += CHUNK) {
+            size_t n = dst->cols - k < CHUNK ? dst->cols - k : CHUNK;
+            const uint8_t *blocks = (const uint8_t *)c->s->t->data + o * dst->row_bytes +
+                                    k / len * dtype_block_bytes(dst->type);
+            if (dst->type != c->s->t->dtype) {
+                rwkv__read_f32(c->s->t, o * dst->cols + k, buf, n);
+                dtype_from_f32(dst->type, buf, made, n);
+                blocks = made;
+            }
+            mat_put_blocks(dst, o, k / len, blocks, n / len);
+        }
+}
+
 static void convert_part(void *ctx, int part, int parts)
 {
     const struct loader *l = ctx;
@@ -82,6 +104,8 @@ static void convert_part(void *ctx, int part, int parts)
         const struct conversion *c = &l->conv[i];
         if (c->transpose)
             convert_transposed(c, part, parts);
+        else if (mat_in_panels(c->dst->type))
+            convert_panels(c, part, parts);
         else
             convert_plain(c, part, parts);
     }
@@ -110,8 +134,8 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
     if (spec->kind == SPEC_EMBEDDING)
         return 0;
     size_t bytes;
-    if (!mem_mul(dst->rows, dst->row_bytes, &bytes) || bytes > SIZE_MAX - 64 ||
-        !mem_add(l->m->weights_bytes, (bytes + 63) / 64 * 64, &bytes))
+    if (!mem_mul(dst->rows + MAT_PANEL_ROWS, dst->row_bytes, &bytes) || bytes > SIZE_MAX - 64 ||
+        !mem_add(l->m->weights_bytes, (mat_data_bytes(dst) + 63) / 64 * 64, &bytes))
         return err_set(e, ERR_NOMEM, "tensor %s: too large", s->name);
     l->conv[l->n_conv++] =
         (struct conversion){.s = s, .transpose = transpose, .dst = dst,

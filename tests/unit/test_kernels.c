@@ -196,6 +196,7 @@ struct product {
     uint8_t *bytes; /* of w, one byte off any alignment */
     float *values;  /* [rows, cols]: what the bytes mean */
     float *x;       /* [n, mat_pad(cols)] */
+    float *seen;    /* the same as the product sees it: rounded to int8 for weights in panels */
     size_t n;
 };
 
@@ -214,32 +215,57 @@ static void make_row(struct rng *r, enum dtype t, uint8_t *row, float *values, s
     dtype_to_f32(t, row, values, cols);
 }
 
+/* Of 32 numbers, by the words of panel.h. */
+static void round_block(const float *x, float *to)
+{
+    float most = 0;
+    for (size_t i = 0; i < 32; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    for (size_t i = 0; i < 32; i++)
+        to[i] = most > 0x1p-100f ? rintf(x[i] * (127 / most)) * (most / 127) : 0;
+}
+
 static void product_new(struct product *p, struct rng *r, enum dtype t, size_t rows, size_t cols,
                         size_t n)
 {
     size_t row_bytes, ld = mat_pad(cols);
     assert_true(dtype_bytes(t, cols, &row_bytes));
-    p->bytes = malloc(rows * row_bytes + 1);
+    p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes};
+    p->bytes = calloc(mat_data_bytes(&p->w) + 1, 1);
+    uint8_t *row = malloc(row_bytes);
     p->values = malloc(rows * cols * sizeof(float));
     p->x = mem_calloc_aligned(n * ld, sizeof(float));
-    assert_true(p->bytes && p->values && p->x);
+    p->seen = mem_calloc_aligned(n * ld, sizeof(float));
+    assert_true(p->bytes && row && p->values && p->x && p->seen);
+    p->w.data = p->bytes + 1;
     fill(r, p->values, rows * cols, 1);
-    for (size_t o = 0; o < rows; o++)
-        make_row(r, t, p->bytes + 1 + o * row_bytes, p->values + o * cols, cols);
+    for (size_t o = 0; o < rows; o++) {
+        make_row(r, t, row, p->values + o * cols, cols);
+        if (mat_in_panels(t)) /* in two parts */
+            for (size_t b = 0, count = cols / 32, half = count / 2, k = 0; k < 2; k++, b = half)
+                mat_put_blocks(&p->w, o, b, row + b * (row_bytes / count), k ? count - half : half);
+        else
+            memcpy(p->bytes + 1 + o * row_bytes, row, row_bytes);
+    }
+    free(row);
     for (size_t b = 0; b < n; b++)
-        fill(r, p->x + b * ld, cols, 1);
+        fill(r, p->x + b * ld, cols, pow(10, rng_normal(r)));
+    memset(p->x, 0, (cols < 5 ? cols : 5) * sizeof(float));
+    memcpy(p->seen, p->x, n * ld * sizeof(float));
+    for (size_t i = 0; mat_in_panels(t) && i < n * ld; i += 32)
+        round_block(p->x + i, p->seen + i);
     p->n = n;
-    p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes,
-                        .data = p->bytes + 1};
 }
 static void product_free(struct product *p)
 {
     free(p->bytes);
     free(p->values);
     free(p->x);
+    free(p->seen);
 }
 
-/* Rounding of cols products and sums of numbers this size: gamma_n sum |w x|. */
+/* Rounding of cols products and sums of numbers this size: gamma_n sum |w x|. Sums of panels have one term
+ * a block, but the seen x are rounded once more here. */
 static void check_product(const struct product *p, float *const *y, bool add)
 {
     size_t cols = p->w.cols, ld = mat_pad(cols);
@@ -247,7 +273,7 @@ static void check_product(const struct product *p, float *const *y, bool add)
         for (size_t o = 0; o < p->w.rows; o++) {
             double want = add ? 1 : 0, size = want;
             for (size_t i = 0; i < cols; i++) {
-                double t = (double)p->values[o * cols + i] * (double)p->x[b * ld + i];
+                double t = (double)p->values[o * cols + i] * (double)p->seen[b * ld + i];
                 want += t, size += fabs(t);
             }
             double bound = 0x1p-24 * (double)(cols / 4 + 6) * size;
@@ -270,13 +296,13 @@ static void run_product(const struct kern *k, struct product *p, bool add)
     size_t cut = rows / 3;
     struct mat_in in = {p->x, ld, p->n};
     struct mat_out out = {y, add};
-    k->mat_mul(&p->w, 0, cut, &in, &out, scratch);
-    k->mat_mul(&p->w, cut, rows, &in, &out, scratch);
+    kern_mat_mul(k, &p->w, 0, cut, &in, &out, scratch);
+    kern_mat_mul(k, &p->w, cut, rows, &in, &out, scratch);
     check_product(p, y, add);
     for (size_t b = 0; b < p->n; b += 1 + p->n / 3) /* alone: the same bits */
         for (size_t o = 0; o < rows; o++) {
             alone[o] = 1;
-            k->mat_mul(&p->w, o, o + 1, &(struct mat_in){p->x + b * ld, ld, 1},
+            kern_mat_mul(k, &p->w, o, o + 1, &(struct mat_in){p->x + b * ld, ld, 1},
                        &(struct mat_out){alone_y, add}, scratch);
             assert_memory_equal(alone + o, y[b] + o, sizeof *alone);
         }
@@ -328,7 +354,7 @@ static void golden_blocks(const struct kern *k)
             n = at % 3 || C - at < MAX ? 1 : MAX;
             for (size_t i = 0; i < n; i++)
                 x[i * C + at + i] = 1;
-            k->mat_mul(&m, 0, R, &(struct mat_in){x, C, n}, &(struct mat_out){y, false}, scratch);
+            kern_mat_mul(k, &m, 0, R, &(struct mat_in){x, C, n}, &(struct mat_out){y, false}, scratch);
             for (size_t i = 0; i < n; i++) {
                 x[i * C + at + i] = 0;
                 for (size_t o = 0; o < R; o++)
@@ -349,6 +375,81 @@ static void test_golden_blocks(void **state)
     each_level(golden_blocks);
 }
 
+/* Weights in panels: the same bytes from every form but level C's; -128 against 127 does not saturate;
+ * numbers that are not finite come through. */
+static void fill_q8(struct product *p, int8_t q)
+{
+    uint8_t block[34] = {0x00, 0x3c}; /* scale 1 */
+    memset(block + 2, q, 32);
+    for (size_t o = 0; o < p->w.rows; o++)
+        for (size_t b = 0; b < p->w.cols / 32; b++)
+            mat_put_blocks(&p->w, o, b, block, 1);
+}
+
+static void panels_of(enum dtype t, size_t rows, size_t cols, size_t n)
+{
+    struct rng r;
+    struct product p;
+    rng_init(&r, 12, n);
+    product_new(&p, &r, t, rows, cols, n);
+    float *first = calloc(n * rows, sizeof *first), *now = calloc(n * rows, sizeof *now), *y[MAX];
+    float *scratch = malloc(mat_scratch_floats(cols) * sizeof *scratch);
+    assert_true(first && now && scratch);
+    bool any = false;
+    for (enum cpu_level l = cpu_level_next(CPU_C); l; l = cpu_level_next(l), any = true) {
+        struct kern k;
+        kern_init(&k, l);
+        if (k.level != l)
+            break;
+        for (size_t b = 0; b < n; b++)
+            y[b] = (any ? now : first) + b * rows;
+        kern_mat_mul(&k, &p.w, 0, rows, &(struct mat_in){p.x, mat_pad(cols), n},
+                     &(struct mat_out){y, false}, scratch);
+        if (any)
+            assert_memory_equal(now, first, n * rows * sizeof *now);
+    }
+    free(first), free(now), free(scratch);
+    product_free(&p);
+}
+
+static void panel_extremes(const struct kern *k)
+{
+    struct rng r;
+    struct product p;
+    float y0[20][17], *y[20], scratch[44 * 64];
+    rng_init(&r, 13, 0);
+    product_new(&p, &r, DTYPE_Q8_0, 17, 64, 20);
+    fill_q8(&p, -128);
+    for (size_t i = 0; i < 20 * 64; i++)
+        p.x[i] = i < 640 ? 127 : -127;
+    p.x[19 * 64 + 5] = NAN, p.x[18 * 64 + 40] = INFINITY, p.x[3 * 64] = -INFINITY;
+    for (size_t b = 0; b < 20; b++)
+        y[b] = y0[b];
+    for (size_t n = 20; n > 0; n = n == 20 ? 4 : 0) { /* a tile and a few columns; those alone */
+        kern_mat_mul(k, &p.w, 0, 17, &(struct mat_in){p.x, 64, n}, &(struct mat_out){y, false}, scratch);
+        for (size_t b = 0; b < n; b++)
+            for (size_t o = 0; o < 17; o++) {
+                if (b == 3 || b >= 18)
+                    assert_false(isfinite(y[b][o]));
+                else
+                    assert_true(y[b][o] == (b < 10 ? -64 * 128 * 127 : 64 * 128 * 127));
+            }
+    }
+    product_free(&p);
+}
+
+static void test_panels(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n < MAX; n += 1 + n / 3)
+        for (size_t cols = 32; cols <= 352; cols += 64) {
+            panels_of(DTYPE_Q8_0, 3 + cols % 37, cols, n);
+            panels_of(DTYPE_Q4_0, 3 + cols % 37, cols, n);
+        }
+    panels_of(DTYPE_Q8_0, 32, 64, MAX);
+    each_level(panel_extremes);
+}
+
 /* Weights at the ends of their types: denormal, largest, infinite, both zeros. */
 static void extreme_weights(const struct kern *k)
 {
@@ -364,12 +465,12 @@ static void extreme_weights(const struct kern *k)
                 memset(w, 0, sizeof w), memset(x, 0, sizeof x);
                 w[at] = halves[i], x[at] = 1;
                 dtype_to_f32(m.type, &w[at], &want, 1);
-                k->mat_mul(&m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false},
+                kern_mat_mul(k, &m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false},
                            scratch);
                 assert_true(y == want);
             }
         w[3] = m.type == DTYPE_F16 ? 0x7c00 : 0x7f80, x[3] = 1;
-        k->mat_mul(&m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false}, scratch);
+        kern_mat_mul(k, &m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false}, scratch);
         assert_true(isinf(y) && y > 0);
     }
 }
@@ -518,7 +619,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_functions),       cmocka_unit_test(test_mix_norm_finite),
         cmocka_unit_test(test_products),        cmocka_unit_test(test_extreme_weights),
-        cmocka_unit_test(test_golden_blocks),
+        cmocka_unit_test(test_golden_blocks),   cmocka_unit_test(test_panels),
         cmocka_unit_test(test_time_mixing),     cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

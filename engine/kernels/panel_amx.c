@@ -1,0 +1,177 @@
+/* Products of panels with AMX: tiles of 16 columns by 16 rows. Fewer columns go to panel_vnni.c, whose
+ * bytes are the same.
+ *
+ * A tile takes one block of 32 at a time, as each has its scale: A = 16 columns' integers [16, 32], B = the
+ * panel's [8 groups, 16 rows, 4], C = sums [16 columns, 16 rows], which pass through memory to the
+ * vectors that scale and add them. The instructions are written out because the compilers' functions do
+ * not say what memory they read. */
+#include "engine/kernels/panel.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <string.h>
+
+enum { TILE = 16, FEWEST = 9 }; /* columns a tile; fewer than FEWEST are not worth one */
+enum { AHEAD = 4 };             /* blocks whose sums are on their way through memory */
+
+struct tile_config {
+    uint8_t palette, start_row, zero[14];
+    uint16_t colsb[16];
+    uint8_t rows[16];
+};
+
+/* 0 to 3: sums; 4, 5: columns; 6, 7: weights. */
+static void tiles_configure(void)
+{
+    struct tile_config c = {.palette = 1};
+    for (int t = 0; t < 8; t++) {
+        c.rows[t] = t < 6 ? TILE : 8;
+        c.colsb[t] = t == 4 || t == 5 ? PANEL_BLOCK : 64;
+    }
+    __asm__ volatile("ldtilecfg %0" ::"m"(c));
+}
+
+#define TILE_LOAD(t, p, stride)                                                                    \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(p), "r"((size_t)(stride)) : "memory")
+#define TILE_STORE(t, p, stride)                                                                   \
+    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(p), "r"((size_t)(stride))           \
+                     : "memor"                                                                     \
+                       "y")
+#define TILE_DOT(c, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+
+/* Sums of block b into s [n][16]. */
+#define BLOCK_SUMS(c, a, w, b)                                                                     \
+    do {                                                                                           \
+        TILE_LOAD(c, magic, 64);                                                                   \
+        TILE_LOAD(a, q + (b)*PANEL_BLOCK, in->blocks * PANEL_BLOCK);                               \
+        TILE_LOAD(w, integers + (b)*512, 64);                                                      \
+        TILE_DOT(c, a, w);                                                                         \
+        TILE_STORE(c, s[(b) % AHEAD], 64);                                                         \
+    } while (0)
+
+struct job {
+    const struct panel_in *in;
+    const uint8_t *scales;
+    const int32_t *magic; /* [16][16] */
+    int32_t (*s)[TILE * 16];
+};
+
+static inline __attribute__((always_inline)) void add_block(__m512 *acc, const struct job *j,
+                                                            size_t b, size_t col, const int n)
+{
+    const float *d = j->in->d + col * j->in->blocks + b;
+    __m512 scale = _mm512_cvtph_ps(
+        _mm256_loadu_si256((const __m256i *)(const void *)(j->scales + b * MAT_PANEL_ROWS * 2)));
+    __m512 bias = _mm512_mul_ps(scale, _mm512_set1_ps(-PANEL_MAGIC_F));
+#pragma GCC unroll 16
+    for (int c = 0; c < n; c++) {
+        __m512 v = _mm512_fmadd_ps(_mm512_loadu_ps(j->s[b % AHEAD] + c * 16), scale, bias);
+        acc[c] = _mm512_fmadd_ps(v, _mm512_set1_ps(d[(size_t)c * j->in->blocks]), acc[c]);
+    }
+}
+
+/* y [16 columns from col][16 rows] of one panel. */
+static void tile_mul(float (*y)[16], const uint8_t *integers, const struct job *j, size_t col)
+{
+    const struct panel_in *in = j->in;
+    const int8_t *q = in->q + col * in->blocks * PANEL_BLOCK;
+    const int32_t *magic = j->magic;
+    int32_t(*s)[TILE * 16] = j->s;
+    __m512 acc[TILE];
+#pragma GCC unroll 16
+    for (int c = 0; c < TILE; c++)
+        acc[c] = _mm512_setzero_ps();
+    for (size_t b = 0; b < in->blocks; b += AHEAD) {
+        BLOCK_SUMS(0, 4, 6, b);
+        if (b + 1 < in->blocks)
+            BLOCK_SUMS(1, 5, 7, b + 1);
+        if (b + 2 < in->blocks)
+            BLOCK_SUMS(2, 4, 6, b + 2);
+        if (b + 3 < in->blocks)
+            BLOCK_SUMS(3, 5, 7, b + 3);
+        for (size_t i = b; i < b + AHEAD && i < in->blocks; i++)
+            add_block(acc, j, i, col, TILE);
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < TILE; c++)
+        _mm512_storeu_ps(y[c], acc[c]);
+}
+
+static void store(float (*y)[16], const struct mat_out *out, size_t col, size_t n, size_t row,
+                  size_t lo, size_t hi)
+{
+    unsigned from = lo > row ? (unsigned)(lo - row) : 0,
+             to = hi - row < 16 ? (unsigned)(hi - row) : 16;
+    __mmask16 wanted = (__mmask16)((1u << to) - (1u << from));
+    for (size_t c = 0; c < n; c++) {
+        float *o = out->y[col + c] + row;
+        __m512 v = _mm512_loadu_ps(y[c]);
+        if (out->add)
+            v = _mm512_add_ps(_mm512_maskz_loadu_ps(wanted, o), v);
+        _mm512_mask_storeu_ps(o, wanted, v);
+    }
+}
+
+/* Q4_0's integers as Q8_0's. */
+static const uint8_t *unpack(const struct mat *m, size_t panel, uint8_t *to)
+{
+    const uint8_t *from = panel__integers(m, panel);
+    const __m512i low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
+    if (m->type == DTYPE_Q8_0)
+        return from;
+    for (size_t b = 0; b < m->cols / PANEL_BLOCK; b++)
+        for (size_t g = 0; g < 4; g++) {
+            __m512i v = _mm512_loadu_si512(from + b * 256 + g * 64);
+            __m512i lo = _mm512_and_si512(v, low),
+                    hi = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+            _mm512_storeu_si512(to + b * 512 + g * 64, _mm512_sub_epi8(lo, eight));
+            _mm512_storeu_si512(to + b * 512 + 256 + g * 64, _mm512_sub_epi8(hi, eight));
+        }
+    return to;
+}
+
+/* Up to PANEL_COLUMNS columns; the last of a tile's 16 may be any memory: integers never trap. */
+static void mul_columns(const struct mat *m, size_t lo, size_t hi, struct panel_in *q,
+                        const struct mat_out *out, uint8_t *room)
+{
+    _Alignas(64) int32_t magic[TILE * 16], s[AHEAD][TILE * 16];
+    _Alignas(64) float y[TILE][16];
+    for (int i = 0; i < TILE * 16; i++)
+        magic[i] = PANEL_MAGIC;
+    for (size_t panel = lo / MAT_PANEL_ROWS; panel * MAT_PANEL_ROWS < hi; panel++) {
+        const uint8_t *integers = unpack(m, panel, room);
+        struct job j = {q, panel__scales(m, panel), magic, s};
+        for (size_t col = 0; col < q->n; col += TILE) {
+            size_t n = q->n - col < TILE ? q->n - col : TILE;
+            tile_mul(y, integers, &j, col);
+            store(y, out, col, n, panel * MAT_PANEL_ROWS, lo, hi);
+        }
+    }
+}
+
+void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
+                    const struct mat_out *out, float *scratch)
+{
+    size_t n = in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
+    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK};
+    panel__carve(&q, scratch);
+    if (n && lo < hi)
+        tiles_configure();
+    for (size_t col = 0; col < n && lo < hi; col += q.n) {
+        q.n = n - col < PANEL_COLUMNS ? n - col : PANEL_COLUMNS;
+        struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
+        struct mat_out to = {out->y + col, out->add};
+        panel__quantise_vnni(&part, 0, &q);
+        mul_columns(m, lo, hi, &q, &to, (uint8_t *)(q.q + PANEL_COLUMNS * m->cols));
+    }
+    if (n && lo < hi)
+        __asm__ volatile("tilerelease");
+    if (n < in->n) {
+        struct mat_in rest = {in->x + n * in->ldx, in->ldx, in->n - n};
+        struct mat_out to = {out->y + n, out->add};
+        panel__mul_vnni(m, lo, hi, &rest, &to, scratch);
+    }
+}
+
+#endif

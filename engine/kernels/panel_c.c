@@ -1,0 +1,92 @@
+/* Products of panels on every machine: four rows at a time in the compilers' own vectors. See
+ * panel_tmpl.c. The integer sums, at most 32 x 127 x 128, are exact as floats too. */
+#include "engine/kernels/panel.h"
+
+#include <string.h>
+
+#define VW           4
+#define TILE_ROWS    2
+#define TILE_COLUMNS 2
+#define START        0
+#define Q8_OFFSET    0
+#define NAME(f)      f##_c
+#define PREFETCH(p)  (void)(p)
+
+typedef float V __attribute__((vector_size(16)));
+typedef int32_t VI __attribute__((vector_size(16)));
+typedef V VS;
+
+static inline V v_set1(float x)
+{
+    return (V){x, x, x, x};
+}
+static inline V v_load(const float *p)
+{
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void v_store(float *p, V v)
+{
+    memcpy(p, &v, sizeof v);
+}
+static inline V v_add(V a, V b)
+{
+    return a + b;
+}
+static inline V v_mul(V a, V b)
+{
+    return a * b;
+}
+static inline V v_fma(V a, V b, V c)
+{
+    return a * b + c;
+}
+static inline V scales_v(const uint8_t *p)
+{
+    float f[VW];
+    dtype_to_f32(DTYPE_F16, p, f, VW);
+    return v_load(f);
+}
+static inline VS vi_set1(int32_t x)
+{
+    return v_set1((float)x);
+}
+static inline VI vi_load(const void *p)
+{
+    VI v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline VI vi_four(const int8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return (VI){four, four, four, four};
+}
+static inline V vi_scaled(VS a, V scale, V bias)
+{
+    (void)bias;
+    return a * scale;
+}
+static inline VI vi_low(VI w)
+{
+    return w & 0x0f0f0f0f;
+}
+static inline VI vi_high(VI w)
+{
+    return (w >> 4) & 0x0f0f0f0f;
+}
+static inline VI vi_q8(VI w)
+{
+    return w;
+}
+static inline VS vi_dot(VS sum, VI w, VI a)
+{
+    for (int i = 0; i < 4; i++, w >>= 8, a >>= 8)
+        sum += __builtin_convertvector((w << 24) >> 24, V) *
+               __builtin_convertvector((a << 24) >> 24, V);
+    return sum;
+}
+
+#include "engine/kernels/panel_tmpl.c"
