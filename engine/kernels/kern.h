@@ -22,18 +22,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* A weight matrix W [rows, cols]: F32, F16, BF16, Q4_K, Q5_K or Q6_K with rows one after another as in
- * a file; Q8_0 or Q4_0 with 16 rows interleaved, see panel.h. Columns are whole blocks. */
+/* A weight matrix W [rows, cols] of F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K or Q6_K, its columns whole
+ * blocks: rows one after another as in a file, or 16 rows interleaved, see panel.h. */
 struct mat {
     enum dtype type;
     size_t rows, cols;
     size_t row_bytes; /* of a row in a file */
     const void *data; /* [mat_data_bytes], not owned */
+    bool panels;      /* as kern_in_panels wants it */
 };
-static inline bool mat_in_panels(enum dtype t)
-{
-    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0;
-}
 #define MAT_PANEL_ROWS 16
 size_t mat_data_bytes(const struct mat *m);
 /* Blocks first, ..., first + n of a row, as in a file, to their places in a matrix in panels. */
@@ -59,7 +56,7 @@ struct mat_out {
 /* Floats of scratch that mat_mul needs for matrices of up to cols columns, a thread. */
 static inline size_t mat_scratch_floats(size_t cols)
 {
-    return 44 * mat_pad(cols);
+    return 100 * mat_pad(cols) + 16;
 }
 
 /* Channels of one token between the low-rank products and the recurrence (rwkv7.md 1, steps 3 to 6).
@@ -111,21 +108,35 @@ struct kern {
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out, float *scratch);
-    /* The same for weights in panels, with x rounded to int8 in blocks of 32: see panel.h. */
+    /* The same for weights in panels. Q8_0, Q4_0: with x rounded to int8 in blocks of 32. BF16: as F32;
+     * NULL below level AMX. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
+    void (*mul_panels_bf16)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
+                            const struct mat_out *out, float *scratch);
 
     void (*att_gates)(const struct att_gates *g, size_t n);
     void (*wkv_step)(const struct wkv_args *a, size_t head_size);
     void (*att_out)(const struct att_out *o, size_t head_size, float eps);
 };
 
+/* Whether weights of type t are to stand in panels. */
+static inline bool kern_in_panels(const struct kern *k, enum dtype t)
+{
+    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || (t == DTYPE_BF16 && k->mul_panels_bf16);
+}
+
 /* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's
  * own. */
 static inline void kern_mat_mul(const struct kern *k, const struct mat *w, size_t lo, size_t hi,
                                 const struct mat_in *in, const struct mat_out *out, float *scratch)
 {
-    (mat_in_panels(w->type) ? k->mul_panels : k->mul_rows)(w, lo, hi, in, out, scratch);
+    if (!w->panels)
+        k->mul_rows(w, lo, hi, in, out, scratch);
+    else if (w->type == DTYPE_BF16)
+        k->mul_panels_bf16(w, lo, hi, in, out, scratch);
+    else
+        k->mul_panels(w, lo, hi, in, out, scratch);
 }
 
 /* Fills the table with the best level that this CPU runs and that is not above `most`. */

@@ -1,4 +1,4 @@
-/* Quantised weights as the products take them, and the products themselves, one form a CPU level.
+/* Weights in panels as the products take them, and the products themselves, one form a CPU level.
  *
  * A matrix Q8_0 or Q4_0 in memory stands in panels of 16 rows, so that a vector of 16 integer sums
  * belongs to 16 rows and no sum crosses lanes. With B = cols / 32 blocks a row:
@@ -7,7 +7,10 @@
  * Q8_0: byte i of group g is element 4g + i of the block. Q4_0: its low half is element 4g + i, its
  * high half element 16 + 4g + i, each 8 more than its value. Missing rows of the last panel are zero.
  *
- * A product takes columns quantised the same way: of each 32 numbers x
+ * BF16, where there are tiles (panel_bf16_amx.c), with S = cols / 32 steps, the last padded with zeros:
+ *     [panels][S][16 pairs][16 rows][2]
+ *
+ * A product of the quantised types takes columns quantised the same way: of each 32 numbers x
  *     d = max |x| / 127,   q_i = x_i 127 / max |x|, rounded to the nearest, halves to even
  * (max |x| up to 2^-100: zeros; not finite: d is NaN and so is the product), and is
  *     y_o = sum over blocks b, in order, of (sum over the block of w_i q_i) (scale_ob d_b)
@@ -30,13 +33,15 @@ enum { PANEL_BLOCK = 32 };
 
 /* Up to PANEL_COLUMNS columns, quantised: they stay in the second cache while all rows pass by. */
 enum { PANEL_COLUMNS = 128 };
+enum { PANEL_BF16_COLUMNS = 64 };
 struct panel_in {
-    int8_t *q; /* [n, blocks * 32] */
-    float *d;  /* [n, blocks] */
+    int8_t *q; /* [n / group, blocks, group, 32] */
+    float *d;  /* [n / group, blocks, group] */
     int32_t
-        *start; /* [n, blocks] where an integer sum begins: less offset times the sum of the q_i, if
+        *start; /* the same: where an integer sum begins, less offset times the sum of the q_i if
                        the weights have an offset */
     size_t n, blocks;
+    size_t group; /* columns that lie together: 1, or a tile's 16 */
 };
 
 static inline size_t panel__group_bytes(enum dtype t) /* of the integers of 16 rows and a block */
@@ -67,6 +72,6 @@ panel_quantise panel__quantise_c, panel__quantise_neon, panel__quantise_dotprod,
 typedef void panel_mul(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
 panel_mul panel__mul_c, panel__mul_neon, panel__mul_dotprod, panel__mul_avx2, panel__mul_vnni,
-    panel__mul_amx;
+    panel__mul_amx, panel__mul_bf16_amx;
 
 #endif

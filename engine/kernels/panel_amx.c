@@ -3,11 +3,12 @@
  *
  * A tile takes one block of 32 at a time, as each has its scale: A = 16 columns' integers [16, 32], B = the
  * panel's [8 groups, 16 rows, 4], C = sums [16 columns, 16 rows], which pass through memory to the
- * vectors that scale and add them. The instructions are written out because the compilers' functions do
- * not say what memory they read. */
+ * vectors that scale and add them. */
 #include "engine/kernels/panel.h"
 
 #if defined(__x86_64__)
+
+#include "engine/kernels/tile_x86.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -15,38 +16,13 @@
 enum { TILE = 16, FEWEST = 9 }; /* columns a tile; fewer than FEWEST are not worth one */
 enum { AHEAD = 4 };             /* blocks whose sums are on their way through memory */
 
-struct tile_config {
-    uint8_t palette, start_row, zero[14];
-    uint16_t colsb[16];
-    uint8_t rows[16];
-};
-
-/* 0 to 3: sums; 4, 5: columns; 6, 7: weights. */
-static void tiles_configure(void)
-{
-    struct tile_config c = {.palette = 1};
-    for (int t = 0; t < 8; t++) {
-        c.rows[t] = t < 6 ? TILE : 8;
-        c.colsb[t] = t == 4 || t == 5 ? PANEL_BLOCK : 64;
-    }
-    __asm__ volatile("ldtilecfg %0" ::"m"(c));
-}
-
-#define TILE_LOAD(t, p, stride)                                                                    \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(p), "r"((size_t)(stride)) : "memory")
-#define TILE_STORE(t, p, stride)                                                                   \
-    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(p), "r"((size_t)(stride))           \
-                     : "memor"                                                                     \
-                       "y")
-#define TILE_DOT(c, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
-
 /* Sums of block b into s [n][16]. */
 #define BLOCK_SUMS(c, a, w, b)                                                                     \
     do {                                                                                           \
         TILE_LOAD(c, magic, 64);                                                                   \
-        TILE_LOAD(a, q + (b)*PANEL_BLOCK, in->blocks * PANEL_BLOCK);                               \
+        TILE_LOAD(a, q + (b)*TILE * PANEL_BLOCK, PANEL_BLOCK);                                     \
         TILE_LOAD(w, integers + (b)*512, 64);                                                      \
-        TILE_DOT(c, a, w);                                                                         \
+        TILE_DOT_INT8(c, a, w);                                                                    \
         TILE_STORE(c, s[(b) % AHEAD], 64);                                                         \
     } while (0)
 
@@ -60,14 +36,14 @@ struct job {
 static inline __attribute__((always_inline)) void add_block(__m512 *acc, const struct job *j,
                                                             size_t b, size_t col, const int n)
 {
-    const float *d = j->in->d + col * j->in->blocks + b;
+    const float *d = j->in->d + col * j->in->blocks + b * TILE;
     __m512 scale = _mm512_cvtph_ps(
         _mm256_loadu_si256((const __m256i *)(const void *)(j->scales + b * MAT_PANEL_ROWS * 2)));
     __m512 bias = _mm512_mul_ps(scale, _mm512_set1_ps(-PANEL_MAGIC_F));
 #pragma GCC unroll 16
     for (int c = 0; c < n; c++) {
         __m512 v = _mm512_fmadd_ps(_mm512_loadu_ps(j->s[b % AHEAD] + c * 16), scale, bias);
-        acc[c] = _mm512_fmadd_ps(v, _mm512_set1_ps(d[(size_t)c * j->in->blocks]), acc[c]);
+        acc[c] = _mm512_fmadd_ps(v, _mm512_set1_ps(d[c]), acc[c]);
     }
 }
 
@@ -154,10 +130,10 @@ void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_
                     const struct mat_out *out, float *scratch)
 {
     size_t n = in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
-    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK};
+    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = TILE};
     panel__carve(&q, scratch);
     if (n && lo < hi)
-        tiles_configure();
+        tiles_configure(TILE, PANEL_BLOCK, 8);
     for (size_t col = 0; col < n && lo < hi; col += q.n) {
         q.n = n - col < PANEL_COLUMNS ? n - col : PANEL_COLUMNS;
         struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
@@ -166,7 +142,7 @@ void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_
         mul_columns(m, lo, hi, &q, &to, (uint8_t *)(q.q + PANEL_COLUMNS * m->cols));
     }
     if (n && lo < hi)
-        __asm__ volatile("tilerelease");
+        TILE_RELEASE();
     if (n < in->n) {
         struct mat_in rest = {in->x + n * in->ldx, in->ldx, in->n - n};
         struct mat_out to = {out->y + n, out->add};

@@ -59,7 +59,7 @@ void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, struct panel
 {
     for (size_t c = 0; c < in->n; c++)
         for (size_t b = 0; b < to->blocks; b++) {
-            size_t at = c * to->blocks + b;
+            size_t at = (c / to->group * to->blocks + b) * to->group + c % to->group;
             int32_t sum;
             to->d[at] =
                 quantise(in->x + c * in->ldx + b * PANEL_BLOCK, to->q + at * PANEL_BLOCK, &sum);
@@ -224,7 +224,7 @@ void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct ma
 {
     bool q8 = m->type == DTYPE_Q8_0;
     size_t blocks = m->cols / PANEL_BLOCK, end = (hi + VW - 1) / VW;
-    struct panel_in q = {.blocks = blocks};
+    struct panel_in q = {.blocks = blocks, .group = 1};
     panel__carve(&q, scratch);
     for (size_t col = 0; col < in->n && lo < hi; col += q.n) {
         q.n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;

@@ -104,7 +104,7 @@ static void convert_part(void *ctx, int part, int parts)
         const struct conversion *c = &l->conv[i];
         if (c->transpose)
             convert_transposed(c, part, parts);
-        else if (mat_in_panels(c->dst->type))
+        else if (c->dst->panels)
             convert_panels(c, part, parts);
         else
             convert_plain(c, part, parts);
@@ -127,7 +127,9 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
     if (transpose && dtype_block_len(type) > 1)
         type = DTYPE_F32;
     *dst = (struct mat){.type = type, .rows = lora ? s->cols : s->rows,
-                        .cols = lora ? s->rows : s->cols, .data = s->t->data};
+                        .cols = lora ? s->rows : s->cols, .data = s->t->data,
+                        .panels = !transpose && spec->kind != SPEC_EMBEDDING &&
+                                  kern_in_panels(&l->m->kern, type)};
     if (!dtype_bytes(type, dst->cols, &dst->row_bytes))
         return err_set(e, ERR_UNSUPPORTED, "tensor %s: rows of %zu cannot be held as %s (whole blocks of %zu)",
                        s->name, dst->cols, dtype_name(type), dtype_block_len(type));

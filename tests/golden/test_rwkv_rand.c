@@ -8,10 +8,11 @@
 #define LOGITS_TOL 5e-5 /* the data's README: for F32 code */
 #define STATE_TOL  2e-5
 
-static void check_run(const char *file, const char *weights, bool given, enum cpu_level level)
+static void check_run(const char *file, const char *weights, bool given, int weights_type,
+                      enum cpu_level level)
 {
     struct test_model t;
-    test_model_open(&t, file, 2, DTYPE_F32, level); /* first: skips where the file is absent */
+    test_model_open(&t, file, 2, weights_type, level); /* first: skips where the file is absent */
     struct tensor_file *g = golden_open("rwkv7-rand/golden.safetensors");
     size_t n, V = t.info->n_vocab;
     uint32_t *tokens = golden_tokens(g, "tokens", &n);
@@ -41,8 +42,8 @@ static void test_fp32(void **state)
 {
     (void)state;
     for (size_t l = 0; test_level(l); l++) {
-        check_run("rwkv7-rand/rwkv7-rand-fp32.safetensors", "fp32", false, test_level(l));
-        check_run("rwkv7-rand/rwkv7-rand-fp32.safetensors", "fp32", true, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-fp32.safetensors", "fp32", false, DTYPE_F32, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-fp32.safetensors", "fp32", true, DTYPE_F32, test_level(l));
     }
 }
 
@@ -50,8 +51,10 @@ static void test_bf16(void **state)
 {
     (void)state;
     for (size_t l = 0; test_level(l); l++) {
-        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", false, test_level(l));
-        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", true, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", false, DTYPE_F32, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", true, DTYPE_F32, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", false, -1, test_level(l));
+        check_run("rwkv7-rand/rwkv7-rand-bf16.pth", "bf16", true, -1, test_level(l));
     }
 }
 
@@ -59,17 +62,17 @@ static void test_bf16(void **state)
 static void test_fp32_pth(void **state)
 {
     (void)state;
-    check_run("rwkv7-rand/rwkv7-rand-fp32.pth", "fp32", false, CPU_AUTO);
+    check_run("rwkv7-rand/rwkv7-rand-fp32.pth", "fp32", false, DTYPE_F32, CPU_AUTO);
 }
 static void test_fp32_gguf(void **state)
 {
     (void)state;
-    check_run("rwkv7-rand/rwkv7-rand-f32.gguf", "fp32", false, CPU_AUTO);
+    check_run("rwkv7-rand/rwkv7-rand-f32.gguf", "fp32", false, DTYPE_F32, CPU_AUTO);
 }
 static void test_bf16_safetensors(void **state)
 {
     (void)state;
-    check_run("rwkv7-rand/rwkv7-rand-bf16.safetensors", "bf16", false, CPU_AUTO);
+    check_run("rwkv7-rand/rwkv7-rand-bf16.safetensors", "bf16", false, DTYPE_F32, CPU_AUTO);
 }
 
 static void check_rounding(const char *what, const float *got, const float *want, size_t n, double most)

@@ -225,12 +225,13 @@ static void round_block(const float *x, float *to)
         to[i] = most > 0x1p-100f ? rintf(x[i] * (127 / most)) * (most / 127) : 0;
 }
 
-static void product_new(struct product *p, struct rng *r, enum dtype t, size_t rows, size_t cols,
-                        size_t n)
+static void product_new(const struct kern *k, struct product *p, struct rng *r, enum dtype t, size_t rows,
+                        size_t cols, size_t n)
 {
     size_t row_bytes, ld = mat_pad(cols);
     assert_true(dtype_bytes(t, cols, &row_bytes));
-    p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes};
+    p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes,
+                         .panels = kern_in_panels(k, t)};
     p->bytes = calloc(mat_data_bytes(&p->w) + 1, 1);
     uint8_t *row = malloc(row_bytes);
     p->values = malloc(rows * cols * sizeof(float));
@@ -241,9 +242,9 @@ static void product_new(struct product *p, struct rng *r, enum dtype t, size_t r
     fill(r, p->values, rows * cols, 1);
     for (size_t o = 0; o < rows; o++) {
         make_row(r, t, row, p->values + o * cols, cols);
-        if (mat_in_panels(t)) /* in two parts */
-            for (size_t b = 0, count = cols / 32, half = count / 2, k = 0; k < 2; k++, b = half)
-                mat_put_blocks(&p->w, o, b, row + b * (row_bytes / count), k ? count - half : half);
+        if (p->w.panels) /* in two parts */
+            for (size_t b = 0, count = cols / dtype_block_len(t), half = count / 2, i = 0; i < 2; i++, b = half)
+                mat_put_blocks(&p->w, o, b, row + b * (row_bytes / count), i ? count - half : half);
         else
             memcpy(p->bytes + 1 + o * row_bytes, row, row_bytes);
     }
@@ -252,7 +253,7 @@ static void product_new(struct product *p, struct rng *r, enum dtype t, size_t r
         fill(r, p->x + b * ld, cols, pow(10, rng_normal(r)));
     memset(p->x, 0, (cols < 5 ? cols : 5) * sizeof(float));
     memcpy(p->seen, p->x, n * ld * sizeof(float));
-    for (size_t i = 0; mat_in_panels(t) && i < n * ld; i += 32)
+    for (size_t i = 0; p->w.panels && t != DTYPE_BF16 && i < n * ld; i += 32)
         round_block(p->x + i, p->seen + i);
     p->n = n;
 }
@@ -287,7 +288,7 @@ static void run_product(const struct kern *k, struct product *p, bool add)
 {
     size_t rows = p->w.rows, ld = mat_pad(p->w.cols);
     float *y[MAX], *scratch = guarded_new(mat_scratch_floats(p->w.cols));
-    float alone[32], *alone_y[1] = {alone};
+    float alone[71], *alone_y[1] = {alone};
     for (size_t b = 0; b < p->n; b++) {
         y[b] = guarded_new(rows);
         for (size_t o = 0; o < rows; o++)
@@ -319,7 +320,7 @@ static void products(const struct kern *k)
         for (size_t i = 1; i <= (dtype_block_len(types[t]) < 256 ? MAX : 16); i++) {
             size_t block = dtype_block_len(types[t]);
             struct product p;
-            product_new(&p, &r, types[t], 1 + (i * 7) % 23, i * block, i % 16 ? 1 + i % 20 : MAX);
+            product_new(k, &p, &r, types[t], 1 + (i * 17) % 71, i * block, i % 16 ? 1 + i % 20 : MAX);
             run_product(k, &p, i % 2);
             product_free(&p);
         }
@@ -391,7 +392,9 @@ static void panels_of(enum dtype t, size_t rows, size_t cols, size_t n)
     struct rng r;
     struct product p;
     rng_init(&r, 12, n);
-    product_new(&p, &r, t, rows, cols, n);
+    struct kern c;
+    kern_init(&c, CPU_C);
+    product_new(&c, &p, &r, t, rows, cols, n);
     float *first = calloc(n * rows, sizeof *first), *now = calloc(n * rows, sizeof *now), *y[MAX];
     float *scratch = malloc(mat_scratch_floats(cols) * sizeof *scratch);
     assert_true(first && now && scratch);
@@ -416,9 +419,9 @@ static void panel_extremes(const struct kern *k)
 {
     struct rng r;
     struct product p;
-    float y0[20][17], *y[20], scratch[44 * 64];
+    float y0[20][17], *y[20], scratch[100 * 64 + 16];
     rng_init(&r, 13, 0);
-    product_new(&p, &r, DTYPE_Q8_0, 17, 64, 20);
+    product_new(k, &p, &r, DTYPE_Q8_0, 17, 64, 20);
     fill_q8(&p, -128);
     for (size_t i = 0; i < 20 * 64; i++)
         p.x[i] = i < 640 ? 127 : -127;
@@ -458,7 +461,7 @@ static void extreme_weights(const struct kern *k)
     float x[32] = {0}, y, *yp[1] = {&y}, scratch[4 * 64];
     uint16_t w[32] = {0};
     for (size_t t = 0; t < 2; t++) {
-        struct mat m = {half_types[t], 1, 32, 64, w};
+        struct mat m = {half_types[t], 1, 32, 64, w, false};
         for (size_t i = 0; i < 8; i++)
             for (size_t at = 0; at < 32; at += 5) {
                 float want;
