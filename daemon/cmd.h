@@ -11,6 +11,7 @@ int cmd_train(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_healthcheck(int argc, char **argv);
 int cmd_version(int argc, char **argv);

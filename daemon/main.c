@@ -15,6 +15,7 @@ static const struct command {
     {"tokenize", cmd_tokenize, "--vocab FILE | --bytes", "bytes on stdin to ids on stdout"},
     {"detokenize", cmd_detokenize, "--vocab FILE | --bytes", "and back"},
     {"inspect", cmd_inspect, "FILE [--json]", "what a model, state or tensor file holds"},
+    {"quantize", cmd_quantize, "IN OUT --type q8_0|q4_0", "a model as a smaller GGUF"},
     {"backup", cmd_backup, "DIR [OPTION ...]", "copy the states, of a running daemon too"},
     {"healthcheck", cmd_healthcheck, "[URL]", "does a running daemon take requests?"},
     {"version", cmd_version, "", "the version of this program"},

@@ -5,6 +5,7 @@
 #include "daemon/base/thread.h"
 #include "daemon/chat_template.h"
 #include "daemon/log.h"
+#include "daemon/model_vocab.h"
 #include "engine/tensor/tensor.h"
 
 #include <ctype.h>
@@ -14,7 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VOCAB_FILE  "rwkv_vocab_v20230424.txt"
 #define HYBRID_FILE "hybrid.safetensors"
 
 /* path's folder (with its last '/') is path[0..n). */
@@ -64,28 +64,6 @@ static int name_model(struct model *m, const char *spec, const char *given, cons
     return 0;
 }
 
-static bool is_gguf(const char *path)
-{
-    char magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(magic, 1, sizeof magic, f) : 0;
-    if (f)
-        fclose(f);
-    return n == 4 && !memcmp(magic, "GGUF", 4);
-}
-
-/* The vocabulary inside a GGUF; none is not an error. */
-static int open_inner_vocab(struct model *m, const char *path, struct err *e)
-{
-    struct tensor_file *f = NULL;
-    int rc = tensor_file_open(path, &f, e);
-    if (rc < 0)
-        return rc;
-    rc = tokenizer_open_gguf(f, &m->tokenizer, e);
-    tensor_file_close(f);
-    return rc == ERR_UNSUPPORTED ? 0 : rc;
-}
-
 /* The path of a file in the folder of path's: free it. NULL: no memory. */
 static char *beside(const char *path, const char *name)
 {
@@ -96,38 +74,6 @@ static char *beside(const char *path, const char *name)
         memcpy(other + n, name, len);
     }
     return other;
-}
-
-static int open_vocab_beside(struct model *m, const char *path, struct err *e)
-{
-    char *vocab = beside(path, VOCAB_FILE);
-    if (!vocab)
-        return err_set(e, ERR_NOMEM, "no memory for a path");
-    int rc = access(vocab, F_OK) == 0 ? tokenizer_open(vocab, &m->tokenizer, e) : 0;
-    free(vocab);
-    return rc;
-}
-
-static int open_vocab(struct model *m, const char *path, const char *vocab, struct err *e)
-{
-    size_t n_vocab = m->rwkv_info->n_vocab;
-    int rc = 0;
-    if (n_vocab > 256 && vocab)
-        rc = tokenizer_open(vocab, &m->tokenizer, e);
-    if (rc == 0 && !m->tokenizer && is_gguf(path))
-        rc = open_inner_vocab(m, path, e);
-    if (rc == 0 && !m->tokenizer && n_vocab > 256)
-        rc = open_vocab_beside(m, path, e);
-    if (rc < 0)
-        return rc;
-    if (!m->tokenizer && n_vocab <= 256) {
-        m->tokenizer = tokenizer_new_bytes();
-        return m->tokenizer ? 0 : err_set(e, ERR_NOMEM, "no memory for a vocabulary");
-    }
-    if (m->tokenizer && tokenizer_used(m->tokenizer) > n_vocab)
-        return err_set(e, ERR_INVALID, "the vocabulary gives ids up to %zu, the model %s takes %zu",
-                       tokenizer_used(m->tokenizer) - 1, m->name, n_vocab);
-    return 0;
 }
 
 /* For answers that are held to a schema. */
@@ -283,7 +229,9 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
     snprintf(m->weights_type, sizeof m->weights_type, "%s", dtype_name(m->rwkv_info->weights_type));
     for (char *c = m->weights_type; *c; c++)
         *c = (char)tolower((unsigned char)*c);
-    if (open_vocab(m, path, o->vocab, e) < 0 || index_vocab(m, e) < 0)
+    if (model_vocab_open(path, o->vocab, m->rwkv_info->n_vocab, &m->tokenizer, e) < 0)
+        return err_prefix(e, "model %s", m->name);
+    if (index_vocab(m, e) < 0)
         return e->code;
     fill_info(m, path, &r->infos[i]);
     return chat_template_parse(o->chat_template, m->name, &r->infos[i].chat, e);

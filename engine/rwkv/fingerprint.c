@@ -7,7 +7,7 @@
 
 #include <stdatomic.h>
 
-enum { CHUNK = 4096, BAND = 256 }; /* elements; canonical rows gathered together: whole blocks of every type */
+enum { CHUNK = 4096, BAND = 32 }; /* elements; canonical rows gathered together: a quantised block */
 
 struct hash_job {
     const struct rwkv_source *sources;

@@ -401,6 +401,12 @@ const char *tensor_file_meta_key(const struct tensor_file *f, size_t i)
     return i < f->n_meta ? f->meta[i].key : NULL;
 }
 
+const void *tensor_file_meta_raw(const struct tensor_file *f, size_t i, size_t *n)
+{
+    *n = i < f->n_meta ? f->meta[i].n_raw : 0;
+    return *n ? f->meta[i].raw : NULL;
+}
+
 void tensor_to_f32(const struct tensor *t, float *dst)
 {
     dtype_to_f32(t->dtype, t->data, dst, t->count);

@@ -21,6 +21,8 @@ struct tensor_file_meta {
     struct tensor_str str;
     const struct tensor_str *strs; /* [n_strs] */
     size_t n_strs;
+    const uint8_t *raw; /* GGUF: type and value, [n_raw] */
+    size_t n_raw;
 };
 
 /* Memory taken in small pieces and given back all at once. */

@@ -208,6 +208,7 @@ static int read_entry(struct reader *r, struct err *e)
     if (!key.len || strlen(key.s) != key.len)
         return err_set(e, ERR_FORMAT, "a GGUF metadata key is empty or holds a NUL");
     m.key = key.s;
+    m.raw = r->f->bytes + r->at;
     if (!next_u32(r, &type))
         return cut_short(r, "the metadata", e);
     char shown[TENSOR_SHOWN];
@@ -227,6 +228,7 @@ static int read_entry(struct reader *r, struct err *e)
     }
     if (rc < 0 && e)
         err_prefix(e, "metadata key %s", tensor__show(shown, key.s, key.len));
+    m.n_raw = (size_t)(r->f->bytes + r->at - m.raw);
     return rc < 0 ? rc : tensor__add_meta(r->f, &m, e);
 }
 

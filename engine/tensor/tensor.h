@@ -74,6 +74,8 @@ const char *tensor_file_meta_str_at(const struct tensor_file *f, const char *key
 /* All keys, of any type, sorted. */
 size_t tensor_file_meta_count(const struct tensor_file *f);
 const char *tensor_file_meta_key(const struct tensor_file *f, size_t i);
+/* The i-th key's type and value as a GGUF has them: n bytes, part of the file. NULL: another format. */
+const void *tensor_file_meta_raw(const struct tensor_file *f, size_t i, size_t *n);
 
 /* Converts all elements to F32 into dst [t->count]. */
 void tensor_to_f32(const struct tensor *t, float *dst);

@@ -12,8 +12,8 @@
 
 static int fail_errno(struct err *e, const char *what)
 {
-    int code = errno == ENOSPC || errno == EDQUOT ? ERR_STORAGE_FULL : ERR_IO;
-    return err_set(e, code, "%s: %s", what, strerror(errno));
+    bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+    return err_set(e, full ? ERR_STORAGE_FULL : ERR_IO, "%s: %s", what, strerror(errno));
 }
 
 int new_file_open(struct new_file *w, const char *path, struct err *e)

@@ -10,7 +10,7 @@
 #define MAX_NAME   63 /* bytes; ggml's own limit */
 #define MAX_HEADER (1u << 30)
 
-enum { V_U32 = 4, V_F32 = 6, V_STR = 8, V_ARRAY = 9 };
+enum { V_U32 = 4, V_I32 = 5, V_F32 = 6, V_STR = 8, V_ARRAY = 9 };
 
 static void put_u32(struct buf *b, uint32_t v)
 {
@@ -50,6 +50,15 @@ static void put_entry(struct buf *b, const struct tensor_meta *m)
         put_u64(b, m->n);
         for (size_t i = 0; i < m->n; i++)
             put_str(b, m->strs[i]);
+        break;
+    case TENSOR_META_I32_ARRAY:
+        put_u32(b, V_ARRAY);
+        put_u32(b, V_I32);
+        put_u64(b, m->n);
+        buf_append(b, m->i32s, m->n * sizeof *m->i32s);
+        break;
+    case TENSOR_META_RAW:
+        buf_append(b, m->raw, m->n);
         break;
     }
 }
@@ -135,25 +144,60 @@ static int put_header(struct buf *b, const struct tensor *t, size_t n,
     return rc;
 }
 
+int gguf_out_open(struct gguf_out *w, const char *path, const struct tensor *tensors, size_t n,
+                  const struct tensor_meta *meta, size_t n_meta, struct err *e)
+{
+    struct buf head;
+    *w = (struct gguf_out){.tensors = tensors, .n = n};
+    buf_init(&head, MAX_HEADER);
+    int rc = put_header(&head, tensors, n, meta, n_meta, e);
+    if (rc == 0 && !(w->file = malloc(sizeof *w->file)))
+        rc = err_set(e, ERR_NOMEM, "no memory to write a file");
+    if (rc == 0)
+        rc = new_file_open(w->file, path, e);
+    if (rc == 0)
+        rc = new_file_put(w->file, head.data, head.len, e);
+    buf_fini(&head);
+    return rc;
+}
+
+int gguf_out_put(struct gguf_out *w, const void *bytes, size_t n, struct err *e)
+{
+    static const char zero[ALIGN];
+    const char *p = bytes;
+    int rc = 0;
+    while (rc == 0 && n) {
+        if (w->at == w->n)
+            return err_set(e, ERR_INVALID, "more bytes than the GGUF file's tensors have");
+        size_t whole = w->tensors[w->at].bytes, left = whole - w->done, part = n < left ? n : left;
+        rc = new_file_put(w->file, p, part, e);
+        p += part, n -= part, w->done += part;
+        if (rc == 0 && w->done == whole) {
+            rc = new_file_put(w->file, zero, -whole & (ALIGN - 1), e);
+            w->at++, w->done = 0;
+        }
+    }
+    return rc;
+}
+
+int gguf_out_close(struct gguf_out *w, int rc, struct err *e)
+{
+    while (rc == 0 && w->at < w->n && !w->done && !w->tensors[w->at].bytes)
+        w->at++;
+    if (rc == 0 && w->at < w->n)
+        rc = err_set(e, ERR_INVALID, "fewer bytes than the GGUF file's tensors have");
+    if (w->file)
+        rc = new_file_close(w->file, rc, e);
+    free(w->file);
+    return rc;
+}
+
 int gguf_write(const char *path, const struct tensor *tensors, size_t n,
                const struct tensor_meta *meta, size_t n_meta, struct err *e)
 {
-    static const char zero[ALIGN];
-    struct new_file w;
-    struct buf head;
-    buf_init(&head, MAX_HEADER);
-    int rc = put_header(&head, tensors, n, meta, n_meta, e);
-    if (rc == 0) {
-        rc = new_file_open(&w, path, e);
-        if (rc == 0)
-            rc = new_file_put(&w, head.data, head.len, e);
-        for (size_t i = 0; rc == 0 && i < n; i++) {
-            rc = new_file_put(&w, tensors[i].data, tensors[i].bytes, e);
-            if (rc == 0)
-                rc = new_file_put(&w, zero, -tensors[i].bytes & (ALIGN - 1), e);
-        }
-        rc = new_file_close(&w, rc, e);
-    }
-    buf_fini(&head);
-    return rc;
+    struct gguf_out w;
+    int rc = gguf_out_open(&w, path, tensors, n, meta, n_meta, e);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = gguf_out_put(&w, tensors[i].data, tensors[i].bytes, e);
+    return gguf_out_close(&w, rc, e);
 }

@@ -33,7 +33,8 @@ int tokenizer_open_world(const char *path, struct tokenizer **out, struct err *e
     __attribute__((warn_unused_result));
 int tokenizer_open_world_memory(const char *text, size_t n, struct tokenizer **out, struct err *e)
     __attribute__((warn_unused_result));
-/* From the tokenizer.ggml.* keys; ERR_UNSUPPORTED if the file has no rwkv vocabulary. */
+/* From the tokenizer.ggml.* keys, a World vocabulary or the 256 bytes; ERR_UNSUPPORTED if the file has no
+ * rwkv vocabulary. */
 int tokenizer_open_gguf(const struct tensor_file *f, struct tokenizer **out, struct err *e)
     __attribute__((warn_unused_result));
 /* id = byte, for models whose vocabulary is at most 256. NULL: no memory. */

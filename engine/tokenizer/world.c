@@ -262,6 +262,17 @@ static int gguf_token(struct vocab *v, const char *s, size_t n, struct err *e)
     return 0;
 }
 
+/* Token 0 is the byte 0, 1 the byte 1, ...: what gguf_vocab.c writes for id = byte. */
+static bool gguf_is_bytes(const struct tensor_file *f, const struct vocab *v)
+{
+    size_t n = 0;
+    const char *zero = tensor_file_meta_str_at(f, "tokenizer.ggml.tokens", 0, &n);
+    bool bytes = v->n == 256 && v->start[256] == 255 && n == 4 && !memcmp(zero, "\\x00", 4);
+    for (size_t id = 1; bytes && id < 256; id++)
+        bytes = v->start[id] == id - 1 && v->bytes[id - 1] == id;
+    return bytes;
+}
+
 int tokenizer_open_gguf(const struct tensor_file *f, struct tokenizer **out, struct err *e)
 {
     static const char tokens[] = "tokenizer.ggml.tokens";
@@ -284,9 +295,12 @@ int tokenizer_open_gguf(const struct tensor_file *f, struct tokenizer **out, str
         const char *s = tensor_file_meta_str_at(f, tokens, i, &n);
         rc = gguf_token(&v, s, n, e);
     }
-    if (rc == 0)
+    bool plain = rc == 0 && gguf_is_bytes(f, &v);
+    if (rc == 0 && !plain)
         return tokenizer_new_take(&v, count, "token", out, e);
     vocab_fini(&v);
+    if (plain && !(*out = tokenizer_new_bytes()))
+        rc = err_set(e, ERR_NOMEM, "no memory for a tokenizer");
     return rc;
 }
 

@@ -1,8 +1,9 @@
-/* Without memory: opening and writing tensor files, opening a model, reading the command line. */
+/* Without memory: opening and writing tensor files, models and vocabularies, reading the command line. */
 #include "daemon/config.h"
 #include "engine/kernels/pool.h"
+#include "engine/rwkv/gguf.h"
 #include "engine/rwkv/rwkv.h"
-#include "engine/tensor/write.h"
+#include "engine/tokenizer/gguf_vocab.h"
 #include "tests/lib/alloc_fail.h"
 #include "tests/lib/check.h"
 
@@ -127,6 +128,53 @@ static void test_open_model(void **state)
     pool_free(c.pool);
 }
 
+static int write_model(void *arg)
+{
+    const struct model_case *c = arg;
+    const struct rwkv_gguf o = {.type = DTYPE_Q8_0, .name = "test"};
+    struct rwkv_gguf_sizes sizes;
+    struct tensor_file *f = NULL;
+    struct err e = {0};
+    int rc = tensor_file_open(c->path, &f, &e);
+    if (rc == 0)
+        rc = rwkv_gguf_write(f, c->path, path, &o, c->pool, &sizes, &e);
+    assert_int_equal(rc, e.code);
+    tensor_file_close(f);
+    return rc;
+}
+
+static void test_write_model(void **state)
+{
+    (void)state;
+    struct model_case c;
+    struct err e;
+    c.pool = pool_new(1, "test", 0, &e);
+    assert_non_null(c.pool);
+    snprintf(c.path, sizeof c.path, "%s", golden_path("rwkv7-rand/rwkv7-rand-q8_0.gguf"));
+    alloc_sweep(write_model, &c);
+    unlink(path);
+    pool_free(c.pool);
+}
+
+static int write_vocab(void *arg)
+{
+    struct gguf_vocab v;
+    struct err e = {0};
+    int rc = gguf_vocab_init(&v, arg, 300, &e);
+    assert_int_equal(rc, e.code);
+    gguf_vocab_fini(&v);
+    return rc;
+}
+
+static void test_write_vocab(void **state)
+{
+    (void)state;
+    struct tokenizer *t = tokenizer_new_bytes();
+    assert_non_null(t);
+    alloc_sweep(write_vocab, t);
+    tokenizer_free(t);
+}
+
 static char *no_environment(const char *name)
 {
     (void)name;
@@ -160,6 +208,8 @@ int main(void)
         cmocka_unit_test(test_open_file),
         cmocka_unit_test(test_write_file),
         cmocka_unit_test(test_open_model),
+        cmocka_unit_test(test_write_model),
+        cmocka_unit_test(test_write_vocab),
         cmocka_unit_test(test_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

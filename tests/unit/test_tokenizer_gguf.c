@@ -1,7 +1,7 @@
 /* The vocabulary inside a GGUF: written here the way llama.cpp's converter does (the Python
  * representation of the bytes, padding behind) and read back. */
 #include "engine/tensor/write.h"
-#include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/gguf_vocab.h"
 #include "tests/lib/check.h"
 
 #include <stdlib.h>
@@ -88,6 +88,23 @@ static void check_same(const struct tokenizer *a, const struct tokenizer *b)
     }
 }
 
+/* What is written of a vocabulary has these tokens, and 1 for words, 3 for the end, 5 for padding. */
+static void check_written(const struct tokenizer *t, char **tokens)
+{
+    struct gguf_vocab v;
+    struct err e;
+    size_t n;
+    assert_int_equal(gguf_vocab_init(&v, t, N_PADDED, &e), 0);
+    assert_true(v.n_meta >= 5);
+    for (uint32_t id = 0; id < N_PADDED; id++) {
+        tokenizer_token(t, id, &n);
+        assert_string_equal(v.tokens[id], tokens[id]);
+        assert_int_equal(v.types[id], n ? 1 : id ? 5 : 3);
+    }
+    gguf_vocab_fini(&v);
+    assert_int_equal(gguf_vocab_init(&v, t, tokenizer_used(t) - 1, &e), ERR_INVALID);
+}
+
 static void check_converted(const char *vocabulary)
 {
     struct tokenizer *text, *gguf;
@@ -99,6 +116,7 @@ static void check_converted(const char *vocabulary)
     if (open_gguf(&gguf, &e) < 0)
         fail_msg("%s", e.msg);
     check_same(text, gguf);
+    check_written(text, tokens);
     assert_int_equal(tokenizer_separator(gguf), 0);
     assert_true(tokenizer_is_end(gguf, 0));
     for (size_t i = 0; i < N_PADDED; i++)
@@ -121,6 +139,31 @@ static void test_world(void **state)
     if (!world)
         skip();
     check_converted(world);
+}
+
+/* id = byte goes through a file. */
+static void test_bytes(void **state)
+{
+    (void)state;
+    struct tokenizer *t, *bytes = tokenizer_new_bytes();
+    struct gguf_vocab v;
+    struct err e;
+    uint32_t ids[3];
+    assert_non_null(bytes);
+    assert_int_equal(gguf_vocab_init(&v, bytes, 256, &e), 0);
+    assert_int_equal(v.n_meta, 3);
+    write_gguf("rwkv", v.tokens, 256);
+    assert_int_equal(open_gguf(&t, &e), 0);
+    assert_int_equal(tokenizer_used(t), 256);
+    assert_false(tokenizer_is_end(t, 0));
+    assert_int_equal(tokenizer_encode(t, "\0a\xff", 3, ids), 3);
+    assert_true(ids[0] == 0 && ids[1] == 'a' && ids[2] == 255);
+    tokenizer_free(t);
+    v.tokens[7] = "\\x08"; /* not that byte: a World vocabulary, in which it is there twice */
+    write_gguf("rwkv", v.tokens, 256);
+    assert_int_equal(open_gguf(&t, &e), ERR_FORMAT);
+    gguf_vocab_fini(&v);
+    tokenizer_free(bytes);
 }
 
 static void test_refused(void **state)
@@ -211,7 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),    cmocka_unit_test(test_world),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_not_gguf),
+        cmocka_unit_test(test_not_gguf), cmocka_unit_test(test_bytes),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }
