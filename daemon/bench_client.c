@@ -61,6 +61,19 @@ int bench_daemon_start(struct bench_daemon *d, const char *const *args, struct e
     return err_set(e, ERR_IO, "the daemon did not start");
 }
 
+uint64_t bench_daemon_peak(const struct bench_daemon *d)
+{
+    char path[64], line[128];
+    unsigned long kb = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)d->pid);
+    FILE *f = fopen(path, "r");
+    while (f && !kb && fgets(line, sizeof line, f))
+        sscanf(line, "VmHWM: %lu kB", &kb);
+    if (f)
+        fclose(f);
+    return (uint64_t)kb * 1024;
+}
+
 void bench_daemon_stop(struct bench_daemon *d)
 {
     if (d->pid <= 0)

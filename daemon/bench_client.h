@@ -18,6 +18,8 @@ struct bench_daemon {
 /* Starts this very program as `serve ARGS...` (NULL-terminated, without --listen) and waits until it
  * listens; its log is dropped. ERR_IO. */
 int bench_daemon_start(struct bench_daemon *d, const char *const *args, struct err *e);
+/* The most memory that it has had, in bytes; 0: not to be seen. */
+uint64_t bench_daemon_peak(const struct bench_daemon *d);
 /* SIGTERM, and its exit. */
 void bench_daemon_stop(struct bench_daemon *d);
 

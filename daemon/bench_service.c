@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -176,6 +177,13 @@ static int measure_start(struct bench *b, struct err *e)
     }
     add_result(b, &listening, "ms", 1, 0, "from the start of the process to listening");
     add_result(b, &token, "ms", 1, 0, "from the start of the process to the first token");
+    struct stat file;
+    struct runs peak = {0};
+    add_run(&peak, (double)bench_daemon_peak(&b->daemon) * 1e-6);
+    if (stat(b->path, &file) < 0)
+        return err_set(e, ERR_IO, "the model's file is not there any more");
+    add_result(b, &peak, "MB", 1, (double)(file.st_size + (64 << 20)) * 1e-6,
+               "peak memory until then: the file's size and 64 MiB");
     return 0;
 }
 

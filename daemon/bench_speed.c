@@ -45,6 +45,7 @@ struct bench {
     struct figure bandwidth_one, bandwidth, decode[N_DECODE], prefill, training[2];
     struct figure cores; /* CPU seconds a second while decoding: below --threads, others were at work */
     struct figure peer_decode[N_DECODE], peer_prefill;
+    double load_ms;
     char peer_note[256]; /* why there are no figures of the peer; "" if there are */
     struct {
         char name[64];
@@ -227,6 +228,7 @@ static void collect(struct bench *b)
     add_result(b, "GB/s", best(&b->bandwidth_one) / 1e9, "read bandwidth, 1 thread");
     add_result(b, "GB/s", best(&b->bandwidth) / 1e9, "read bandwidth, %d threads",
                b->o.threads);
+    add_result(b, "ms", b->load_ms, "loading, %d threads", b->o.threads);
     add_result(b, "MB", (double)i->weight_bytes / 1e6, "weights read for a token");
     add_result(b, "tokens/s", limit, "memory limit of decoding");
     for (int k = 0; k < N_DECODE; k++)
@@ -289,9 +291,13 @@ static int run(struct bench *b, struct err *e)
         snprintf(b->path, sizeof b->path, "%s", b->o.model);
     else if (bench_model_path(b->o.type, b->path, sizeof b->path, e) < 0)
         return e->code;
-    if (!(b->one = pool_new(1, "bench", 0, e)) || !(b->pool = pool_new(b->o.threads, "bench", 0, e)) ||
-        rwkv_open(b->path, &o, b->pool, &b->m, e) < 0 ||
-        !(b->s = rwkv_session_new(b->m, b->pool, ROWS, e)) || measure_all(b, e) < 0)
+    if (!(b->one = pool_new(1, "bench", 0, e)) || !(b->pool = pool_new(b->o.threads, "bench", 0, e)))
+        return e->code;
+    uint64_t begun = clock_ns();
+    if (rwkv_open(b->path, &o, b->pool, &b->m, e) < 0)
+        return e->code;
+    b->load_ms = (double)(clock_ns() - begun) * 1e-6;
+    if (!(b->s = rwkv_session_new(b->m, b->pool, ROWS, e)) || measure_all(b, e) < 0)
         return e->code;
     collect(b);
     return 0;

@@ -44,15 +44,18 @@ static uint8_t *element(const struct mat *m, size_t i)
     return (uint8_t *)(uintptr_t)m->data + i / dtype_block_len(m->type) * dtype_block_bytes(m->type);
 }
 
-static void convert_plain(const struct conversion *c, int part, int parts)
+/* A copy and the file are in memory together for no more than a matrix. */
+static void convert_plain(const struct tensor_file *f, const struct conversion *c, int part, int parts)
 {
     float buf[CHUNK];
     size_t lo, hi;
     pool_slice(c->s->rows * c->s->cols, CHUNK, part, parts, &lo, &hi);
     if (c->dst->type == c->s->t->dtype) {
         size_t from = lo / dtype_block_len(c->dst->type) * dtype_block_bytes(c->dst->type);
-        memcpy(element(c->dst, lo), (const uint8_t *)c->s->t->data + from,
-               (size_t)(element(c->dst, hi) - element(c->dst, lo)));
+        const uint8_t *src = (const uint8_t *)c->s->t->data + from;
+        size_t bytes = (size_t)(element(c->dst, hi) - element(c->dst, lo));
+        memcpy(element(c->dst, lo), src, bytes);
+        tensor_file_release(f, src, bytes);
         return;
     }
     for (size_t i = lo; i < hi; i += CHUNK) {
@@ -107,7 +110,7 @@ static void convert_part(void *ctx, int part, int parts)
         else if (c->dst->panels)
             convert_panels(c, part, parts);
         else
-            convert_plain(c, part, parts);
+            convert_plain(l->m->file, c, part, parts);
     }
 }
 
@@ -239,7 +242,7 @@ static int load(struct loader *l, const struct rwkv_options *o, struct pool *poo
     if (place_all(l, o, e) < 0 || convert_all(l, pool, e) < 0)
         return e->code;
     count_bytes(l);
-    return rwkv__fingerprint(l->found.sources, l->found.n, pool, m->info.fingerprint, e);
+    return rwkv__fingerprint(m->file, l->found.sources, l->found.n, pool, m->info.fingerprint, e);
 }
 
 int rwkv_open(const char *path, const struct rwkv_options *o, struct pool *pool,

@@ -50,10 +50,10 @@ static inline size_t rwkv__source_count(const struct rwkv_source *s)
     return s->rows ? s->rows * s->cols : s->cols;
 }
 
-/* SHA-256 over name, shape and SHA-256 of the F32 values of each source, in order; hex into
- * fingerprint. ERR_NOMEM. */
-int rwkv__fingerprint(const struct rwkv_source *sources, size_t n, struct pool *pool,
-                      char fingerprint[65], struct err *e);
+/* SHA-256 over name, shape and SHA-256 of the F32 values of each source of f, in order; hex into
+ * fingerprint. Bytes that were hashed are released (tensor_file_release). ERR_NOMEM. */
+int rwkv__fingerprint(const struct tensor_file *f, const struct rwkv_source *sources, size_t n,
+                      struct pool *pool, char fingerprint[65], struct err *e);
 
 /* n elements of t from `first` (whole blocks) as F32. */
 void rwkv__read_f32(const struct tensor *t, size_t first, float *dst, size_t n);

@@ -407,6 +407,14 @@ const void *tensor_file_meta_raw(const struct tensor_file *f, size_t i, size_t *
     return *n ? f->meta[i].raw : NULL;
 }
 
+void tensor_file_release(const struct tensor_file *f, const void *p, size_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)f->map;
+    uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
+    if (map && from >= map && to <= map + f->n && from < to)
+        madvise((uint8_t *)f->map + (from - map), to - from, MADV_DONTNEED);
+}
+
 void tensor_to_f32(const struct tensor *t, float *dst)
 {
     dtype_to_f32(t->dtype, t->data, dst, t->count);

@@ -77,6 +77,10 @@ const char *tensor_file_meta_key(const struct tensor_file *f, size_t i);
 /* The i-th key's type and value as a GGUF has them: n bytes, part of the file. NULL: another format. */
 const void *tensor_file_meta_raw(const struct tensor_file *f, size_t i, size_t *n);
 
+/* Gives back the memory of the whole pages in [p, p + n) of a mapped file, for which the caller has no use
+ * soon: what is touched again is read again. Any other bytes: nothing happens. */
+void tensor_file_release(const struct tensor_file *f, const void *p, size_t n);
+
 /* Converts all elements to F32 into dst [t->count]. */
 void tensor_to_f32(const struct tensor *t, float *dst);
 /* SHA-256 over the values as little-endian F32. Cannot fail (always 0). */

@@ -13,13 +13,13 @@ test('one object: targets and results, nothing left out', async () => {
   const { bench: what, targets, results, skipped } = JSON.parse(stdout);
   assert.equal(what, 'service');
   assert.deepEqual(skipped, []);
-  assert.equal(targets.length, 10);
+  assert.equal(targets.length, 11);
   for (const t of targets) {
     assert.deepEqual(Object.keys(t).sort(), ['met', 'name', 'target', 'value']);
     assert.equal(t.met, t.value <= t.target);
   }
   for (const r of results) assert.ok(r.value > 0 && r.runs > 0 && (r.p99 === undefined || r.p99 >= r.value), JSON.stringify(r));
-  for (const word of ['bake', 'append', 'fork', 'export', 'import', 'after a restart', 'RAM cache', 'queued', '/health'])
+  for (const word of ['bake', 'append', 'fork', 'export', 'import', 'after a restart', 'RAM cache', 'queued', '/health', 'peak memory'])
     assert.ok(results.some((r) => r.name.includes(word)), word);
 });
 

@@ -318,9 +318,31 @@ static void test_quantiser_matches_gguf_py(void **state)
     tensor_file_close(w);
 }
 
+/* What was given back is read again, and only pages of the file are given back. */
+static void test_release(void **state)
+{
+    (void)state;
+    struct tensor_file *f = golden_open("rwkv7-rand/rwkv7-rand-q8_0.gguf");
+    const struct tensor *t = tensor_file_find(f, "token_embd.weight");
+    uint8_t before[32], after[32], *other = calloc(1, 65536);
+    assert_non_null(other);
+    assert_int_equal(tensor_sha256_f32(t, before, NULL), 0);
+    memset(other, 7, 65536);
+    tensor_file_release(f, other, 65536);
+    tensor_file_release(f, t->data, t->bytes);
+    tensor_file_release(f, t->data, 0);
+    tensor_file_release(f, t->data, (size_t)1 << 40);
+    assert_true(other[4096] == 7 && other[65535] == 7);
+    assert_int_equal(tensor_sha256_f32(t, after, NULL), 0);
+    assert_memory_equal(before, after, 32);
+    free(other);
+    tensor_file_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_release),
         cmocka_unit_test(test_every_metadata_type),
         cmocka_unit_test(test_shape_is_reversed),
         cmocka_unit_test(test_hostile_headers),
