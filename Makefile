@@ -183,10 +183,12 @@ demo: ## install what it needs, build, and show the main job end to end
 
 PREFIX ?= /usr/local
 SHARE  := $(abspath $(DESTDIR)$(PREFIX)/share/dreamstate)
+# Of what belongs to the bundled model, what there is.
+BUNDLED := $(patsubst deploy/%,%,$(wildcard $(patsubst %,deploy/models/tiny/%.safetensors,diffuser reference hybrid)))
 install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/local)
 	$(Q)install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/dreamstated
 	$(Q)install -D -m 644 -t $(SHARE) LICENSE README.md deploy/dreamstated.conf
-	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout -type f \
+	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout $(BUNDLED) -type f \
 	  -exec install -D -m 644 {} $(SHARE)/{} \;
 
 models: all ## train the bundled model, its diffuser and its hybrid by their recipes (hours; stopped and started again, it goes on)
