@@ -191,6 +191,7 @@ enum ds_start {
     DS_LABEL,
     DS_WRONG,
     DS_TUNED,
+    DS_TUNED_LABEL,
     DS_N_STARTS
 };
 extern const char *const ds_start_name[DS_N_STARTS];

@@ -3,17 +3,13 @@
 
 #include "daemon/base/mem.h"
 #include "engine/kernels/gemm.h"
-#include "engine/kernels/rng.h"
 #include "engine/tensor/write.h"
-#include "engine/train/state.h"
+#include "engine/train/tune.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #define FORMAT     "dreamstate-reference-1"
-#define TUNE_BATCH 16
-#define TUNE_BYTES 128 /* of a text, behind a separator */
-#define TUNE_LR    0.02
 #define MAX_ROWS   65536
 #define MAX_LABELS 4096
 
@@ -186,11 +182,11 @@ struct maker {
     float *probe;        /* [d], and room for a whole state's coordinates */
 };
 
-/* Whether a row is of a corpus' training part. */
+/* Whether a row is a text's of a corpus' training part. */
 static bool is_of(const struct maker *m, size_t row, size_t corpus)
 {
     const struct dataset_row *r = &m->data.row[row];
-    return !r->heldout && r->corpus >= 0 && m->to[r->corpus] == (int32_t)corpus;
+    return !r->heldout && r->n_text && r->corpus >= 0 && m->to[r->corpus] == (int32_t)corpus;
 }
 
 /* In the sample: an equal part of every corpus, evenly spread over it. */
@@ -241,9 +237,10 @@ static int mean_states(struct maker *m, struct err *e)
     size_t rows[BENCH_CORPORA] = {0};
     int rc = state && sum ? 0 : err_set(e, ERR_NOMEM, "reference: no memory");
     for (size_t i = 0; rc == 0 && i < m->data.n; i++) {
-        if (m->data.row[i].heldout || m->data.row[i].corpus < 0)
+        const struct dataset_row *r = &m->data.row[i];
+        if (r->heldout || !r->n_text || r->corpus < 0)
             continue;
-        size_t k = (size_t)m->to[m->data.row[i].corpus];
+        size_t k = (size_t)m->to[r->corpus];
         if (k >= m->n_corpora)
             continue;
         dataset_state(&m->data, i, state);
@@ -258,76 +255,27 @@ static int mean_states(struct maker *m, struct err *e)
     return rc;
 }
 
-/* A batch of texts of a corpus, each behind a separator. */
-static void draw_batch(const struct maker *m, const size_t *rows, size_t n, struct rng *rng,
-                       uint32_t *tokens, struct train_seq *seqs)
-{
-    for (size_t b = 0; b < TUNE_BATCH; b++) {
-        const struct dataset_row *r = &m->data.row[rows[rng_below(rng, n)]];
-        uint32_t *to = tokens + b * (TUNE_BYTES + 1);
-        size_t T = r->n_text < TUNE_BYTES ? r->n_text : TUNE_BYTES;
-        to[0] = '\n';
-        for (size_t i = 0; i < T; i++)
-            to[i + 1] = (unsigned char)r->text[i];
-        seqs[b] = (struct train_seq){.tokens = to, .T = T};
-    }
-}
-
-static int tune_corpus(struct maker *m, struct state_tuner *s, size_t corpus, struct err *e)
-{
-    const struct adamw_options o = {.beta1 = .9, .beta2 = .99, .eps = 1e-18, .clip = 1};
-    const struct train_schedule schedule = {TUNE_LR, TUNE_LR / 25, m->p->tune_steps, 10};
-    size_t *rows = malloc(m->data.n * sizeof *rows), n = 0;
-    uint32_t *tokens = calloc(TUNE_BATCH, (TUNE_BYTES + 1) * sizeof *tokens);
-    struct train_seq seqs[TUNE_BATCH];
-    struct rng rng;
-    int rc = rows && tokens ? 0 : err_set(e, ERR_NOMEM, "reference: no memory");
-    rng_init(&rng, 1, corpus);
-    for (size_t i = 0; rc == 0 && i < m->data.n; i++)
-        if (is_of(m, i, corpus) && m->data.row[i].n_text)
-            rows[n++] = i;
-    memset(s->theta, 0, s->n * sizeof *s->theta);
-    memset(s->m, 0, s->n * sizeof *s->m);
-    memset(s->v, 0, s->n * sizeof *s->v);
-    for (size_t step = 0; rc == 0 && n && step < m->p->tune_steps; step++) {
-        double norm;
-        draw_batch(m, rows, n, &rng, tokens, seqs);
-        double loss =
-            state_tuner_step(s, seqs, TUNE_BATCH, &o, train_lr(&schedule, step), step + 1, &norm);
-        if (!isfinite(loss) || !isfinite(norm))
-            rc = err_set(e, ERR_NUMERIC, "tuning a state: loss %g at step %zu", loss, step);
-        else if (step % 50 == 0 || step + 1 == m->p->tune_steps)
-            bench_note("tuning a state, corpus %zu of %zu: step %zu, %.3f bits/byte", corpus + 1,
-                    m->n_corpora, step, loss * M_LOG2E);
-    }
-    state_tuner_expand(s, m->tuned + corpus * m->S);
-    free(rows);
-    free(tokens);
-    return rc;
-}
-
 static int tune_states(struct maker *m, struct err *e)
 {
-    struct rwkv_shape shape;
-    struct rwkv_layout l = {0};
-    struct trainer t = {0};
-    struct state_tuner s = {0};
-    struct tensor_file *f = NULL;
-    int rc = tensor_file_open(m->p->model, &f, e);
-    rc = rc < 0 ? rc : rwkv_shape_read(&shape, f, e);
-    rc = rc < 0 ? rc : rwkv_layout_init(&l, &shape, e);
-    rc = rc < 0 ? rc : rwkv_params_check(&l, f, e);
-    if (rc == 0 && (shape.n_vocab != 256 || rwkv_layout_state(&l) != m->S))
-        rc = err_set(e, ERR_INVALID, "the model is no byte model with such states");
-    rc = rc < 0 ? rc : trainer_init(&t, &l, m->p->pool, nn_f32_for(CPU_AUTO), TUNE_BYTES, e);
-    rc = rc < 0 ? rc : rwkv_params_read(&l, t.params, f, e);
-    rc = rc < 0 ? rc : state_tuner_init(&s, &t, TUNE_BATCH, e);
-    for (size_t k = 0; rc == 0 && k < m->n_corpora; k++)
-        rc = tune_corpus(m, &s, k, e);
-    state_tuner_fini(&s);
-    trainer_fini(&t);
-    rwkv_layout_fini(&l);
-    tensor_file_close(f);
+    struct tuning t = {0};
+    size_t *rows = malloc(m->data.n * sizeof *rows);
+    int rc = rows ? tuning_open(&t, m->p->model, m->p->pool, e)
+                  : err_set(e, ERR_NOMEM, "reference: no memory");
+    if (rc == 0 && t.S != m->S)
+        rc = err_set(e, ERR_INVALID, "the model has no such states");
+    for (size_t k = 0; rc == 0 && k < m->n_corpora; k++) {
+        struct tuning_job j = {
+            .rows = m->data.row, .of = rows, .steps = m->p->tune_steps, .seed = k};
+        double bits = NAN;
+        memcpy(m->tuned + k * m->S, m->mean + k * m->S, m->S * sizeof *m->tuned);
+        for (size_t i = 0; i < m->data.n; i++)
+            if (is_of(m, i, k))
+                rows[j.n++] = i;
+        rc = j.n ? tuning_run(&t, &j, m->tuned + k * m->S, &bits, e) : 0;
+        bench_note("state tuned on corpus %zu of %zu: %.3f bits/byte", k + 1, m->n_corpora, bits);
+    }
+    tuning_close(&t);
+    free(rows);
     return rc;
 }
 

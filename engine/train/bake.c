@@ -86,11 +86,14 @@ struct baker {
     size_t next, done;
 };
 
-/* Passes over the rows that an earlier call has read. */
+/* Passes over the rows that an earlier call has read, and those without text. */
 static void skip_done(struct baker *k)
 {
-    while (k->next < k->b->n && dataset_writer_has(&k->out, k->next)) {
-        k->next++;
+    for (; k->next < k->b->n; k->next++) {
+        if (!k->b->rows[k->next].n_text)
+            continue;
+        if (!dataset_writer_has(&k->out, k->next))
+            return;
         k->done++;
     }
 }
@@ -198,12 +201,57 @@ static void baker_fini(struct baker *k)
 static int read_rows(struct baker *k, struct err *e)
 {
     const struct bake *b = k->b;
+    int rc;
+    while ((rc = advance(k, e)) > 0) {
+        if (b->proceed && !b->proceed(b->ctx, k->done, b->n))
+            return err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", k->done, b->n);
+    }
+    return rc;
+}
+
+/* The mean of a corpus' rows to train on that have a text, all of which are in the file: out [S]. */
+static int mean_of_corpus(const struct baker *k, int32_t corpus, float *out, struct err *e)
+{
+    const size_t S = rwkv_state_floats(k->info);
+    double *sum = calloc(S, sizeof *sum);
+    float *state = malloc(S * sizeof *state);
+    size_t n = 0;
+    for (size_t i = 0; sum && state && i < k->b->n; i++) {
+        const struct dataset_row *r = &k->b->rows[i];
+        if (r->heldout || !r->n_text || r->corpus != corpus)
+            continue;
+        dtype_to_f32(DTYPE_F16, k->out.states + i * S, state, S);
+        for (size_t c = 0; c < S; c++)
+            sum[c] += (double)state[c];
+        n++;
+    }
+    for (size_t c = 0; sum && c < S; c++)
+        out[c] = n ? (float)(sum[c] / (double)n) : 0;
+    int rc = sum && state ? 0 : err_set(e, ERR_NOMEM, "baking: out of memory");
+    free(sum);
+    free(state);
+    return rc;
+}
+
+/* The rows without text; those of one document, which stand together, are copies of one state. */
+static int tune_rows(struct baker *k, struct err *e)
+{
+    const struct bake *b = k->b;
+    float *state = k->slot[0].state;
+    size_t made = b->n; /* the row whose state this is */
     int rc = 0;
-    while (rc == 0 && k->done < b->n) {
-        rc = advance(k, e);
-        rc = rc < 0 ? rc : 0;
+    memset(k->cond, 0, k->info->n_embd * sizeof *k->cond);
+    for (size_t i = 0; rc == 0 && b->tune && i < b->n; i++) {
+        if (b->rows[i].n_text || (k->done++, dataset_writer_has(&k->out, i)))
+            continue;
+        if (made == b->n || b->rows[made].document != b->rows[i].document) {
+            rc = mean_of_corpus(k, b->rows[i].corpus, state, e);
+            rc = rc < 0 ? rc : b->tune(b->tune_ctx, i, state, e);
+            made = i;
+        }
+        rc = rc < 0 ? rc : dataset_writer_put(&k->out, i, state, k->cond, e);
         if (rc == 0 && b->proceed && !b->proceed(b->ctx, k->done, b->n))
-            rc = err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", k->done, b->n);
+            rc = err_set(e, ERR_CANCELLED, "baking: stopped at row %zu of %zu", i, b->n);
     }
     return rc;
 }
@@ -225,6 +273,8 @@ int bake_run(const struct bake *b, struct err *e)
         rc = dataset_writer_open(&k.out, b->path, &k.plan, e);
         if (rc == 0)
             rc = read_rows(&k, e);
+        if (rc == 0)
+            rc = tune_rows(&k, e);
         rc = dataset_writer_close(&k.out, rc, e);
     }
     baker_fini(&k);

@@ -30,6 +30,8 @@ size_t bake_tokens(const struct tokenizer *t, const char *text, size_t n, uint32
 int bake_forget_last(const struct rwkv_info *info, float *state, struct err *e)
     __attribute__((warn_unused_result));
 
+/* Rows without text are states that were tuned instead of read; their condition is zero, which stands for
+ * none. */
 struct bake {
     const struct rwkv_model *model;
     struct pool *pool;
@@ -41,7 +43,10 @@ struct bake {
     const char *path; /* of the dataset */
     /* Called after every call of the model (about 256 tokens); false stops. NULL: never. */
     bool (*proceed)(void *ctx, size_t done, size_t n);
-    void *ctx;
+    /* Makes the state of row i, which has no text, and of those of its document behind it; state holds the mean of its corpus' rows to train on
+     * that have one. Called after all those. NULL: there are none. */
+    int (*tune)(void *ctx, size_t i, float *state, struct err *e);
+    void *ctx, *tune_ctx;
 };
 
 /* Writes the dataset, whole or not at all. Rows are read in order; one that was stopped or killed goes on

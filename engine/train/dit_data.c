@@ -1,9 +1,11 @@
 #include "engine/train/dit_data.h"
 
 #include "daemon/base/buf.h"
+#include "engine/kernels/rng.h"
 #include "engine/train/bake.h"
 #include "engine/train/corpus.h"
 #include "engine/train/dit_rows.h"
+#include "engine/train/tune.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,9 +14,12 @@
 
 struct plan {
     const struct dit_recipe *r;
+    struct pool *pool;
     struct corpus data[RECIPE_MAX_CORPORA], eval[RECIPE_MAX_CORPORA];
     struct dit_rows rows; /* labels: corpora, then styles */
     int32_t documents;
+    struct tuning tuning; /* of the states without text, */
+    size_t *half;         /* [rows.n] and the rows that one is tuned on */
 };
 
 /* Fine styles of a corpus' documents: style [n_docs] labels, -1 without. */
@@ -71,6 +76,44 @@ static int add_corpus(struct plan *p, const struct dit_corpus *from, const struc
     return rc;
 }
 
+/* Each tuned state is a document of its own, so that no text counts as its neighbour. */
+static int add_tuned(struct plan *p, const struct dit_corpus *from, size_t quota, struct err *e)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s/tuned", from->name);
+    struct dataset_row row = {.corpus = dit_rows_label(&p->rows, from->name, e), .text = ""};
+    row.style = row.corpus < 0 ? row.corpus : dit_rows_label(&p->rows, name, e);
+    int rc = row.style < 0 ? row.style : 0;
+    for (size_t k = 0; rc == 0 && k < p->r->tuned; k++) {
+        row.document = p->documents++;
+        rc = dit_rows_add_tuned(&p->rows, &row, quota / 9 / p->r->tuned + 1, e);
+    }
+    return rc;
+}
+
+/* Row i by gradient, on the texts of a random half of its corpus' documents. */
+static int tune_row(void *ctx, size_t i, float *state, struct err *e)
+{
+    struct plan *p = ctx;
+    const struct dataset_row *row = &p->rows.row[i];
+    int rc = p->tuning.S ? 0 : tuning_open(&p->tuning, p->r->model, p->pool, e);
+    if (rc == 0 && !p->half && !(p->half = calloc(p->rows.n, sizeof *p->half)))
+        rc = err_set(e, ERR_NOMEM, "dataset: out of memory");
+    struct tuning_job j = {.rows = p->rows.row,
+                           .of = p->half,
+                           .steps = p->r->tuned_steps,
+                           .seed = (uint64_t)row->document};
+    for (size_t k = 0; rc == 0 && k < p->rows.n; k++) {
+        const struct dataset_row *r = &p->rows.row[k];
+        struct rng rng;
+        rng_init(&rng, (uint64_t)row->document, (uint64_t)r->document);
+        if (r->corpus == row->corpus && !r->heldout && r->n_text && rng_below(&rng, 2))
+            p->half[j.n++] = k;
+    }
+    double bits;
+    return rc < 0 ? rc : tuning_run(&p->tuning, &j, state, &bits, e);
+}
+
 static int make_plan(struct plan *p, struct err *e)
 {
     const struct dit_recipe *r = p->r;
@@ -87,6 +130,8 @@ static int make_plan(struct plan *p, struct err *e)
         rc = add_corpus(p, &r->data[i], &p->data[i], false, r->segments / r->n_data, e);
     for (size_t i = 0; i < r->n_eval && rc == 0; i++)
         rc = add_corpus(p, &r->eval[i], &p->eval[i], true, r->eval_segments / r->n_eval, e);
+    for (size_t i = 0; r->tuned && i < r->n_data && rc == 0; i++)
+        rc = add_tuned(p, &r->data[i], r->segments / r->n_data, e);
     return rc < 0 ? rc : dit_rows_prune(&p->rows, r->style_segments, e);
 }
 
@@ -97,6 +142,8 @@ static void plan_fini(struct plan *p)
         corpus_close(&p->eval[i]);
     }
     dit_rows_fini(&p->rows);
+    tuning_close(&p->tuning);
+    free(p->half);
 }
 
 int dit_data_bake(const struct dit_recipe *r, struct pool *pool,
@@ -108,6 +155,7 @@ int dit_data_bake(const struct dit_recipe *r, struct pool *pool,
     if (!p)
         return err_set(e, ERR_NOMEM, "dataset: out of memory");
     p->r = r;
+    p->pool = pool;
     int rc = make_plan(p, e);
     if (rc == 0)
         rc = rwkv_open(r->model, &(struct rwkv_options){.weights_type = -1}, pool, &model, e);
@@ -125,7 +173,9 @@ int dit_data_bake(const struct dit_recipe *r, struct pool *pool,
                                .n_label = p->rows.n_label,
                                .path = r->dataset,
                                .proceed = proceed,
-                               .ctx = ctx};
+                               .tune = tune_row,
+                               .ctx = ctx,
+                               .tune_ctx = p};
         rc = bake_run(&b, e);
     }
     tokenizer_free(tok);

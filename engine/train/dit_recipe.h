@@ -12,6 +12,8 @@
  *     vocab (none; a byte model), seed (1), threads (1)
  *     segments (8000) and eval_segments (600), in equal parts of the corpora and spread over each;
  *     segment_bytes (256); style_segments (24): a style with fewer rows has no label
+ *     tuned (0) states are tuned by gradient on the training texts of each corpus (tune.h), in tuned_steps
+ *     (100) on half of them, and stand for a tenth of its rows, with the label CORPUS/tuned and no text
  *     components (64 a head), basis (0: see codec.h), shifts (false): shift vectors
  *     have tokens of their own instead of the conditional mean
  *     n_embd (128), n_head (4), n_block (4), n_mlp (4 n_embd), per_token (true)
@@ -38,6 +40,7 @@ struct dit_recipe {
     size_t n_data, n_eval;
     uint64_t seed, threads;
     uint64_t segments, eval_segments, segment_bytes, style_segments;
+    uint64_t tuned, tuned_steps; /* a corpus; each */
     uint64_t components, basis;
     uint64_t n_embd, n_head, n_block, n_mlp;
     bool shifts, per_token, bf16;

@@ -51,6 +51,15 @@ int dit_rows_add(struct dit_rows *r, const struct dit_text *t, size_t segment_by
     return rc;
 }
 
+int dit_rows_add_tuned(struct dit_rows *r, const struct dataset_row *row, size_t copies,
+                       struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; i < copies && rc == 0; i++)
+        rc = push(r, row, e);
+    return rc;
+}
+
 void dit_rows_thin(struct dit_rows *r, size_t first, size_t most)
 {
     const size_t all = r->n - first;

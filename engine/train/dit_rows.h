@@ -32,6 +32,10 @@ struct dit_text {
 /* All pieces (bake_piece) of a text. ERR_NOMEM. */
 int dit_rows_add(struct dit_rows *r, const struct dit_text *t, size_t segment_bytes, struct err *e)
     __attribute__((warn_unused_result));
+/* A row of the style (-1: none) without text, whose state is to be tuned (bake.h), `copies` times: so often it
+ * counts in training. ERR_NOMEM. */
+int dit_rows_add_tuned(struct dit_rows *r, const struct dataset_row *row, size_t copies,
+                       struct err *e) __attribute__((warn_unused_result));
 /* Leaves at most so many of the rows from `first` on, evenly spread. */
 void dit_rows_thin(struct dit_rows *r, size_t first, size_t most);
 /* Takes off styles with fewer rows to train on, and closes the gaps in the list of labels. ERR_NOMEM. */

@@ -68,7 +68,7 @@ static int encode_rows(struct dit_trainer *t, struct err *e)
     return rc;
 }
 
-/* Each number of the vectors gets mean 0 and variance 1 over the training rows. */
+/* Each number of the vectors gets mean 0 and variance 1 over the training rows that have a text. */
 static int normalise(struct dit_trainer *t, struct err *e)
 {
     const struct dataset *d = t->d;
@@ -78,16 +78,19 @@ static int normalise(struct dit_trainer *t, struct err *e)
     t->net->cond_scale = calloc(Y + 1, sizeof(float));
     if (!t->cond || !t->net->cond_mean || !t->net->cond_scale)
         return err_set(e, ERR_NOMEM, "training: out of memory");
+    size_t n = 0;
+    for (size_t k = 0; k < t->n_train; k++)
+        n += d->row[t->train[k]].n_text > 0;
     for (size_t c = 0; c < Y; c++) {
         double sum = 0, squares = 0;
         for (size_t k = 0; k < t->n_train; k++)
-            sum += (double)d->cond[t->train[k] * Y + c];
-        double mean = sum / (double)t->n_train;
+            sum += (double)d->cond[t->train[k] * Y + c]; /* zero without text */
+        double mean = sum / (double)(n + !n);
         for (size_t k = 0; k < t->n_train; k++) {
             double x = (double)d->cond[t->train[k] * Y + c] - mean;
-            squares += x * x;
+            squares += d->row[t->train[k]].n_text ? x * x : 0;
         }
-        double scale = sqrt(squares / (double)t->n_train);
+        double scale = sqrt(squares / (double)(n + !n));
         t->net->cond_mean[c] = (float)mean;
         t->net->cond_scale[c] = scale > 1e-8 ? (float)scale : 1;
     }
@@ -184,10 +187,13 @@ static void draw_text(const struct dit_trainer *t, size_t row, float *cond, stru
     }
 }
 
-/* A row's label to train by: a fine style every second time if it has one, else the corpus. */
+/* A row's label to train by: a fine style every second time if it has one, else the corpus; of a row
+ * without text always the style. */
 static int32_t draw_label(const struct dataset_row *row, struct rng *rng)
 {
     bool fine = rng_below(rng, 2);
+    if (!row->n_text)
+        return row->style;
     return (fine && row->style >= 0) || row->corpus < 0 ? row->style : row->corpus;
 }
 
@@ -219,9 +225,10 @@ static void draw_sample(const struct dit_trainer *t, struct dit_bench *b, size_t
     double u = rng_uniform(&rng), w = rng_uniform(&rng);
     int32_t label = draw_label(&t->d->row[row], &rng);
     draw_text(t, row, b->cond + k * t->d->cond_dim, &rng);
-    b->label[k] = u < t->r->condition_dropout           ? (uint32_t)t->d->n_label
-                  : w < t->r->label_share && label >= 0 ? (uint32_t)label
-                                                        : DIT_LABEL_TEXT;
+    const bool by_label = (w < t->r->label_share && label >= 0) || !t->d->row[row].n_text;
+    b->label[k] = u < t->r->condition_dropout || (by_label && label < 0) ? (uint32_t)t->d->n_label
+                  : by_label                                             ? (uint32_t)label
+                                                                         : DIT_LABEL_TEXT;
     put_sample(t, b, k, row, at, &rng);
 }
 

@@ -60,7 +60,8 @@ int heldout_open(const char *path, struct heldout *h, struct err *e)
     if (rc == 0 && (!h->bytes.len || split(h, NULL) < 0))
         rc = err_set(e, ERR_FORMAT, "held-out text %s: an empty document", path);
     if (rc == 0 && !(h->docs = calloc(h->n_docs, sizeof *h->docs)))
-        rc = err_set(e, ERR_NOMEM, "held-out text %s: no memory for %zu documents", path, h->n_docs);
+        rc =
+            err_set(e, ERR_NOMEM, "held-out text %s: no memory for %zu documents", path, h->n_docs);
     if (rc < 0) {
         heldout_fini(h);
         return rc;

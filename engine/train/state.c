@@ -41,6 +41,13 @@ void state_tuner_fini(struct state_tuner *s)
     memset(s, 0, sizeof *s);
 }
 
+void state_tuner_begin(struct state_tuner *s, const float *state)
+{
+    size_t C = s->t->l->shape.n_embd, CN = C * s->t->l->shape.head_size;
+    for (size_t i = 0; i < s->t->l->shape.n_layer; i++)
+        memcpy(s->theta + i * CN, state + i * (2 * C + CN) + C, CN * sizeof *state);
+}
+
 void state_tuner_expand(const struct state_tuner *s, float *out)
 {
     size_t C = s->t->l->shape.n_embd, CN = C * s->t->l->shape.head_size;

@@ -26,6 +26,8 @@ void state_tuner_fini(struct state_tuner *s); /* a zeroed one is fine */
  * gradient before clipping. Not finite: theta is unchanged. */
 double state_tuner_step(struct state_tuner *s, struct train_seq *seqs, size_t n,
                         const struct adamw_options *o, double lr, uint64_t step, double *norm);
+/* theta from a whole state [S], whose shift vectors are passed over. */
+void state_tuner_begin(struct state_tuner *s, const float *state);
 /* theta as a whole state (params.h), shift vectors zero: out [S]. */
 void state_tuner_expand(const struct state_tuner *s, float *out);
 /* Writes the time_state tensors as safetensors, with the metadata "orientation": "value_key", as an

@@ -6,6 +6,7 @@
 
 #include "engine/dit/dit.h"
 #include "engine/rwkv/rwkv.h"
+#include "engine/rwkv/score.h"
 #include "engine/train/bake.h"
 #include "engine/train/dit.h"
 
@@ -70,8 +71,10 @@ static int tear_down(void **state)
 {
     (void)state;
     folder_close(
-        "average average.json bad.json high killed killed.json low model.safetensors parts "
-        "parts.json states styles threads1 threads1.json threads2 threads2.json whole whole.json");
+        "average average.json bad.json high killed killed.json loud.safetensors low "
+        "model.safetensors parts "
+        "parts.json states styles threads1 threads1.json threads2 threads2.json tuned tuned.json "
+        "tuned.states whole whole.json");
     return 0;
 }
 
@@ -175,6 +178,89 @@ static void test_baked(void **state)
     rwkv_close(m);
     pool_free(pool);
     dataset_close(&d);
+}
+
+/* Bits of the first 40 bytes of every text of a corpus' training rows, behind a separator, from a state. */
+static double bits_from(const struct rwkv_model *m, struct pool *pool, const struct dataset *d,
+                        int32_t corpus, const float *state)
+{
+    enum { LONG = 40 };
+    static uint32_t ids[200][LONG + 1];
+    static float bits[200][LONG];
+    struct score_seq q[200] = {0};
+    struct err e = {0};
+    size_t n = 0;
+    double sum = 0;
+    for (size_t i = 0; i < d->n && n < 200; i++) {
+        if (d->row[i].corpus != corpus || d->row[i].heldout || d->row[i].n_text < LONG)
+            continue;
+        ids[n][0] = '\n';
+        for (size_t k = 0; k < LONG; k++)
+            ids[n][k + 1] = (uint8_t)d->row[i].text[k];
+        q[n] = (struct score_seq){
+            .tokens = ids[n], .n_tokens = LONG + 1, .bits = bits[n], .state = state};
+        n++;
+    }
+    assert_int_equal(rwkv_score(m, pool, q, n, &e), 0);
+    for (size_t i = 0; i < n * LONG; i++)
+        sum += (double)bits[i / LONG][i % LONG];
+    return sum / (double)(n * LONG);
+}
+
+/* Rows without text: copies of states that predict their corpus better than the mean of its states does.
+ * They have a label and no condition. */
+static void test_tuned(void **state)
+{
+    (void)state;
+    static struct dit_recipe r;
+    struct dataset d;
+    struct err e = {0};
+    bool done;
+    struct rwkv_model *m = NULL;
+    struct pool *pool = pool_new(2, "test", 0, &e);
+    write_recipe("tuned", "");
+    assert_int_equal(dit_recipe_read(&r, in_folder("tuned.json"), &e), 0);
+    training_model("loud.safetensors", true); /* a new model's output does not hear its state */
+    snprintf(r.model, sizeof r.model, "%s", in_folder("loud.safetensors"));
+    snprintf(r.dataset, sizeof r.dataset, "%s", in_folder("tuned.states"));
+    r.tuned = 2;
+    r.tuned_steps = 60;
+    r.style_segments = 5;
+    r.schedule.steps = r.schedule.warmup = 1;
+    if (train_dit(&r, &(struct train_control){0}, pool, &done, &e) < 0 ||
+        dataset_open(&d, r.dataset, &e) < 0 ||
+        rwkv_open(in_folder("loud.safetensors"), &(struct rwkv_options){.weights_type = -1}, pool,
+                  &m, &e) < 0)
+        fail_msg("%s", e.msg);
+    enum { COPIES = 80 / 9 / 2 + 1 };
+    assert_int_equal(d.n, 160 + 16 + 2 * 2 * COPIES);
+    float *mean = calloc(2 * d.state_floats, sizeof *mean), *x = calloc(d.state_floats, sizeof *x);
+    for (size_t i = 0; i < d.n; i++) {
+        dataset_state(&d, i, x);
+        for (size_t k = 0; k < d.state_floats && d.row[i].n_text && !d.row[i].heldout; k++)
+            mean[(size_t)d.row[i].corpus * d.state_floats + k] += x[k] / 80;
+    }
+    size_t tuned = 0;
+    for (size_t i = 0; i < d.n; i++) {
+        const struct dataset_row *row = &d.row[i];
+        if (row->n_text)
+            continue;
+        assert_true(!row->heldout && row->style >= 0);
+        assert_string_equal(d.label[row->style], row->corpus ? "high/tuned" : "low/tuned");
+        for (size_t c = 0; c < C; c++)
+            assert_true(d.cond[i * C + c] == 0);
+        if (tuned++ % COPIES)
+            continue;
+        dataset_state(&d, i, x);
+        assert_true(bits_from(m, pool, &d, row->corpus, x) <
+                    bits_from(m, pool, &d, row->corpus, mean + row->corpus * d.state_floats));
+    }
+    assert_int_equal(tuned, 2 * 2 * COPIES);
+    free(mean);
+    free(x);
+    rwkv_close(m);
+    dataset_close(&d);
+    pool_free(pool);
 }
 
 struct stopper {
@@ -329,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_baked),
+        cmocka_unit_test(test_tuned),
         cmocka_unit_test(test_baking_goes_on),
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
