@@ -8,6 +8,7 @@
 
 #include "daemon/base/clock.h"
 #include "daemon/base/thread.h"
+#include "daemon/bench_dit.h"
 #include "daemon/bench_measure.h"
 #include "daemon/bench_model.h"
 #include "daemon/bench_peer.h"
@@ -19,15 +20,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 5, N_DECODE = 4, MAX_RESULTS = 32, PROMPT = 512, ROWS = 128 };
+enum { ROUNDS = 5, N_DECODE = 4, MAX_RESULTS = 48, PROMPT = 512, ROWS = 128 };
 static const size_t decode_seqs[N_DECODE] = {1, 4, 8, 16};
+/* The bundled diffuser's shape, and the states of larger models. */
+static const struct bench_dit dit_shapes[] = {
+    {{4, 192, 32}, 512, 12, 160, 5, 64},
+    {{12, 768, 64}, 128, 6, 256, 4, 16},
+    {{24, 1024, 64}, 96, 4, 256, 4, 8},
+};
+#define N_DIT           (sizeof dit_shapes / sizeof *dit_shapes)
 #define BANDWIDTH_BYTES ((size_t)512 << 20)
 
 struct options {
     const char *model, *llama;
     enum dtype type;
     int weights_type, threads, rounds;
-    bool json;
+    bool json, dit;
 };
 
 /* One figure through the rounds. */
@@ -46,6 +54,7 @@ struct bench {
     struct figure cores; /* CPU seconds a second while decoding: below --threads, others were at work */
     struct figure peer_decode[N_DECODE], peer_prefill;
     double load_ms;
+    struct bench_dit_speed dit[N_DIT];
     char peer_note[256]; /* why there are no figures of the peer; "" if there are */
     struct {
         char name[64];
@@ -59,15 +68,17 @@ static const struct option long_options[] = {
     {"model", required_argument, 0, 'm'},   {"type", required_argument, 0, 't'},
     {"weights-type", required_argument, 0, 'w'}, {"llama", required_argument, 0, 'l'},
     {"threads", required_argument, 0, 'n'}, {"rounds", required_argument, 0, 'r'},
-    {"json", no_argument, 0, 'j'},          {0},
+    {"json", no_argument, 0, 'j'},          {"dit", no_argument, 0, 'd'},
+    {0},
 };
 
 static int usage(void)
 {
     fputs("usage: dreamstated bench speed [--model FILE | --type F32|F16|BF16|Q8_0|Q4_0]\n"
-          "           [--weights-type TYPE] [--threads N] [--rounds 1..5] [--llama DIR] [--json]\n"
+          "           [--weights-type TYPE] [--threads N] [--rounds 1..5] [--llama DIR] [--dit] [--json]\n"
           "Without --model: random weights, 12 layers of width 768, vocabulary 65,536, as --type (F16).\n"
-          "--llama DIR (or DREAMSTATE_LLAMA): the folder of llama-bench, run in turn on the same file.\n",
+          "--llama DIR (or DREAMSTATE_LLAMA): the folder of llama-bench, run in turn on the same file.\n"
+          "--dit: the diffusion transformer too, for states of 4x192, 12x768 and 24x1024 (1 GB in TMPDIR).\n",
           stderr);
     return 2;
 }
@@ -104,6 +115,8 @@ static bool parse_options(struct options *o, int argc, char **argv)
             ok = parse_count(optarg, ROUNDS, &o->rounds);
         else if (c == 'j')
             o->json = true;
+        else if (c == 'd')
+            o->dit = true;
         if (!ok)
             return false;
         if (c == 't')
@@ -202,6 +215,9 @@ static int measure_all(struct bench *b, struct err *e)
             add_figure(&b->training[bf16], v);
         }
     }
+    for (size_t k = 0; b->o.dit && k < N_DIT; k++)
+        if (measure_dit(&dit_shapes[k], b->one, b->pool, &b->dit[k], e) < 0)
+            return e->code;
     return 0;
 }
 
@@ -239,6 +255,15 @@ static void collect(struct bench *b)
     add_result(b, "tokens/s", median(&b->training[0]), "training, 4 x 192, F32 products");
     if (median(&b->training[1]) > 0)
         add_result(b, "tokens/s", median(&b->training[1]), "training, 4 x 192, BF16 products");
+    for (size_t k = 0; b->o.dit && k < N_DIT; k++) {
+        const struct bench_dit *d = &dit_shapes[k];
+        const struct state_shape *s = &d->shape;
+        add_result(b, "states/s", b->dit[k].samples_per_s, "DiT %zu x %zu, width %zu, training", s->n_layer,
+                   s->n_embd, d->n_embd);
+        add_result(b, "GFLOP/s", b->dit[k].gflops, "  products of its blocks");
+        add_result(b, "ms", b->dit[k].one_ms, "  a state in 20 steps, 1 thread");
+        add_result(b, "ms", b->dit[k].each_ms, "  each of 16 together");
+    }
     if (b->peer_note[0])
         return;
     for (int k = 0; k < N_DECODE; k++)
