@@ -15,7 +15,7 @@ static const struct recipe_key corpus_keys[] = {
 
 #define K(name, member, kind, low, high, required)                                                 \
     RECIPE_KEY(struct dit_recipe, name, member, kind, low, high, required)
-enum { PLACES = 10 }; /* of the keys, the first: files, how it runs, what is baked */
+enum { PLACES = 12 }; /* of the keys, the first: files, how it runs, what is baked */
 static const struct recipe_key keys[] = {
     K("model", model, RECIPE_TEXT, 0, RECIPE_PATH, true),
     K("vocab", vocab, RECIPE_TEXT, 0, RECIPE_PATH, false),
@@ -27,9 +27,9 @@ static const struct recipe_key keys[] = {
     K("eval_segments", eval_segments, RECIPE_UINT, 1, 1e9, false),
     K("segment_bytes", segment_bytes, RECIPE_UINT, 16, 1e6, false),
     K("style_segments", style_segments, RECIPE_UINT, 1, 1e9, false),
-    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("tuned", tuned, RECIPE_UINT, 0, 1e6, false),
     K("tuned_steps", tuned_steps, RECIPE_UINT, 1, 1e6, false),
+    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("components", components, RECIPE_UINT, 1, 65536, false),
     K("basis", basis, RECIPE_UINT, 0, 256, false),
     K("shifts", shifts, RECIPE_BOOL, 0, 0, false),
