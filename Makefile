@@ -69,8 +69,8 @@ endif
 ifeq ($(PROFILE),fuzz)
 $(B)/engine/kernels/%.o $(B)/engine/nn/%.o: CFLAGS += -fno-sanitize=all
 endif
-# The loop to F16 is vectorised only if an addition may be made whose result is not used.
-$(B)/engine/tensor/dtype.o: CFLAGS += -fno-trapping-math
+# The loops to F16 and to weights of tokens are vectorised only if a sum may be made whose result is not used.
+$(B)/engine/tensor/dtype.o $(B)/engine/sampling/sampler.o: CFLAGS += -fno-trapping-math
 # Loops marked `omp simd` may be vectorised and their sums split into lanes; no OpenMP at run time.
 $(B)/engine/nn/%.o $(B)/engine/manifold/%.o: CFLAGS += -fopenmp-simd -fno-trapping-math -Wno-pass-failed
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
