@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job, end to end: start the daemon on the bundled model, read a text into a named state,
-# continue from it, kill the daemon with SIGKILL, start it again, continue from the stored state.
+# continue from it, kill the daemon with SIGKILL, start it again, continue from the stored state; then
+# let the bundled diffuser make a state that nothing was read into, and continue from that.
 # Leaves nothing running; the database stays in build/demo until the next run.
 # Of a daemon that runs elsewhere: `demo.sh read URL` asks for the reading and the first continuation,
 # `demo.sh again URL`, after a restart of any kind, for the second, and compares.
@@ -29,9 +30,9 @@ start() {
     show "$line (process $pid)"
 }
 post() { curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$url$1"; }
-complete() { # complete STATE PROMPT: 160 sampled bytes, always the same for a seed
-    post /v1/completions "$(jq -nc --arg s "$1" --arg p "$2" \
-        '{state: $s, prompt: $p, max_tokens: 160, temperature: 0.7, top_p: 0.9, seed: 7}')"
+complete() { # complete STATE PROMPT: 160 sampled bytes, always the same for a seed; STATE '': from nothing
+    post /v1/completions "$(jq -nc --arg s "$1" --arg p "$2" 'if $s == "" then {} else {state: $s} end +
+        {prompt: $p, max_tokens: 160, temperature: 0.7, top_p: 0.9, seed: 7}')"
 }
 
 
@@ -56,6 +57,18 @@ compare() {
     [ "$(jq .timings.cache_n "$dir/after.json")" = "$read_tokens" ] || die "the state was not used"
     [ "$(jq .timings.prompt_n "$dir/after.json")" = "$(jq .timings.prompt_n "$dir/before.json")" ] || die "the text was read again"
     [ "$(jq .choices[0].text "$dir/after.json")" = "$(jq .choices[0].text "$dir/before.json")" ] || die "the text differs after the restart"
+}
+# A state in the manner of a text, from noise, and what it goes on with.
+dream() {
+    local text answer
+    text='The President shall communicate to the Congress, at the opening of the session, a statement of the condition of the Treasury, of the public revenue and of the measures that the welfare of the people and the relations of the Government with foreign nations require.'
+    answer=$(post /v1/states/generations "$(jq -nc --arg t "$text" \
+        '{name: "dreamt", condition: {text: $t}, num_inference_steps: 20, guidance_scale: 2, seed: 3}')") || die "no state: $answer"
+    answer=$(complete dreamt $'\n') || die "no answer: $answer"
+    [ "$(jq .timings.cache_n <<<"$answer")" = 0 ] || die "nothing was read into that state"
+    show "$(jq -r '.choices[0].text' <<<"$answer")"
+    answer=$(complete '' $'\n') || die "no answer: $answer"
+    show "(without a state: $(jq -r '.choices[0].text[0:70]' <<<"$answer" | tr '\n' ' ')...)"
 }
 
 case "${1:-}" in
@@ -92,8 +105,11 @@ say "5. Continue from the stored state: the text is not read again"
 continue_text "$dir/after.json"
 compare
 
-say "6. Stop it"
+say "6. Make the state 'dreamt' by diffusion, in the manner of a text that is not read, and continue from it"
+dream
+
+say "7. Stop it"
 kill -TERM "$pid"
 wait "$pid" || die "the daemon did not end cleanly"
 pid=
-echo "demo: ok: the same continuation before and after kill -9, $read_tokens tokens taken from the stored state"
+echo "demo: ok: the same continuation before and after kill -9, $read_tokens tokens taken from the stored state; a state was dreamt"
