@@ -172,7 +172,8 @@ void diffusers_offer(struct service *s)
 
 /* ---- using ---- */
 
-/* The name of the model's diffuser that was stored last. */
+/* The name of the model's diffuser that was stored last; the bundled one, which each start may store again,
+ * only if there is no other. */
 static int find_latest(const struct errand_run *r, char name[129], struct err *e)
 {
     char after[129] = "";
@@ -190,8 +191,9 @@ static int find_latest(const struct errand_run *r, char name[129], struct err *e
             return rc;
         for (size_t i = 0; i < n; i++) {
             memcpy(after, page[i].name, sizeof after);
-            if (page[i].meta && page[i].revision > latest) {
-                latest = page[i].revision;
+            uint64_t age = strcmp(page[i].name, BUNDLED) ? page[i].revision + 1 : 1;
+            if (page[i].meta && age > latest) {
+                latest = age;
                 memcpy(name, page[i].name, 129);
             }
             free(page[i].meta);

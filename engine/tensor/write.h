@@ -64,4 +64,7 @@ int gguf_out_close(struct gguf_out *w, int rc, struct err *e) __attribute__((war
 /* Any bytes by the same rule: temporary file, fsync, rename, fsync of the folder. */
 int file_write_atomic(const char *path, const void *bytes, size_t n, struct err *e);
 
+/* Removes what writers that were killed left in a folder in which nobody else writes. */
+void file_remove_unfinished(const char *folder);
+
 #endif

@@ -4,6 +4,7 @@
 #include "engine/tensor/file.h"
 #include "engine/tensor/write.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -90,6 +91,25 @@ int file_write_atomic(const char *path, const void *bytes, size_t n, struct err 
     if (rc == 0)
         rc = new_file_put(&w, bytes, n, e);
     return new_file_close(&w, rc, e);
+}
+
+/* NAME.xxxxxxxx.tmp, as new_file_open names it. */
+static bool is_unfinished(const char *name)
+{
+    size_t n = strlen(name);
+    const char *end = name + n - 13;
+    return n > 13 && *end == '.' && strspn(end + 1, "0123456789abcdef") == 8 &&
+           !strcmp(end + 9, ".tmp");
+}
+
+void file_remove_unfinished(const char *folder)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *at; d && (at = readdir(d));)
+        if (is_unfinished(at->d_name))
+            (void)unlinkat(dirfd(d), at->d_name, 0);
+    if (d)
+        closedir(d);
 }
 
 int tensor__check_output(const struct tensor *t, struct err *e)

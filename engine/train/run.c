@@ -1,6 +1,7 @@
 #include "engine/train/run.h"
 
 #include "daemon/base/clock.h"
+#include "engine/tensor/write.h"
 #include "engine/train/trainer.h"
 
 #include <errno.h>
@@ -40,6 +41,7 @@ int train_run_open(struct train_run *r, const struct train_control *c, const cha
     int rc = make_folder(out, e);
     if (rc < 0)
         return rc;
+    file_remove_unfinished(out);
     train_run_path(r, "log.jsonl", path);
     r->log = fopen(path, "a");
     return r->log ? 0 : err_set(e, ERR_IO, "open %s: %s", path, strerror(errno));
