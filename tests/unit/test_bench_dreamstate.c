@@ -1,5 +1,6 @@
 /* The measures of `bench dreamstate` on made-up data whose answers are known, and the whole command on
  * a small model, its diffuser trained for a few steps. */
+#include "tests/lib/bench.h"
 #include "tests/lib/check.h"
 #include "tests/lib/folder.h"
 #include "tests/lib/training.h"
@@ -14,7 +15,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <zlib.h>
 
 static struct pool *pool;
 static struct manifold_run run;
@@ -162,19 +162,6 @@ static void test_judge(void **state)
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
-/* Six documents to train on and, others, held out. */
-static void write_text(const char *name, char first)
-{
-    static char text[36000];
-    training_text(text, sizeof text, 6000, first, 0);
-    write_file(name, text, sizeof text);
-    training_text(text, sizeof text, 6000, first, 1);
-    gzFile f = gzopen(in_folder("%s.gz", name), "wb");
-    assert_non_null(f);
-    assert_int_equal(gzwrite(f, text, sizeof text - 1), sizeof text - 1);
-    assert_int_equal(gzclose(f), Z_OK);
-}
-
 static void train(void)
 {
     static struct dit_recipe r;
@@ -197,27 +184,9 @@ static void train(void)
         fail_msg("%s", e.msg);
 }
 
-/* The exit code; what it printed is in a file. */
 static int command(const char *out, const char *const *list)
 {
-    char *argv[32] = {NULL};
-    int argc = 0, was[2] = {dup(1), dup(2)};
-    for (; list[argc]; argc++)
-        argv[argc] = strdup(list[argc]);
-    fflush(stdout);
-    int fd = open(in_folder("%s", out), O_CREAT | O_TRUNC | O_WRONLY, 0600),
-        null = open("/dev/null", O_WRONLY);
-    assert_true(fd >= 0 && null >= 0 && dup2(fd, 1) == 1 && dup2(null, 2) == 2);
-    int rc = bench_dreamstate(argc, argv);
-    for (int i = 0; i < argc; i++)
-        free(argv[i]);
-    fflush(stdout);
-    assert_true(dup2(was[0], 1) == 1 && dup2(was[1], 2) == 2);
-    close(was[0]);
-    close(was[1]);
-    close(fd);
-    close(null);
-    return rc;
+    return bench_command(bench_dreamstate, out, list);
 }
 
 static json_t *measure(const char *out)
@@ -284,8 +253,8 @@ static void test_command(void **state)
     static const char index[] = "{\"corpora\": [{\"name\": \"low\"}, {\"name\": \"high\"}]}";
     char model[160], diffuser[160], dataset[160], reference[160], heldout[160], bad[160];
     training_model("model", false);
-    write_text("low", 'a');
-    write_text("high", 'n');
+    bench_write_text("low", 'a');
+    bench_write_text("high", 'n');
     write_file("styles", styles, sizeof styles - 1);
     write_file("baselines.json", index, sizeof index - 1);
     train();

@@ -1,5 +1,6 @@
 /* `bench hybrid` on a small model and hybrids trained for a few steps: the rows whose values are known
  * have them, figures are the same twice, what is missing is told; and the charts of training logs. */
+#include "tests/lib/bench.h"
 #include "tests/lib/check.h"
 #include "tests/lib/folder.h"
 #include "tests/lib/training.h"
@@ -13,7 +14,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <zlib.h>
 
 static int set_up(void **state)
 {
@@ -30,19 +30,6 @@ static int tear_down(void **state)
                  "curve-heldout.svg curve-language.svg curve-none.svg curve-wrong.svg high high.gz "
                  "hybrid.json low low.gz model out pairs");
     return 0;
-}
-
-/* Six documents to train on and, others, held out. */
-static void write_text(const char *name, char first)
-{
-    static char text[36000];
-    training_text(text, sizeof text, 6000, first, 0);
-    write_file(name, text, sizeof text);
-    training_text(text, sizeof text, 6000, first, 1);
-    gzFile f = gzopen(in_folder("%s.gz", name), "wb");
-    assert_non_null(f);
-    assert_int_equal(gzwrite(f, text, sizeof text - 1), sizeof text - 1);
-    assert_int_equal(gzclose(f), Z_OK);
 }
 
 static void train(void)
@@ -73,27 +60,9 @@ static void train(void)
     pool_free(pool);
 }
 
-/* The exit code; what it printed is in a file. */
 static int command(const char *out, const char *const *list)
 {
-    char *argv[32] = {NULL};
-    int argc = 0, was[2] = {dup(1), dup(2)};
-    for (; list[argc]; argc++)
-        argv[argc] = strdup(list[argc]);
-    fflush(stdout);
-    int fd = open(in_folder("%s", out), O_CREAT | O_TRUNC | O_WRONLY, 0600),
-        null = open("/dev/null", O_WRONLY);
-    assert_true(fd >= 0 && null >= 0 && dup2(fd, 1) == 1 && dup2(null, 2) == 2);
-    int rc = bench_hybrid(argc, argv);
-    for (int i = 0; i < argc; i++)
-        free(argv[i]);
-    fflush(stdout);
-    assert_true(dup2(was[0], 1) == 1 && dup2(was[1], 2) == 2);
-    close(was[0]);
-    close(was[1]);
-    close(fd);
-    close(null);
-    return rc;
+    return bench_command(bench_hybrid, out, list);
 }
 
 /* With or without the files that may be absent. */
@@ -161,8 +130,8 @@ static void test_command(void **state)
     json_t *item;
     size_t i;
     training_model("model", true);
-    write_text("low", 'a');
-    write_text("high", 'n');
+    bench_write_text("low", 'a');
+    bench_write_text("high", 'n');
     write_file("baselines.json", index, sizeof index - 1);
     train();
     json_t *one = measure("1.json", true), *two = measure("2.json", true);
