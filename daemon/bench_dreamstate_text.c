@@ -97,7 +97,7 @@ static int write_some(struct writer *w, const struct ds_bench *b, const struct d
         struct sampling_params p = SAMPLING_DEFAULT;
         p.seed = b->o.seed * 1000003u + first + i;
         sampler_free(w->sampler[i]);
-        rc = (w->sampler[i] = sampler_new(&p, 256, e)) ? 0 : e->code;
+        rc = (w->sampler[i] = sampler_new(&p, 256, rwkv_get_kern(b->model), e)) ? 0 : e->code;
         w->next[i] = tokenizer_separator(b->tokenizer);
     }
     for (size_t t = 0; t < b->judged && rc == 0; t++) {
@@ -116,8 +116,8 @@ static int write_some(struct writer *w, const struct ds_bench *b, const struct d
     return rc;
 }
 
-int ds_continued(const struct ds_bench *b, const struct ds_starts *s, double by_corpus[BENCH_CORPORA],
-                 struct err *e)
+int ds_continued(const struct ds_bench *b, const struct ds_starts *s,
+                 double by_corpus[BENCH_CORPORA], struct err *e)
 {
     struct writer w = {0};
     int rc = writer_open(&w, b, e);

@@ -251,7 +251,8 @@ static int make_sampler(struct sequence *q, struct err *e)
     const struct completion *c = q->completion;
     if (!c || !c->max_tokens)
         return 0;
-    q->sampler = sampler_new(&c->sampling, q->model->rwkv_info->n_vocab, e);
+    q->sampler =
+        sampler_new(&c->sampling, q->model->rwkv_info->n_vocab, rwkv_get_kern(q->model->rwkv), e);
     if (!q->sampler || guide_init(&q->guide, q->model, c->schema, e) < 0)
         return e->code;
     return c->n_bias ? sampler_set_bias(q->sampler, c->bias, c->n_bias, e) : 0;

@@ -291,6 +291,11 @@ const struct rwkv_info *rwkv_get_info(const struct rwkv_model *m)
     return &m->info;
 }
 
+const struct kern *rwkv_get_kern(const struct rwkv_model *m)
+{
+    return &m->kern;
+}
+
 const struct tensor_file *rwkv_get_file(const struct rwkv_model *m)
 {
     return m->file;

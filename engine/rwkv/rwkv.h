@@ -54,6 +54,7 @@ struct rwkv_options {
     enum cpu_level cpu; /* the SIMD level to stay at or below; 0 (CPU_AUTO): see cpu.h */
 };
 
+struct kern;
 struct tensor_file;
 struct rwkv_model;
 struct rwkv_session;
@@ -64,6 +65,7 @@ int rwkv_open(const char *path, const struct rwkv_options *o, struct pool *pool,
               struct rwkv_model **out, struct err *e) __attribute__((warn_unused_result));
 void rwkv_close(struct rwkv_model *m); /* NULL is fine */
 const struct rwkv_info *rwkv_get_info(const struct rwkv_model *m);
+const struct kern *rwkv_get_kern(const struct rwkv_model *m); /* of its level; the model's own */
 /* The file it was read from, open as long as the model. */
 const struct tensor_file *rwkv_get_file(const struct rwkv_model *m);
 

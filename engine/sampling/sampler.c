@@ -1,4 +1,5 @@
 #include "daemon/base/mem.h"
+#include "engine/kernels/kern.h"
 #include "engine/kernels/rng.h"
 #include "engine/sampling/sampling.h"
 #include "engine/sampling/select.h"
@@ -7,6 +8,7 @@
 #include <math.h>
 
 struct sampler {
+    const struct kern *kern;
     struct sampling_params params;
     size_t n_vocab;
     uint64_t accepted; /* tokens so far: the counter of the next draw */
@@ -22,7 +24,7 @@ struct sampler {
     bool *is_seen;      /* [n_vocab] */
 
     /* Scratch: the candidates, ids ascending; NULL as long as the largest logit is all that is asked. */
-    uint32_t *id; /* [n_vocab]; NULL at temperature 0 */
+    uint32_t *id; /* [n_vocab]; NULL at temperature 0; not read while all are candidates */
     float *x;     /* [n_vocab]: logits, then weights exp((logit - max) / temperature) */
     float *rank;  /* [n_vocab]: -|surprisal - entropy|; NULL without typical_p */
     size_t n;
@@ -79,7 +81,8 @@ static bool make_scratch(struct sampler *s)
     return s->x && (!draws || s->id) && (!draws || p->typical_p >= 1 || s->rank);
 }
 
-struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, struct err *e)
+struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab,
+                            const struct kern *kern, struct err *e)
 {
     if (sampling_check(p, e) < 0)
         return NULL;
@@ -90,6 +93,7 @@ struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, str
     struct sampler *s = calloc(1, sizeof *s);
     if (!s)
         goto nomem;
+    s->kern = kern;
     s->params = *p;
     s->n_vocab = n_vocab;
     if (!make_scratch(s))
@@ -230,23 +234,22 @@ static inline float bounded(float l)
 static float adjust_logits(struct sampler *s, const float *logits, const uint64_t *allowed)
 {
     const struct sampling_params *p = &s->params;
-    memcpy(s->x, logits, s->n_vocab * sizeof *s->x);
-    if (allowed)
-        ban_others(s, allowed);
-    for (size_t i = 0; i < s->n_seen; i++) {
-        uint32_t id = s->seen[i];
-        float l = s->x[id];
-        l = l > 0 ? l / p->repeat_penalty : l * p->repeat_penalty;
-        s->x[id] = l - p->presence_penalty - p->frequency_penalty * s->occurrences[id];
-    }
-    for (size_t i = 0; i < s->n_bias; i++)
-        s->x[s->bias[i].id] += s->bias[i].bias;
     size_t i = 0;
     for (; i + LANES <= s->n_vocab; i += LANES)
         for (size_t l = 0; l < LANES; l++)
-            s->x[i + l] = bounded(s->x[i + l]);
+            s->x[i + l] = bounded(logits[i + l]);
     for (; i < s->n_vocab; i++)
-        s->x[i] = bounded(s->x[i]);
+        s->x[i] = bounded(logits[i]);
+    if (allowed)
+        ban_others(s, allowed);
+    for (i = 0; i < s->n_seen; i++) {
+        uint32_t id = s->seen[i];
+        float l = s->x[id];
+        l = l > 0 ? l / p->repeat_penalty : l * p->repeat_penalty;
+        s->x[id] = bounded(l - p->presence_penalty - p->frequency_penalty * s->occurrences[id]);
+    }
+    for (i = 0; i < s->n_bias; i++)
+        s->x[s->bias[i].id] = bounded(s->x[s->bias[i].id] + s->bias[i].bias);
     return max_of(s->x, s->n_vocab);
 }
 
@@ -364,27 +367,25 @@ static void keep_typical(struct sampler *s)
     keep_selected(s, s->rank, select_by(s->rank, s->x, s->n, target, &s->bins));
 }
 
-/* e^x for x <= 0, relative error below 2e-7; 0 below -87. Without branches or calls, so that the loop over a
- * vocabulary becomes SIMD code: x = n ln 2 + r, the polynomial is Cephes' expf. */
-static inline float exp_below_0(float x)
+/* x = exp((x - max) / temperature); 0 where that is below e^-87, as denormals would be slow. */
+static void weigh(struct sampler *s, float max)
 {
-    float y = x > -87.0f ? x : -87.0f;
-    float magic = y * 1.44269504f + 12582912.0f; /* its low mantissa bits are n */
-    float n = magic - 12582912.0f;
-    float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
-    float e = 1.9875691500e-4f;
-    e = e * r + 1.3981999507e-3f;
-    e = e * r + 8.3334519073e-3f;
-    e = e * r + 4.1665795894e-2f;
-    e = e * r + 1.6666665459e-1f;
-    e = e * r + 5.0000001201e-1f;
-    e = e * (r * r) + r + 1.0f;
-    union {
-        float f;
-        uint32_t u;
-    } scale = {.f = magic};
-    scale.u = (scale.u + 127) << 23;
-    return x > -87.0f ? e * scale.f : 0.0f;
+    const float scale = fminf(1 / s->params.temperature, FLT_MAX);
+    for (size_t at = 0; at < s->n; at += BLOCK) {
+        size_t n = s->n - at < BLOCK ? s->n - at : BLOCK;
+        float *x = s->x + at;
+        for (size_t i = 0; i < n; i++) {
+            float y = (x[i] - max) * scale;
+            x[i] = y > -87.0f ? y : -INFINITY;
+        }
+        s->kern->vec_exp(x, x, n);
+    }
+}
+
+/* Whether some filter may leave candidates out. */
+static bool filters(const struct sampling_params *p)
+{
+    return p->top_k > 0 || p->typical_p < 1 || p->top_p < 1 || p->min_p > 0;
 }
 
 /* The filters, from logits whose largest is max to the weights of the candidates. */
@@ -392,12 +393,11 @@ static void filter(struct sampler *s, float max)
 {
     const struct sampling_params *p = &s->params;
     s->n = s->n_vocab;
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; filters(p) && i < s->n; i++)
         s->id[i] = (uint32_t)i;
     if (p->top_k > 0 && p->top_k < s->n)
         keep_top_k(s, p->top_k);
-    for (size_t i = 0; i < s->n; i++)
-        s->x[i] = exp_below_0((s->x[i] - max) / p->temperature);
+    weigh(s, max);
     if (p->typical_p < 1)
         keep_typical(s);
     if (p->top_p < 1)
@@ -450,8 +450,7 @@ uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint
 {
     bool greedy = s->params.temperature == 0;
     if (greedy && !s->n_seen && !s->n_bias)
-        return allowed ? largest_allowed(logits, allowed, s->n_vocab)
-                       : largest(logits, s->n_vocab);
+        return allowed ? largest_allowed(logits, allowed, s->n_vocab) : largest(logits, s->n_vocab);
     float max = adjust_logits(s, logits, allowed);
     if (max == -INFINITY)
         return first_allowed(s, allowed);
@@ -468,7 +467,7 @@ uint32_t sampler_pick_allowed(struct sampler *s, const float *logits, const uint
         if (left < 0)
             break;
     }
-    return s->id[pick];
+    return filters(&s->params) ? s->id[pick] : (uint32_t)pick;
 }
 
 void sampler_accept(struct sampler *s, uint32_t id)

@@ -1,6 +1,6 @@
 /* From logits to the next token, reproducibly, and stop strings over the growing text.
  *
- *     struct sampler *s = sampler_new(&params, n_vocab, &e);
+ *     struct sampler *s = sampler_new(&params, n_vocab, kern, &e);
  *     uint32_t id = sampler_pick(s, logits);
  *     sampler_accept(s, id);
  *
@@ -46,8 +46,11 @@ struct sampling_params {
 int sampling_check(const struct sampling_params *p, struct err *e);
 
 struct sampler;
-/* NULL: params are invalid or there is no memory (e says which). Memory is O(vocabulary). */
-struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab, struct err *e);
+struct kern;
+/* NULL: params are invalid or there is no memory (e says which). Memory is O(vocabulary). kern outlives it:
+ * the model's, so that samples are as reproducible as logits (a level's exp is its own). */
+struct sampler *sampler_new(const struct sampling_params *p, size_t n_vocab,
+                            const struct kern *kern, struct err *e);
 void sampler_free(struct sampler *s); /* NULL is fine */
 struct logit_bias {
     uint32_t id;

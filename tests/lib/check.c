@@ -43,6 +43,14 @@ float *golden_f32(const struct tensor_file *f, const char *name, size_t count)
     return x;
 }
 
+const struct kern *test_kern(void)
+{
+    static struct kern k;
+    if (k.level == CPU_AUTO)
+        kern_init(&k, CPU_AUTO);
+    return &k;
+}
+
 double max_abs_diff(const float *a, const float *b, size_t n)
 {
     double worst = 0;

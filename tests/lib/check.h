@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "engine/kernels/kern.h"
 #include "engine/tensor/tensor.h"
 
 /* A file of the golden data: "rwkv7-rand/golden.safetensors" is looked for in tests/data, then in
@@ -22,6 +23,9 @@ const char *golden_path(const char *name);
 struct tensor_file *golden_open(const char *name);
 /* A tensor of f as F32 (free it); fails the test if there is none of this many elements (0 = any). */
 float *golden_f32(const struct tensor_file *f, const char *name, size_t count);
+
+/* The best level of this machine. From one thread at first. */
+const struct kern *test_kern(void);
 
 /* Largest |a - b|; any NaN counts as infinite. */
 double max_abs_diff(const float *a, const float *b, size_t n);

@@ -291,7 +291,7 @@ void oracle_sample(struct oracle *o, const struct sampling_params *p, size_t n, 
                    bool read_last)
 {
     struct err e = {0};
-    struct sampler *s = sampler_new(p, o->info->n_vocab, &e);
+    struct sampler *s = sampler_new(p, o->info->n_vocab, rwkv_get_kern(o->model), &e);
     assert_non_null(s);
     for (size_t i = 0; i < n; i++) {
         ids[i] = sampler_pick(s, o->logits);

@@ -355,7 +355,7 @@ static int64_t sample(const struct bench *b, const struct json_schema *schema, s
     struct err e;
     struct sampling_params p = SAMPLING_DEFAULT;
     p.seed = rng_u32(r);
-    struct sampler *s = sampler_new(&p, b->n_vocab, &e);
+    struct sampler *s = sampler_new(&p, b->n_vocab, test_kern(), &e);
     struct constraint *c = constraint_new(schema, &e);
     float *logits = calloc(b->n_vocab, sizeof *logits);
     size_t n = 0, len;

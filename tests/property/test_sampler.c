@@ -26,7 +26,7 @@ static double chi_square(const struct sampling_params *p, const float *logits, c
                          size_t n, double *freedom)
 {
     struct err e;
-    struct sampler *s = sampler_new(p, n, &e);
+    struct sampler *s = sampler_new(p, n, test_kern(), &e);
     size_t *count = calloc(n, sizeof *count);
     double chi = 0;
     assert_non_null(s);

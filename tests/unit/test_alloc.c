@@ -112,7 +112,7 @@ static int use_sampler(void *arg)
     (void)arg;
     p.top_p = 0.9f;
     p.presence_penalty = 1;
-    struct sampler *s = sampler_new(&p, 4, &e);
+    struct sampler *s = sampler_new(&p, 4, test_kern(), &e);
     int rc = s ? sampler_set_bias(s, &bias, 1, &e) : e.code;
     if (rc == 0)
         rc = sampler_set_bias(s, &bias, 1, &e); /* in the place of the first */

@@ -8,7 +8,7 @@
 static struct sampler *make(struct sampling_params p, size_t n_vocab)
 {
     struct err e;
-    struct sampler *s = sampler_new(&p, n_vocab, &e);
+    struct sampler *s = sampler_new(&p, n_vocab, test_kern(), &e);
     if (!s)
         fail_msg("%s", e.msg);
     return s;
@@ -51,10 +51,10 @@ static void test_check(void **state)
             memcpy((char *)&p + cases[i].at, &cases[i].bad[k], sizeof(float));
             assert_int_equal(sampling_check(&p, &e), ERR_INVALID);
             assert_string_equal(e.param, cases[i].name);
-            assert_null(sampler_new(&p, 10, &e));
+            assert_null(sampler_new(&p, 10, test_kern(), &e));
         }
     p = SAMPLING_DEFAULT;
-    assert_null(sampler_new(&p, 0, &e));
+    assert_null(sampler_new(&p, 0, test_kern(), &e));
     assert_int_equal(e.code, ERR_INVALID);
 }
 
