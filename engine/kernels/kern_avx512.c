@@ -110,10 +110,6 @@ static inline __m256i load256(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
-static inline __m128i load128(const uint8_t *p)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
 
 static inline void expand_F32(const uint8_t *p, V *w)
 {
