@@ -1,5 +1,6 @@
 #include "store/q_blobs.h"
 
+#include <errno.h>
 #include <string.h>
 
 int q_blob_find(struct db *db, const char *sha256, int64_t *id, uint64_t *bytes, struct err *e)
@@ -85,13 +86,26 @@ static int blob_slice(struct db *db, sqlite3_stmt **st, int64_t id, size_t off, 
     return err_set(e, ERR_STATE_CORRUPT, "the bytes from %zu on are not whole", off);
 }
 
+/* Straight into p: a column's value would be a copy in fresh memory first. */
 int q_blob_read(struct db *db, int64_t id, size_t off, void *p, size_t n, struct err *e)
 {
-    sqlite3_stmt *st;
-    int rc = blob_slice(db, &st, id, off, n, e);
-    if (rc == 0)
-        memcpy(p, sqlite3_column_blob(st, 0), n);
-    db_done(st);
+    int64_t row;
+    sqlite3_blob *slice = NULL;
+    int rc = db_int(db, &row, -1, e, "SELECT rowid FROM blob_slices WHERE blob = ?1 AND seq = ?2",
+                    "ii", id, (int64_t)(off / BLOB_SLICE));
+    if (rc == 0 && row == -1)
+        return err_set(e, ERR_STATE_CORRUPT, "the bytes from %zu on are gone", off);
+    errno = 0;
+    int code =
+        rc ? SQLITE_OK : sqlite3_blob_open(db->h, "main", "blob_slices", "data", row, 0, &slice);
+    if (rc == 0 && (code == SQLITE_ERROR || /* not a blob */
+                    (code == SQLITE_OK && sqlite3_blob_bytes(slice) != (int)n)))
+        rc = err_set(e, ERR_STATE_CORRUPT, "the bytes from %zu on are not whole", off);
+    else if (rc == 0 && (code != SQLITE_OK || sqlite3_blob_read(slice, p, (int)n, 0)))
+        rc = db_fail(db, e);
+    if (rc < 0 && rc != ERR_STATE_CORRUPT && db_is_damage(db))
+        rc = err_set(e, ERR_STATE_CORRUPT, "damaged at byte %zu", off);
+    sqlite3_blob_close(slice);
     return rc;
 }
 
