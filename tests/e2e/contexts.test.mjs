@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { ok, refused } from '../lib/answers.mjs';
 import { Daemon, scratch } from '../lib/daemon.mjs';
 import { hybridFile, hybridModel, metaOf } from '../lib/hybrid.mjs';
 import { byteModel } from '../lib/model.mjs';
@@ -12,19 +13,7 @@ const model = await hybridModel();
 const withDaemon = (run, options) => Daemon.with({ model, ...options }, run);
 const sea = 'The whale swam on through the green water. '.repeat(20), law = 'Thou shalt not steal.\n'.repeat(30);
 
-async function ok(r, status = 200) {
-  const got = await r;
-  assert.equal(got.status, status, got.text);
-  return got.json;
-}
-
-async function refused(r, status, code, param) {
-  const { json, status: got, text } = await r;
-  assert.deepEqual([got, json.error.code], [status, code], text);
-  if (param !== undefined) assert.equal(json.error.param, param, text);
-}
-
-const make = (d, body) => ok(d.post('/v1/contexts', { seed: 1, ...body }), 201);
+const make = (d, body) => ok(d.post('/v1/contexts', { seed: 1, ...body }));
 
 // All that a completion computed: its text, every logit that was shown, the bytes of the state that it left.
 async function computed(d, body) {
@@ -42,7 +31,7 @@ async function withContexts(run, options) {
 
 test('strength 0 is the model itself, bit for bit; other strengths and contexts are not', async () => {
   await withContexts(async (d) => {
-    await ok(d.post('/v1/states', { name: 's', text: 'Call me Ishmael.' }), 201);
+    await ok(d.post('/v1/states', { name: 's', text: 'Call me Ishmael.' }));
     for (const from of [{}, { state: 's' }]) {
       const plain = await computed(d, from);
       for (const context of ['sea', { text: sea }]) assert.deepEqual(await computed(d, { ...from, hybrid: { context, strength: 0 } }), plain);
@@ -62,7 +51,7 @@ test('strength 0 is the model itself, bit for bit; other strengths and contexts 
 
 test('a text in the request is the stored context of its text and seed; several choices read it once', async () => {
   await withContexts(async (d) => {
-    const stored = await ok(d.get('/v1/contexts/sea'));
+    const stored = await ok(d.get('/v1/contexts/sea'), 200);
     assert.deepEqual(await computed(d, { hybrid: { context: { text: sea }, seed: 1 } }), await computed(d, { hybrid: { context: 'sea' } }));
     assert.deepEqual(await computed(d, { hybrid: { context: { tokens: [...Buffer.from(sea)] }, seed: 1, strength: 0.3 } }), await computed(d, { hybrid: { context: 'sea', strength: 0.3 } }));
     const { hybrid } = await d.complete({ prompt: 'x', max_tokens: 1, seed: 1, hybrid: { context: { text: sea } } }); // the request's seed
@@ -108,7 +97,7 @@ test('kept over a restart and over kill -9, with the same answers; listed, delet
     await make(d, { name: 'sea', text: sea, tags: ['x'], description: 'wet' });
     const law1 = await make(d, { name: 'law', text: law });
     assert.equal((await make(d, { name: 'law-2', text: law })).sha256, law1.sha256);
-    seen = await ok(d.get('/v1/contexts'));
+    seen = await ok(d.get('/v1/contexts'), 200);
     said = await computed(d, { hybrid: { context: 'sea' } });
   } finally {
     await d.kill();
@@ -118,13 +107,13 @@ test('kept over a restart and over kill -9, with the same answers; listed, delet
   assert.deepEqual(Object.keys(sea1.norms), ['w0', 'a0', 'v0', 'k_k', 'k_a', 'r_k']);
   for (const v of Object.values(sea1.norms)) assert.ok(v > 0 && v < 10);
   await withDaemon(async (e) => {
-    assert.deepEqual(await ok(e.get('/v1/contexts')), seen);
+    assert.deepEqual(await ok(e.get('/v1/contexts'), 200), seen);
     assert.deepEqual(await computed(e, { hybrid: { context: 'sea' } }), said);
     assert.deepEqual(await computed(e, { hybrid: { context: { text: sea }, seed: 1 } }), said);
-    const page = await ok(e.get('/v1/contexts?limit=1&after=law'));
+    const page = await ok(e.get('/v1/contexts?limit=1&after=law'), 200);
     assert.deepEqual([page.data.map((c) => c.name), page.has_more], [['law-2'], true]);
     await refused(e.delete('/v1/contexts/law', { 'if-match': '"99"' }), 412, 'version_conflict');
-    assert.deepEqual(await ok(e.delete('/v1/contexts/law')), { id: 'law', object: 'context.deleted', deleted: true });
+    assert.deepEqual(await ok(e.delete('/v1/contexts/law'), 200), { id: 'law', object: 'context.deleted', deleted: true });
     await refused(e.delete('/v1/contexts/law'), 404, 'context_not_found');
     await refused(e.get('/v1/contexts/law'), 404, 'context_not_found');
     await refused(e.post('/v1/completions', { prompt: 'x', hybrid: { context: 'law' } }), 404, 'context_not_found', 'hybrid.context');
@@ -135,7 +124,7 @@ test('kept over a restart and over kill -9, with the same answers; listed, delet
 test('what a chat left behind under a context is found under that context alone', async () => {
   await withContexts(async (d) => {
     const messages = [{ role: 'user', content: 'What is the sea?' }];
-    const chat = async (hybrid, more) => ok(d.post('/v1/chat/completions', { messages, max_tokens: 8, seed: 1, hybrid, ...more }));
+    const chat = async (hybrid, more) => ok(d.post('/v1/chat/completions', { messages, max_tokens: 8, seed: 1, hybrid, ...more }), 200);
     const cached = async (...a) => (await chat(...a)).timings.cache_n > 0;
     const first = await chat({ context: 'sea' });
     assert.equal(first.timings.cache_n, 0);
@@ -162,14 +151,14 @@ test('what a chat left behind under a context is found under that context alone'
 test('with states: read, continued and saved under a context, which the record tells', async () => {
   await withContexts(async (d) => {
     const under = { hybrid: { context: 'sea', strength: 0.5 } };
-    const read = await ok(d.post('/v1/states', { name: 's', text: 'Call me ', ...under }), 201);
-    const { sha256 } = await ok(d.get('/v1/contexts/sea'));
+    const read = await ok(d.post('/v1/states', { name: 's', text: 'Call me ', ...under }));
+    const { sha256 } = await ok(d.get('/v1/contexts/sea'), 200);
     assert.deepEqual(read.origin.hybrid, { context: 'sea', sha256, strength: 0.5, seed: 1 });
-    const more = await ok(d.post('/v1/states/s/append', { text: 'Ishmael.', ...under }), 201);
+    const more = await ok(d.post('/v1/states/s/append', { text: 'Ishmael.', ...under }));
     assert.deepEqual([more.version, more.origin.hybrid.context], [2, 'sea']);
-    const whole = await ok(d.post('/v1/states', { name: 'whole', text: 'Call me Ishmael.', ...under }), 201);
+    const whole = await ok(d.post('/v1/states', { name: 'whole', text: 'Call me Ishmael.', ...under }));
     assert.equal(whole.sha256, more.sha256);
-    assert.notEqual((await ok(d.post('/v1/states', { name: 'plain', text: 'Call me Ishmael.' }), 201)).sha256, whole.sha256);
+    assert.notEqual((await ok(d.post('/v1/states', { name: 'plain', text: 'Call me Ishmael.' }))).sha256, whole.sha256);
     assert.deepEqual(await computed(d, { state: 's', ...under }), await computed(d, { state: 'whole', ...under }));
     const saved = (await d.complete({ state: 'plain', prompt: ' Some', max_tokens: 4, seed: 1, save_state: 'kept', ...under })).state;
     assert.deepEqual([saved.parents, saved.origin.hybrid.context], [['plain@1'], 'sea']);
@@ -215,7 +204,7 @@ test('refused', async () => {
     await refused(ask({ context: 'nobody' }), 404, 'context_not_found', 'hybrid.context');
     await refused(ask({ context: 'nobody', strength: 0 }), 404, 'context_not_found', 'hybrid.context');
     await refused(ask({ context: { text: 'x'.repeat(2001) } }), 413, 'request_too_large', 'hybrid.text');
-    await ok(ask({ context: { text: 'x'.repeat(2000) } }));
+    await ok(ask({ context: { text: 'x'.repeat(2000) } }), 200);
     const create = (body) => d.post('/v1/contexts', { name: 'c', text: 'x', ...body });
     for (const [body, param] of [[{ name: undefined }, 'name'], [{ name: 'a b' }, 'name'], [{ name: 'x'.repeat(129) }, 'name'], [{ text: '' }, 'text'], [{ text: undefined }, 'text'],
       [{ text: ['a'] }, 'text'], [{ tokens: [1] }, 'tokens'], [{ text: undefined, tokens: [-1] }, 'tokens'], [{ if_exists: 'new_version' }, 'if_exists'], [{ seed: 1.5 }, 'seed'],
@@ -240,18 +229,18 @@ test('of another model, of another hybrid, without a hybrid', async () => {
     await make(d, { name: 'theirs', text: sea, model: 'other' });
     await refused(ask(d, 'theirs'), 409, 'model_mismatch', 'hybrid.context');
     await refused(ask(d, 'sea', 'other'), 409, 'model_mismatch', 'hybrid.context');
-    await ok(ask(d, 'theirs', 'other'));
-    assert.deepEqual((await ok(d.get('/v1/contexts?model=other'))).data.map((c) => c.name), ['theirs']);
+    await ok(ask(d, 'theirs', 'other'), 200);
+    assert.deepEqual((await ok(d.get('/v1/contexts?model=other'), 200)).data.map((c) => c.name), ['theirs']);
   }, { model: both, data, args: ['--hybrid', `other=${otherHybrid}`] });
   await withDaemon(async (d) => {
     await refused(ask(d, 'sea'), 409, 'model_mismatch', 'hybrid.context');
-    await ok(d.post('/v1/contexts', { name: 'sea', text: sea, if_exists: 'replace' }), 201);
-    await ok(ask(d, 'sea'));
+    await ok(d.post('/v1/contexts', { name: 'sea', text: sea, if_exists: 'replace' }));
+    await ok(ask(d, 'sea'), 200);
     for (const r of [ask(d, 'theirs', 'other'), ask(d, { text: 'x' }, 'other'), d.post('/v1/contexts', { name: 'c', text: 'x', model: 'other' })]) {
       await refused(r, 409, 'no_hybrid');
       assert.match((await r).json.error.message, /train hybrid/);
     }
-    assert.equal((await ok(d.get('/v1/models/other'))).meta.hybrid, null);
+    assert.equal((await ok(d.get('/v1/models/other'), 200)).meta.hybrid, null);
   }, { model: both, data, args: ['--hybrid', second] });
   // one that does not fit, or is damaged, is no hybrid if it only stands there, and an end if it is asked for
   for (const [bytes, why] of [[hybridFile({ ...meta, fingerprint: 'ab'.repeat(32) }), /was trained for the model abab/], [hybridFile(meta).subarray(0, 5000), /hybrid|safetensors|tensor/],

@@ -2,6 +2,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { ok, refused } from '../lib/answers.mjs';
 import { Daemon, randModel, scratch } from '../lib/daemon.mjs';
 import { byteModel, stateTensors } from '../lib/model.mjs';
 import { diffuserFile } from '../lib/diffuser.mjs';
@@ -11,18 +12,6 @@ const model = byteModel();
 const type = { 'content-type': 'application/octet-stream' };
 
 const withDaemon = (run, options) => Daemon.with({ model, ...options }, run);
-
-async function ok(r, status = 201) {
-  const got = await r;
-  assert.equal(got.status, status, got.text);
-  return got.json;
-}
-
-async function refused(r, status, code, param) {
-  const { json, status: got, text } = await r;
-  assert.deepEqual([got, json.error.code], [status, code], text);
-  if (param !== undefined) assert.equal(json.error.param, param, text);
-}
 
 async function metaOf(d, i = 0) { return (await d.get('/v1/models?limit=0')).json.data[i].meta; }
 

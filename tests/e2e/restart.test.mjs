@@ -2,17 +2,12 @@
 // bit, what it would have said if nothing had happened.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import { ok } from '../lib/answers.mjs';
 import { Daemon, scratch } from '../lib/daemon.mjs';
 import { byteModel } from '../lib/model.mjs';
 
 const greedy = { temperature: 0, logprobs: 3, return_tokens: true };
 const user = (content) => ({ role: 'user', content });
-
-async function ok(answer, status = 201) {
-  const r = await answer;
-  assert.equal(r.status, status, r.text);
-  return r.json;
-}
 
 // Every way to make a state; each returns its record.
 const ways = {

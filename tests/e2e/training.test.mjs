@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ok, refused } from '../lib/answers.mjs';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
 import { done, ended, follow, make } from '../lib/jobs.mjs';
 import { byteModel, readSafetensors } from '../lib/model.mjs';
@@ -119,15 +120,12 @@ test('baking goes on after kill -9 and SIGTERM to the same bytes, and leaves not
 test('baking is refused before it begins: quota, memory, nothing to read', async () => {
   const d = await start({ args: ['--dataset-bytes', '1M', '--train-memory', '64M'] });
   await add(d, texts(90, 60));
-  const refused = async (more, ...want) => {
-    const r = await d.post('/v1/jobs', { ...bake, ...more });
-    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], want, r.text);
-  };
-  await refused({}, 507, 'storage_full', null);
-  await refused({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
-  await refused({ segment_bytes: 15 }, 400, 'invalid_request', 'segment_bytes');
+  const no = (more, ...want) => refused(d.post('/v1/jobs', { ...bake, ...more }), ...want);
+  await no({}, 507, 'storage_full', null);
+  await no({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
+  await no({ segment_bytes: 15 }, 400, 'invalid_request', 'segment_bytes');
   await add(d, JSON.stringify({ text: 'Call me.', label: 'a' }), 'short');
-  await refused({ dataset: 'short' }, 400, 'invalid_request', 'dataset');
+  await no({ dataset: 'short' }, 400, 'invalid_request', 'dataset');
   await add(d, JSON.stringify({ text: 'x'.repeat(500), label: 'a' }), 'endless');
   const { json } = await d.post('/v1/jobs', { ...bake, dataset: 'endless' });
   const failed = await ended(d, json.id); // that no sentence ends is found when it is read
@@ -136,8 +134,7 @@ test('baking is refused before it begins: quota, memory, nothing to read', async
   await d.stop();
   const small = await start({ args: ['--train-memory', '16M'] });
   await add(small, texts(3, 10));
-  const r = await small.post('/v1/jobs', bake);
-  assert.deepEqual([r.status, r.json.error.code], [409, 'memory_limit']);
+  await refused(small.post('/v1/jobs', bake), 409, 'memory_limit');
   await small.stop();
 });
 
@@ -148,8 +145,7 @@ test('from texts to a generated state, on quantised weights', { skip: !bundledMo
   const d = await start({ model: bundledModel, args: ['--weights-type', 'q8_0'] });
   await add(d, texts(6, 6));
   assert.equal((await done(d, bake)).result.baked.weights_type, 'q8_0');
-  const tune = await d.post('/v1/jobs', { kind: 'train_state', name: 'tuned', text: 'The sea. '.repeat(9) });
-  assert.deepEqual([tune.status, tune.json.error.code, tune.json.error.param], [409, 'weights_quantized', 'model']);
+  await refused(d.post('/v1/jobs', { kind: 'train_state', name: 'tuned', text: 'The sea. '.repeat(9) }), 409, 'weights_quantized', 'model');
   const id = await make(d, dit), events = await follow(d, id), last = events.at(-2);
   assert.equal(last.status, 'succeeded', JSON.stringify(last.error));
   assert.deepEqual([last.step, last.total_steps, last.metrics.samples], [6, 6, 48]);
@@ -161,8 +157,7 @@ test('from texts to a generated state, on quantised weights', { skip: !bundledMo
   assert.deepEqual([made.sha256, made.meta.steps, made.meta.labels], [last.result.sha256, 6, ['sea', 'law', 'law/old']]);
   assert.deepEqual(made.meta.training, { job: id, dataset: 'voices', evaluation });
   assert.equal(made.meta.n_params, last.plan.parameters);
-  const r = await d.post('/v1/states/generations', { name: 'dreamt', condition: { label: 'sea' }, num_inference_steps: 2, seed: 1 });
-  assert.equal(r.status, 201, r.text);
+  await ok(d.post('/v1/states/generations', { name: 'dreamt', condition: { label: 'sea' }, num_inference_steps: 2, seed: 1 }));
   await d.complete({ state: 'dreamt', prompt: 'The ', max_tokens: 4 });
   await d.stop();
 });
@@ -194,24 +189,20 @@ test('a training goes on after kill -9 and SIGTERM to the same bytes, even when 
 test('a training is refused with the reason, and cancelled without a trace', async () => {
   const d = await start({ args: ['--train-memory', '64M'] });
   await add(d, texts(30, 12));
-  const refused = async (more, ...want) => {
-    const r = await d.post('/v1/jobs', { ...dit, ...more });
-    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], want, r.text);
-    return r.json.error.message;
-  };
-  await refused({}, 409, 'not_baked', 'dataset');
-  await refused({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
+  const no = (more, ...want) => refused(d.post('/v1/jobs', { ...dit, ...more }), ...want);
+  await no({}, 409, 'not_baked', 'dataset');
+  await no({ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset');
   await done(d, { ...bake, segments: 60 });
-  assert.match(await refused({ n_embd: 1024, n_block: 12 }, 409, 'memory_limit', null), /parameters would want \d+ bytes/);
-  await refused({ n_embd: 16384, n_head: 1, n_block: 256, n_mlp: 65536 }, 409, 'memory_limit', null);
-  await refused({ components: 64 }, 400, 'invalid_request', 'components');
-  await refused({ components: 65536 }, 400, 'invalid_request', 'components');
-  await refused({ basis: 200 }, 400, 'invalid_request', 'basis');
-  await refused({ out: '/tmp/x' }, 400, 'invalid_request', 'out');
-  await refused({ max_minutes: 1 }, 400, 'invalid_request', 'max_minutes');
-  await refused({ n_head: 3 }, 400, 'invalid_request', 'n_head');
+  assert.match(await no({ n_embd: 1024, n_block: 12 }, 409, 'memory_limit', null), /parameters would want \d+ bytes/);
+  await no({ n_embd: 16384, n_head: 1, n_block: 256, n_mlp: 65536 }, 409, 'memory_limit', null);
+  await no({ components: 64 }, 400, 'invalid_request', 'components');
+  await no({ components: 65536 }, 400, 'invalid_request', 'components');
+  await no({ basis: 200 }, 400, 'invalid_request', 'basis');
+  await no({ out: '/tmp/x' }, 400, 'invalid_request', 'out');
+  await no({ max_minutes: 1 }, 400, 'invalid_request', 'max_minutes');
+  await no({ n_head: 3 }, 400, 'invalid_request', 'n_head');
   const first = (await done(d, dit)).result;
-  await refused({}, 409, 'name_exists', 'name');
+  await no({}, 409, 'name_exists', 'name');
   const other = (await done(d, { ...dit, seed: 2, if_exists: 'replace' })).result;
   assert.notEqual(other.sha256, first.sha256);
   assert.equal((await diffuser(d, 'dreamer')).sha256, other.sha256);
@@ -250,14 +241,11 @@ test('a state is tuned on a data set, or on one label of it and its styles', asy
   for (const [more, status, code, param] of [
     [{ dataset: 'voices', label: 'la' }, 400, 'invalid_request', 'label'], [{ dataset: 'nobody' }, 404, 'dataset_not_found', 'dataset'],
     [{ text, label: 'law' }, 400, 'invalid_request', 'label'], [{ text, dataset: 'one' }, 400, 'invalid_request', 'dataset'],
-    [{}, 400, 'invalid_request', 'text']]) {
-    const r = await d.post('/v1/jobs', { ...tune, name: 'never', ...more });
-    assert.deepEqual([r.status, r.json.error.code, r.json.error.param], [status, code, param], r.text);
-  }
+    [{}, 400, 'invalid_request', 'text']])
+    await refused(d.post('/v1/jobs', { ...tune, name: 'never', ...more }), status, code, param);
   await d.stop();
   const small = await start({ args: ['--train-memory', '100K'] });
-  const r = await small.post('/v1/jobs', { ...tune, name: 'never', text });
-  assert.deepEqual([r.status, r.json.error.code], [409, 'memory_limit']);
+  await refused(small.post('/v1/jobs', { ...tune, name: 'never', text }), 409, 'memory_limit');
   await small.stop();
 });
 
