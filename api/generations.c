@@ -1,5 +1,6 @@
 /* POST /v1/states/generations: states made by a diffuser from a condition. */
 #include "api/diffusion.h"
+#include "api/jobs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,19 +52,9 @@ static int decode_generation(struct req *r, json_t *o, struct state_generation *
     return rc < 0 ? rc : keep_params(o, c, e);
 }
 
-/* A request that makes the same bytes. */
 static int write_info(struct jw *w, const struct state_generation *c, struct err *e)
 {
-    const struct diffusion *d = &c->diffusion;
-    json_t *o = json_loads(c->params_json, 0, NULL);
-    json_t *more =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s}", "model", c->errand.model->name,
-                  "name", c->name, "if_exists", "new_version", "num_states",
-                  (json_int_t)c->n_states, "first", (json_int_t)c->first, "diffuser", d->used,
-                  "diffuser_sha256", d->diffuser_sha256, "condition_sha256", d->condition_sha256);
-    char *text = o && more && json_object_update(o, more) == 0 ? json_dumps(o, JSON_COMPACT) : NULL;
-    json_decref(o);
-    json_decref(more);
+    char *text = generation_info(c);
     if (!text)
         return err_set(e, ERR_NOMEM, "no memory for an answer");
     jw_raw(w, "info", text, strlen(text));
@@ -89,17 +80,44 @@ static int finish_generation(struct req *r, struct err *e)
     return rc;
 }
 
+/* Is it to be a job? As the request has it, or where it does not say, as long as it is. */
+static int decode_background(struct req *r, const json_t *o, const struct state_generation *c,
+                             bool *background, struct err *e)
+{
+    *background = service_generation_is_long(r->svc, c);
+    if (decode_bool(o, "background", background, e) < 0)
+        return e->code;
+    return *background && c->write.key
+               ? err_set_param(e, ERR_INVALID, "Idempotency-Key",
+                               "a job takes no idempotency key: \"background\": false waits for "
+                               "the states")
+               : 0;
+}
+
+static int decode_all(struct req *r, struct state_generation *c, bool *background, struct err *e)
+{
+    json_t *o = decode_object(r->body.data, r->body.len, e);
+    int rc = o ? decode_generation(r, o, c, e) : e->code;
+    if (rc == 0)
+        rc = precondition_key(r, &c->write, e);
+    if (rc == 0)
+        rc = decode_background(r, o, c, background, e);
+    json_decref(o);
+    return rc;
+}
+
 int handle_state_generations(struct req *r, struct err *e)
 {
     static const struct task task = {states_no_record, states_no_end, finish_generation, NULL,
                                      false};
     struct state_generation *c = state_generation_new();
+    bool background = false;
     if (!c)
         return err_set(e, ERR_NOMEM, "no memory for a request");
-    json_t *o = decode_object(r->body.data, r->body.len, e);
-    int rc = o ? decode_generation(r, o, c, e) : e->code;
-    json_decref(o);
-    if (rc == 0)
-        rc = precondition_key(r, &c->write, e);
-    return errands_submit(r, &c->errand, &task, rc, e);
+    int rc = decode_all(r, c, &background, e);
+    if (rc < 0 || !background)
+        return errands_submit(r, &c->errand, &task, rc, e);
+    char *request = generation_request(c);
+    call_unref(&c->errand.call);
+    return jobs_create_take(r, request, true, e);
 }

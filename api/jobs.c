@@ -1,5 +1,5 @@
 /* /v1/jobs: work that is longer than a request should be. */
-#include "daemon/jobs.h"
+#include "api/jobs.h"
 #include "api/json.h"
 #include "api/route.h"
 #include "api/sse.h"
@@ -54,20 +54,24 @@ static int finish_one(struct req *r, struct err *e)
 
 static const struct task one = {states_no_record, states_no_end, finish_one, NULL, false};
 
+int jobs_create_take(struct req *r, char *request, bool own, struct err *e)
+{
+    struct job_call *c = request ? job_call_new(JOB_CREATE) : NULL;
+    if (!c) {
+        free(request);
+        return err_set(e, ERR_NOMEM, "no memory for a request");
+    }
+    c->request = request;
+    c->own = own;
+    return submit(r, c, &one, 0, e);
+}
+
 int handle_job_create(struct req *r, struct err *e)
 {
     json_t *o = decode_object(r->body.data, r->body.len, e);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
-    if (!text)
-        return e->code ? e->code : err_set(e, ERR_NOMEM, "no memory for a request");
-    struct job_call *c = job_call_new(JOB_CREATE);
-    if (!c) {
-        free(text);
-        return err_set(e, ERR_NOMEM, "no memory for a request");
-    }
-    c->request = text;
-    return submit(r, c, &one, 0, e);
+    return e->code ? e->code : jobs_create_take(r, text, false, e);
 }
 
 int handle_job_get(struct req *r, struct err *e)

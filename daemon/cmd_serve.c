@@ -143,6 +143,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .work_dir = c->data,
                                       .dataset_bytes = c->dataset_bytes,
                                       .train_bytes = c->train_memory,
+                                      .generation_seconds = c->generation_seconds,
                                       .max_context = c->max_context,
                                       .max_sequences = c->max_sequences,
                                       .max_sessions = c->sessions,

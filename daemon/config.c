@@ -23,6 +23,9 @@ static const struct option options[] = {
      "of texts and baked states of data sets; more are refused with 507; 0 = any"},
     {"train-memory", "BYTES", OPTION_BYTES, AT(train_memory), "4G", 0, (uint64_t)1 << 48, NULL,
      "memory that a training job may take, by its estimate; more is refused with 409; 0 = any"},
+    {"generation-seconds", "N", OPTION_NUMBER, AT(generation_seconds), "15", 0, 86400, NULL,
+     "a generation of states that by its estimate takes longer becomes a job, where the request does not say "
+     "which it wants; 0 = none does"},
     {"backup-dir", "DIR", OPTION_TEXT, AT(backup_dir), NULL, 0, 0, NULL,
      "where POST /admin/backup puts its folders (default: `backups` in the folder of --data)"},
     {"drain-seconds", "N", OPTION_NUMBER, AT(drain_seconds), "30", 0, 86400, NULL,

@@ -55,6 +55,7 @@ struct config {
     uint64_t max_sequences, max_queue, max_body, drain_seconds, park_seconds;
     uint64_t max_states, max_state_bytes; /* 0: any */
     uint64_t dataset_bytes, train_memory; /* 0: any */
+    uint64_t generation_seconds;          /* 0: any number */
     uint64_t max_context;                 /* tokens */
 };
 

@@ -140,6 +140,13 @@ static int part_vector(const struct errand_run *r, struct mix_part *p, float *ou
                    : diffusion_embed_take(r, &p->text, 1, out, e);
 }
 
+static int check_label(const struct diffuser *d, const char *label, struct err *e)
+{
+    return diffuser_label(d, label) >= 0 ? 0
+                                         : err_set_param(e, ERR_CONDITION_NOT_FOUND, "condition",
+                                                         "the diffuser has no label %s", label);
+}
+
 /* The condition that a mix is; v [n_embd] holds its vector. */
 static int resolve(const struct errand_run *r, const struct diffuser *d, struct mix *m, float *v,
                    struct diffuser_condition *out, struct err *e)
@@ -150,9 +157,7 @@ static int resolve(const struct errand_run *r, const struct diffuser *d, struct 
         return 0;
     if (m->parts[0].label) {
         out->label = diffuser_label(d, m->parts[0].label);
-        return out->label >= 0 ? 0
-                               : err_set_param(e, ERR_CONDITION_NOT_FOUND, "condition",
-                                               "the diffuser has no label %s", m->parts[0].label);
+        return check_label(d, m->parts[0].label, e);
     }
     float *part = calloc(dim, sizeof *part);
     double *sum = calloc(dim, sizeof *sum), weights = 0;
@@ -186,11 +191,16 @@ static void name_condition(const struct diffuser_condition *c, const struct diff
     sha256_hex(digest, sha256);
 }
 
-static int check_wanted(const struct diffusion *d, struct err *e)
+static int check_diffuser(const struct diffusion *d, struct err *e)
 {
     if (d->want_diffuser[0] && strcmp(d->want_diffuser, d->diffuser_sha256) != 0)
         return err_set_param(e, ERR_MODEL_MISMATCH, "diffuser_sha256",
                              "the diffuser %s is not the one that is asked for", d->used);
+    return 0;
+}
+
+static int check_condition(const struct diffusion *d, struct err *e)
+{
     if (d->want_condition[0] && strcmp(d->want_condition, d->condition_sha256) != 0)
         return err_set_param(e, ERR_MODEL_MISMATCH, "condition_sha256",
                              "the condition is not what it was");
@@ -219,19 +229,6 @@ int diffusion_check(const struct diffusion *d, const char *prefix, struct err *e
                                  rules[i].range);
         }
     return 0;
-}
-
-struct proceed {
-    const struct errand_run *r;
-    struct err *e;
-};
-
-static bool proceed(void *ctx, size_t done, size_t total)
-{
-    const struct proceed *p = ctx;
-    (void)done;
-    (void)total;
-    return errand_proceed(p->r, p->e) == 0;
 }
 
 /* keep [n_token]: all but the tokens of the chosen blocks. */
@@ -267,19 +264,28 @@ struct work {
     const struct diffuser *diffuser;
     struct diffuser_condition condition, negative, source;
     const struct rwkv_select *select; /* NULL: all */
+    size_t at, n;                     /* the batch: states at .. at + n of the job's */
+    struct err why;                   /* of proceed */
 };
 
-static int sample(const struct work *w, const uint8_t *keep, struct err *e)
+static bool proceed(void *ctx, size_t done, size_t total)
+{
+    struct work *w = ctx;
+    const struct diffusion_job *job = w->job;
+    int rc = job->proceed ? job->proceed(job->ctx, w->at, done, total, &w->why)
+                          : errand_proceed(w->r, &w->why);
+    return rc == 0;
+}
+
+static int sample(struct work *w, const uint8_t *keep, struct err *e)
 {
     static const enum dit_scheduler schedulers[] = {DIT_DDIM, DIT_DDPM, DIT_DPMSOLVERPP};
     const struct diffusion *d = w->d;
     const struct diffusion_job *job = w->job;
-    struct err why = {0};
-    struct proceed ask = {w->r, &why};
-    struct diffuser_condition *conditions = calloc(job->n, sizeof *conditions);
+    struct diffuser_condition *conditions = calloc(w->n, sizeof *conditions);
     if (!conditions)
-        return err_set(e, ERR_NOMEM, "no memory for %zu states", job->n);
-    for (size_t i = 0; i < job->n; i++)
+        return err_set(e, ERR_NOMEM, "no memory for %zu states", w->n);
+    for (size_t i = 0; i < w->n; i++)
         conditions[i] = w->condition;
     const struct diffuser_options o = {.steps = d->steps,
                                        .scheduler = schedulers[d->scheduler],
@@ -287,20 +293,20 @@ static int sample(const struct work *w, const uint8_t *keep, struct err *e)
                                        .guidance = d->guidance,
                                        .seed = d->seed,
                                        .negative = w->negative};
-    const struct diffuser_job run = {.n = job->n,
+    const struct diffuser_job run = {.n = w->n,
                                      .condition = conditions,
-                                     .first = job->first,
+                                     .first = job->first + (uint32_t)w->at,
                                      .start = job->start,
                                      .strength = d->strength,
                                      .source = d->invert ? &w->source : NULL,
                                      .keep = keep,
                                      .states = job->states,
                                      .proceed = proceed,
-                                     .ctx = &ask};
+                                     .ctx = w};
     int rc = diffuser_run(w->diffuser, lane_pool(w->r->lane), &o, &run, e);
     free(conditions);
     if (rc == ERR_CANCELLED) {
-        *e = why;
+        *e = w->why;
         rc = e->code;
     } else if (rc == ERR_NUMERIC) {
         rc = e->code = ERR_NOT_FINITE; /* the request's doing, not ours */
@@ -308,7 +314,7 @@ static int sample(const struct work *w, const uint8_t *keep, struct err *e)
     return rc;
 }
 
-static int edit_or_make(const struct work *w, struct err *e)
+static int edit_or_make(struct work *w, struct err *e)
 {
     const struct rwkv_info *info = w->r->model->rwkv_info;
     const struct diffuser_info *d = diffuser_get_info(w->diffuser);
@@ -321,6 +327,20 @@ static int edit_or_make(const struct work *w, struct err *e)
     if (rc == 0 && w->job->start)
         put_back(info, d, w->select, w->job->start, w->job->states);
     free(keep);
+    return rc;
+}
+
+static int make_batches(struct work *w, struct err *e)
+{
+    const struct diffusion_job *job = w->job;
+    const size_t most = job->take ? job->batch : job->n;
+    int rc = 0;
+    for (w->at = 0; rc == 0 && w->at < job->n; w->at += w->n) {
+        w->n = job->n - w->at < most ? job->n - w->at : most;
+        rc = edit_or_make(w, e);
+        if (rc == 0 && job->take)
+            rc = job->take(job->ctx, w->at, w->n, job->states, e);
+    }
     return rc;
 }
 
@@ -348,28 +368,69 @@ static int run_with(struct work *w, struct err *e)
         rc = resolve(w->r, w->diffuser, &d->source, v + 2 * info->n_embd, &w->source, e);
     if (rc == 0) {
         name_condition(&w->condition, w->diffuser, info->n_embd, d->condition_sha256);
-        rc = check_wanted(d, e);
+        rc = check_condition(d, e);
     }
     if (rc == 0 && w->job->start && d->strength == 0) /* nothing is to happen */
         memcpy(w->job->states, w->job->start, rwkv_state_floats(info) * sizeof *v);
     else if (rc == 0)
-        rc = edit_or_make(w, e);
+        rc = make_batches(w, e);
     free(flags);
     free(v);
+    return rc;
+}
+
+static int use(const struct errand_run *r, struct diffusion *d, struct diffuser_use *out,
+               struct err *e)
+{
+    int rc = diffusers_use(r, d->diffuser, out, e);
+    if (rc < 0)
+        return rc;
+    memcpy(d->used, out->name, sizeof d->used);
+    memcpy(d->diffuser_sha256, out->sha256, sizeof d->diffuser_sha256);
+    if ((rc = check_diffuser(d, e)) < 0)
+        diffusers_unuse(r->svc, out);
     return rc;
 }
 
 int diffusion_run(const struct errand_run *r, struct diffusion *d, const struct diffusion_job *job,
                   struct err *e)
 {
-    struct diffuser_use use;
-    int rc = diffusers_use(r, d->diffuser, &use, e);
+    struct diffuser_use used;
+    int rc = use(r, d, &used, e);
     if (rc < 0)
         return rc;
-    memcpy(d->used, use.name, sizeof d->used);
-    memcpy(d->diffuser_sha256, use.sha256, sizeof d->diffuser_sha256);
-    struct work w = {.r = r, .d = d, .job = job, .diffuser = use.diffuser};
+    struct work w = {.r = r, .d = d, .job = job, .diffuser = used.diffuser};
     rc = run_with(&w, e);
-    diffusers_unuse(r->svc, &use);
+    diffusers_unuse(r->svc, &used);
+    return rc;
+}
+
+/* The named parts of a mix; v [n_embd] is scratch. */
+static int look_at(const struct errand_run *r, const struct diffuser *d, const struct mix *m,
+                   float *v, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < m->n; i++)
+        if (m->parts[i].name)
+            rc = stored_vector(r, m->parts[i].name, v, e);
+        else if (m->parts[i].label)
+            rc = check_label(d, m->parts[i].label, e);
+    return rc;
+}
+
+int diffusion_look(const struct errand_run *r, struct diffusion *d, struct err *e)
+{
+    struct diffuser_use used;
+    float *v = calloc(r->model->rwkv_info->n_embd, sizeof *v);
+    int rc = v ? use(r, d, &used, e) : err_set(e, ERR_NOMEM, "no memory for a condition");
+    if (rc < 0) {
+        free(v);
+        return rc;
+    }
+    rc = look_at(r, used.diffuser, &d->condition, v, e);
+    if (rc == 0)
+        rc = look_at(r, used.diffuser, &d->negative, v, e);
+    diffusers_unuse(r->svc, &used);
+    free(v);
     return rc;
 }

@@ -19,11 +19,21 @@ struct diffusion_job {
     uint32_t first;               /* number of the first one in the seed's sequence */
     const float *start;           /* [S], with n = 1: the state to edit; NULL: from noise */
     const struct edit_op *select; /* with d->masked: the blocks that may change */
-    float *states;                /* out [n, S] */
+    float *states;                /* out [n, S], or with take: [batch, S] */
+    size_t batch;                 /* with take: so many are made at a time */
+    /* NULL, or gets states [n, S] from number i of the n on, as they are made. */
+    int (*take)(void *ctx, size_t i, size_t n, const float *states, struct err *e);
+    /* NULL, or between two steps in place of errand_proceed: done of `total` steps of a batch, which begins at
+     * number i. */
+    int (*proceed)(void *ctx, size_t i, size_t done, size_t total, struct err *e);
+    void *ctx;
 };
 /* Fills in what d used. ERR_CONDITION_NOT_FOUND, ERR_MODEL_MISMATCH, ERR_NOT_FINITE, those of
- * diffusers_use and of errand_proceed, ERR_NOMEM. */
+ * diffusers_use and of errand_proceed, of take and proceed, ERR_NOMEM. */
 int diffusion_run(const struct errand_run *r, struct diffusion *d, const struct diffusion_job *job,
                   struct err *e);
+/* What diffusion_run would refuse before it reads a text: the diffuser, which is filled in, and all
+ * conditions with a name. */
+int diffusion_look(const struct errand_run *r, struct diffusion *d, struct err *e);
 
 #endif

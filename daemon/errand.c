@@ -22,6 +22,8 @@ struct task {
 
 int errand_proceed(const struct errand_run *r, struct err *e)
 {
+    if (r->job)
+        return job_proceed(r->job, NULL, e);
     lane_yield(r->lane);
     if (atomic_load_explicit(&r->call->cancel, memory_order_acquire))
         return err_set(e, ERR_CANCELLED, "the client has gone");

@@ -10,7 +10,8 @@ struct errand_run {
     struct service *svc;
     struct lane *lane;
     const struct model *model;
-    struct call *call;
+    struct call *call;   /* who waits for it; NULL: nobody does, it is part of ... */
+    struct job_run *job; /* ... this job */
 };
 
 struct errand_impl {
@@ -35,7 +36,7 @@ int errand_for_each_state(const struct errand_run *r, struct store_query query,
                           int (*each)(void *arg, const struct state_info *record, struct err *e),
                           void *arg, struct err *e);
 
-/* Between two steps: lets what is more urgent run. ERR_CANCELLED, ERR_TIMEOUT, ERR_UNAVAILABLE: the
+/* Between two steps: lets what is more urgent run (for a job: job_proceed). ERR_CANCELLED, ERR_TIMEOUT, ERR_UNAVAILABLE: the
  * errand must end. */
 int errand_proceed(const struct errand_run *r, struct err *e);
 

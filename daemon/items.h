@@ -125,4 +125,12 @@ struct state_generation {
 };
 struct state_generation *state_generation_new(void); /* NULL: no memory */
 
+/* Is it, by an estimate, longer than a request should be (--generation-seconds)? Then it is to be a job. */
+bool service_generation_is_long(const struct service *s, const struct state_generation *c);
+#define GENERATION_JOB "generate_states"
+/* The request of that job (jobs.h), malloc'd; NULL: no memory. */
+char *generation_request(const struct state_generation *c);
+/* Once it is made: a request that makes the same bytes, malloc'd; NULL: no memory. */
+char *generation_info(const struct state_generation *c);
+
 #endif

@@ -343,5 +343,11 @@ static int bake_run_job(struct job_run *r, struct err *e)
     return rc;
 }
 
-const struct job_kind job_bake_dataset = {"bake_dataset", LANE_BAKE, true,
-                                          bake_check,     bake_plan, bake_run_job};
+const struct job_kind job_bake_dataset = {
+    .name = "bake_dataset",
+    .urgency = LANE_BAKE,
+    .resumable = true,
+    .check = bake_check,
+    .plan = bake_plan,
+    .run = bake_run_job,
+};

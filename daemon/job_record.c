@@ -53,15 +53,20 @@ static json_t *build(const struct job *j)
         text_or_null(j->result), "error", error_or_null(&j->err));
 }
 
-static char *dump(const json_t *v)
+/* For people: a number of up to 15 digits is shown as it was written. */
+#define SHOWN 15
+/* For us: every number comes back as it was. */
+#define EXACT 17
+
+static char *dump(const json_t *v, int digits)
 {
-    return json_is_object(v) ? json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    return json_is_object(v) ? json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(digits)) : NULL;
 }
 
 char *job_json(const struct job *j)
 {
     json_t *o = build(j);
-    char *text = dump(o);
+    char *text = dump(o, SHOWN);
     json_decref(o);
     return text;
 }
@@ -73,7 +78,7 @@ char *job_record(const struct job *j)
         json_object_set_new(o, "request", text_or_null(j->request));
         json_object_set_new(o, "killed", json_integer((json_int_t)j->killed));
     }
-    char *text = dump(o);
+    char *text = dump(o, EXACT);
     json_decref(o);
     return text;
 }
@@ -83,7 +88,7 @@ char *job_shown(const char *record)
     json_t *o = json_loads(record, 0, NULL);
     json_object_del(o, "request");
     json_object_del(o, "killed");
-    char *text = dump(o);
+    char *text = dump(o, SHOWN);
     json_decref(o);
     return text;
 }
@@ -101,7 +106,7 @@ int job_read(struct service *s, const struct item_info *i, struct job **out, str
 {
     json_t *o = i->meta ? json_loads(i->meta, JSON_REJECT_DUPLICATES, NULL) : NULL;
     const struct job_kind *k = job_kind_find(i->type);
-    char *request = dump(json_object_get(o, "request"));
+    char *request = dump(json_object_get(o, "request"), EXACT);
     int rc = o && request
                  ? 0
                  : err_set(e, ERR_STATE_CORRUPT, "the record of the job %s is damaged", i->name);
@@ -120,8 +125,8 @@ int job_read(struct service *s, const struct item_info *i, struct job **out, str
         j->steps = (uint64_t)json_integer_value(json_object_get(o, "total_steps"));
         j->started_ms = json_integer_value(json_object_get(o, "started")) * 1000;
         j->cancel = json_is_true(json_object_get(o, "cancel_requested"));
-        j->metrics = dump(json_object_get(o, "metrics"));
-        j->plan = dump(json_object_get(o, "plan"));
+        j->metrics = dump(json_object_get(o, "metrics"), EXACT);
+        j->plan = dump(json_object_get(o, "plan"), EXACT);
     }
     free(request);
     json_decref(o);

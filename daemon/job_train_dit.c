@@ -294,5 +294,11 @@ static int dit_run_job(struct job_run *r, struct err *e)
     return rc;
 }
 
-const struct job_kind job_train_dit = {"train_dit", LANE_TRAIN, true,
-                                       dit_check,   dit_plan,   dit_run_job};
+const struct job_kind job_train_dit = {
+    .name = "train_dit",
+    .urgency = LANE_TRAIN,
+    .resumable = true,
+    .check = dit_check,
+    .plan = dit_plan,
+    .run = dit_run_job,
+};

@@ -376,5 +376,11 @@ static int state_run(struct job_run *r, struct err *e)
     return rc;
 }
 
-const struct job_kind job_train_state = {"train_state", LANE_TRAIN, true,
-                                         state_check,   state_plan, state_run};
+const struct job_kind job_train_state = {
+    .name = "train_state",
+    .urgency = LANE_TRAIN,
+    .resumable = true,
+    .check = state_check,
+    .plan = state_plan,
+    .run = state_run,
+};

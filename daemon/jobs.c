@@ -189,17 +189,21 @@ static int withdraw(struct question *q, int rc)
     return rc;
 }
 
-static int kind_of(const struct service *s, const char *request, const struct job_kind **out,
+static int kind_of(const struct service *s, const struct job_call *c, const struct job_kind **out,
                    struct err *e)
 {
-    json_t *o = json_loads(request, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *o = json_loads(c->request, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const char *name = json_string_value(json_object_get(o, "kind"));
-    *out = job_kind_find(name);
-    int rc = *out ? 0
-                  : err_set_param(e, ERR_INVALID, "kind", "there are no jobs of the kind '%.40s'",
-                                  name ? name : "");
+    const struct job_kind *k = *out = job_kind_find(name);
+    int rc = 0;
+    if (!k)
+        rc = err_set_param(e, ERR_INVALID, "kind", "there are no jobs of the kind '%.40s'",
+                           name ? name : "");
+    else if (k->own && !c->own)
+        rc = err_set_param(e, ERR_INVALID, "kind", "jobs of the kind %s are made by %s", k->name,
+                           k->own);
     json_decref(o);
-    return rc < 0 ? rc : (*out)->check(s, request, e);
+    return rc < 0 ? rc : k->check(s, c->request, e);
 }
 
 static int take_place(struct service *s, struct err *e)
@@ -245,7 +249,7 @@ static int create(struct service *s, struct job_call *c, struct err *e)
 {
     const struct job_kind *k;
     struct question *q = NULL;
-    int rc = kind_of(s, c->request, &k, e);
+    int rc = kind_of(s, c, &k, e);
     if (rc < 0 || (rc = take_place(s, e)) < 0)
         return rc;
     struct job *j = job_new(s, k, c->request);

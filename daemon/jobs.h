@@ -40,6 +40,7 @@ struct job_call {
     /* the request */
     char *id;            /* GET, DELETE, WATCH */
     char *request;       /* CREATE: a JSON object; its `kind` says what it means */
+    bool own;            /* CREATE: the request was written by us (generation_request) */
     char *kind, *status; /* LIST: only those; NULL: any */
     uint64_t before;     /* LIST: made before the job with this seq; 0: from the newest */
     size_t limit;        /* LIST: 1..1000 */

@@ -22,7 +22,7 @@ struct job_run {
     const char *id, *request;
     const char *plan;  /* what the kind's plan has found; NULL: it has none */
     char dir[768];     /* for its files; made */
-    char *result;      /* of a success: a JSON object, malloc'd */
+    char *result;      /* a JSON object, malloc'd; a run that fails may leave NULL or what it has made */
     atomic_bool *stop; /* set when it must end: with a checkpoint, if it can */
 };
 
@@ -38,8 +38,9 @@ struct job_kind {
     int (*plan)(struct service *s, const char *request, char **plan, struct err *e);
     /* [thread: lane; may wait for the store] */
     int (*run)(struct job_run *r, struct err *e);
+    const char *own; /* NULL, or its requests are written by us (job_call.own) for this other resource */
 };
-extern const struct job_kind job_train_state, job_train_dit, job_bake_dataset;
+extern const struct job_kind job_train_state, job_train_dit, job_bake_dataset, job_generate_states;
 
 struct job_progress {
     uint64_t step, steps; /* done, of */

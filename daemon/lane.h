@@ -26,7 +26,8 @@
 enum lane_urgency {
     LANE_NOW,      /* a request waits for it, and it is short */
     LANE_CONTEXT,  /* a context's vectors: a request waits, and it takes milliseconds */
-    LANE_GENERATE, /* sampling from a diffuser */
+    LANE_GENERATE, /* sampling from a diffuser: a request waits */
+    LANE_GENERATE_LONG, /* the same, where none does */
     LANE_TRAIN,
     LANE_BAKE, /* data sets */
     LANE_PROJECT,

@@ -35,6 +35,7 @@ struct service_options {
     const char *work_dir;   /* for the files of jobs; NULL: jobs that have files are refused */
     uint64_t dataset_bytes; /* of texts and baked states of data sets; 0: any */
     uint64_t train_bytes;   /* memory that a training job may take; 0: any */
+    uint64_t generation_seconds; /* a generation that is estimated to take longer is a job; 0: none is */
     uint64_t max_context;   /* tokens of a context; 0 = 4194304 */
     size_t max_sequences;   /* stepped together, per model; 0 = 32 */
     size_t max_queue;       /* waiting, per model */

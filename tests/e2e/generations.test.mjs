@@ -205,7 +205,7 @@ test('two models: what belongs to the other is refused', async () => {
 test('a client that leaves ends its generation; another goes on', async () => {
   await withDiffuser(async (d) => {
     const before = await d.metric('dreamstated_cancelled_total').catch(() => 0);
-    const body = JSON.stringify({ name: 'long', condition: 'sea', num_states: 64, num_inference_steps: 1000 });
+    const body = JSON.stringify({ name: 'long', condition: 'sea', num_states: 64, num_inference_steps: 1000, background: false });
     const raw = await Raw.open(d.port);
     raw.send(`POST /v1/states/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
     await d.until('dreamstate_errands_total', (v) => v >= 4); // the import, two conditions, this

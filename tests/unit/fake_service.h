@@ -207,6 +207,25 @@ int service_job(struct service *s, struct job_call *c, struct err *e)
     return err_set(e, ERR_UNAVAILABLE, "the fake has no lane");
 }
 
+bool service_generation_is_long(const struct service *s, const struct state_generation *c)
+{
+    (void)s;
+    (void)c;
+    return false;
+}
+
+char *generation_request(const struct state_generation *c)
+{
+    (void)c;
+    return NULL;
+}
+
+char *generation_info(const struct state_generation *c)
+{
+    (void)c;
+    return NULL;
+}
+
 int condition_tokens(const struct service *s, const struct model_info *m, const uint32_t *ids,
                      size_t n, struct token_list *out, struct err *e)
 {
