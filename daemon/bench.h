@@ -7,6 +7,7 @@
 int bench_dreamstate(int argc, char **argv);
 int bench_hybrid(int argc, char **argv);
 int bench_quality(int argc, char **argv);
+int bench_recall(int argc, char **argv);
 int bench_service(int argc, char **argv);
 int bench_speed(int argc, char **argv);
 

@@ -142,8 +142,9 @@ static int parse(int argc, char **argv, struct command *c)
 /* What is not named is the bundled model's. */
 static int fill_paths(struct command *c, struct buf path[4], struct err *e)
 {
-    static const char *const names[4] = {"model.safetensors", "heldout", "reference.safetensors",
-                                         "diffuser.safetensors"};
+    static const char *const names[4] = {"tiny/model.safetensors", "tiny/heldout",
+                                         "tiny/reference.safetensors",
+                                         "tiny/diffuser.safetensors"};
     const char **to[4] = {&c->o.model, &c->o.heldout, &c->o.reference, &c->o.diffuser[0]};
     for (size_t i = 0; i < 4; i++) {
         buf_init(&path[i], 8192);

@@ -13,6 +13,7 @@
 #ifndef DAEMON_BENCH_DREAMSTATE_H
 #define DAEMON_BENCH_DREAMSTATE_H
 
+#include "daemon/bench_bake.h"
 #include "daemon/bench_corpora.h"
 #include "engine/dit/dit.h"
 #include "engine/manifold/points.h"
@@ -21,7 +22,7 @@
 
 #define DS_LENGTHS 4
 extern const size_t ds_length[DS_LENGTHS]; /* 16, 32, 64, 128 bytes of a target */
-#define DS_PIECE 256                       /* bytes of a text at most, and half of that at least */
+#define DS_PIECE BENCH_TEXT /* bytes of a text at most, and half of that at least */
 
 /* ---- What the training set looks like, in a file small enough to be committed ---- */
 

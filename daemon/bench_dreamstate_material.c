@@ -2,9 +2,8 @@
 #include "daemon/bench_dreamstate.h"
 
 #include "daemon/base/mem.h"
+#include "daemon/bench_bake.h"
 #include "engine/train/bake.h"
-
-#define SLOTS 16 /* texts baked together */
 
 /* Texts that the judge is tried on are cut so; the first length that it is sure of is used. */
 static const size_t judge_lengths[] = {48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512};
@@ -68,60 +67,17 @@ static int choose_pieces(struct ds_bench *b, struct err *e)
 
 /* ---- Baking ---------------------------------------------------------------------------------- */
 
-/* A text's state with and without its shift vectors, and the mean of the hidden states. */
-struct baked {
-    float *own, *state, *vector; /* [S], [S], [C]; own and vector may be NULL */
-};
-
-static int bake_some(const struct ds_bench *b, struct rwkv_session *s, const struct ds_piece *p,
-                     struct baked *to, size_t n, struct err *e)
-{
-    const size_t C = b->info->n_embd;
-    uint32_t *ids = calloc(n, (DS_PIECE + 1) * sizeof *ids);
-    float *hidden = malloc(n * (DS_PIECE + 1) * C * sizeof *hidden);
-    struct rwkv_seq seq[SLOTS];
-    int rc = ids && hidden ? 0 : err_set(e, ERR_NOMEM, "no memory to bake texts");
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        uint32_t *id = ids + i * (DS_PIECE + 1);
-        memset(to[i].state, 0, b->S * sizeof *to[i].state);
-        seq[i] = (struct rwkv_seq){.tokens = id,
-                                   .n_tokens = bake_tokens(b->tokenizer, p[i].text, p[i].n, id),
-                                   .state = to[i].state,
-                                   .hidden = hidden + i * (DS_PIECE + 1) * C};
-    }
-    rc = rc < 0 ? rc : rwkv_eval(s, seq, n, e);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        if (to[i].own)
-            memcpy(to[i].own, to[i].state, b->S * sizeof *to[i].own);
-        rc = bake_forget_last(b->info, to[i].state, e);
-    }
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        for (size_t c = 0; to[i].vector && c < C; c++) {
-            double sum = 0;
-            for (size_t t = 0; t < seq[i].n_tokens; t++)
-                sum += (double)seq[i].hidden[t * C + c];
-            to[i].vector[c] = (float)(sum / (double)seq[i].n_tokens);
-        }
-    free(ids);
-    free(hidden);
-    return rc;
-}
-
-static int bake_pieces(struct ds_bench *b, const struct ds_piece *p, const struct baked *first,
+static int bake_pieces(struct ds_bench *b, const struct ds_piece *p, const struct bench_baked *to,
                        struct err *e)
 {
-    struct rwkv_session *s = rwkv_session_new(b->model, b->pool, 256, e);
-    int rc = s ? 0 : e->code;
-    for (size_t i = 0; rc == 0 && i < b->n; i += SLOTS) {
-        struct baked to[SLOTS];
-        size_t m = b->n - i < SLOTS ? b->n - i : SLOTS;
-        for (size_t k = 0; k < m; k++)
-            to[k] = (struct baked){
-                first->own ? first->own + (i + k) * b->S : NULL, first->state + (i + k) * b->S,
-                first->vector ? first->vector + (i + k) * b->info->n_embd : NULL};
-        rc = bake_some(b, s, p + i, to, m, e);
-    }
-    rwkv_session_free(s);
+    const struct bench_baker baker = {b->model, b->pool, b->tokenizer};
+    struct bench_text *t = calloc(b->n, sizeof *t);
+    if (!t)
+        return err_set(e, ERR_NOMEM, "no memory to bake texts");
+    for (size_t i = 0; i < b->n; i++)
+        t[i] = (struct bench_text){p[i].text, p[i].n};
+    int rc = bench_bake(&baker, t, b->n, to, e);
+    free(t);
     return rc;
 }
 
@@ -248,10 +204,11 @@ int ds_material_open(struct ds_bench *b, struct err *e)
     rc = rc < 0 ? rc : allocate(b, e);
     rc = rc < 0 ? rc : choose_pieces(b, e);
     bench_note("baking %zu held-out texts", 2 * b->n);
-    rc = rc < 0 ? rc : bake_pieces(b, b->target, &(struct baked){.state = b->target_state}, e);
+    rc = rc < 0 ? rc
+                : bake_pieces(b, b->target, &(struct bench_baked){.state = b->target_state}, e);
     rc = rc < 0 ? rc
                 : bake_pieces(b, b->source,
-                              &(struct baked){b->source_own, b->source_state, b->vector}, e);
+                              &(struct bench_baked){b->source_state, b->source_own, b->vector}, e);
     rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
     rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
     return rc < 0 ? rc : train_judge(b, e);

@@ -100,9 +100,9 @@ enum { PATHS = 5, NEEDED = 3 };
  * is named. */
 static int fill_paths(struct hb_options *o, struct buf path[PATHS], struct err *e)
 {
-    static const char *const names[PATHS] = {"model.safetensors", "heldout", "hybrid.safetensors",
-                                             "hybrid-control.safetensors",
-                                             "hybrid-tuned.safetensors"};
+    static const char *const names[PATHS] = {
+        "tiny/model.safetensors", "tiny/heldout", "tiny/hybrid.safetensors",
+        "tiny/hybrid-control.safetensors", "tiny/hybrid-tuned.safetensors"};
     const char **to[PATHS] = {&o->model, &o->heldout, &o->hybrid, &o->control, &o->tuned};
     const bool others = o->hybrid;
     for (size_t i = 0; i < PATHS; i++) {

@@ -472,9 +472,9 @@ static int fill_paths(struct options *o, struct buf *model, struct buf *heldout,
     int rc = 0;
     buf_init(model, 8192);
     buf_init(heldout, 8192);
-    if (!o->model && (rc = bundled_path("model.safetensors", model, e)) == 0)
+    if (!o->model && (rc = bundled_path("tiny/model.safetensors", model, e)) == 0)
         o->model = model->data;
-    if (rc == 0 && !o->heldout && (rc = bundled_path("heldout", heldout, e)) == 0)
+    if (rc == 0 && !o->heldout && (rc = bundled_path("tiny/heldout", heldout, e)) == 0)
         o->heldout = heldout->data;
     return rc;
 }

@@ -25,10 +25,10 @@ int bundled_path(const char *name, struct buf *out, struct err *e)
     const struct {
         const char *root, *below;
     } places[] = {
-        {models, "/tiny"},
-        {dir, "/../share/dreamstate/models/tiny"},
-        {dir, "/../../deploy/models/tiny"},
-        {".", "/deploy/models/tiny"},
+        {models, ""},
+        {dir, "/../share/dreamstate/models"},
+        {dir, "/../../deploy/models"},
+        {".", "/deploy/models"},
     };
     size_t start = out->len;
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
@@ -43,5 +43,5 @@ int bundled_path(const char *name, struct buf *out, struct err *e)
         out->data[start] = 0;
     }
     return err_set(e, ERR_MODEL_NOT_FOUND,
-                   "the bundled model's %s is not there: name one, or set DREAMSTATE_MODELS", name);
+                   "the bundled %s is not there: name one, or set DREAMSTATE_MODELS", name);
 }

@@ -12,6 +12,7 @@ static const struct {
     {"dreamstate", bench_dreamstate},
     {"hybrid", bench_hybrid},
     {"quality", bench_quality},
+    {"recall", bench_recall},
     {"service", bench_service},
     {"speed", bench_speed},
 };

@@ -62,7 +62,7 @@ static int choose_model(struct config *c, struct err *e)
     if (c->models.n)
         return 0;
     buf_init(&path, 8192);
-    int rc = bundled_path("model.safetensors", &path, e);
+    int rc = bundled_path("tiny/model.safetensors", &path, e);
     if (rc < 0)
         err_prefix(e, "no --model was given");
     else if ((c->models.item[0] = buf_take(&path, NULL)))

@@ -162,7 +162,7 @@ void diffusers_offer(struct service *s)
         return;
     s->diffusers->offered = true;
     buf_init(&path, 8192);
-    if (bundled_path("diffuser.safetensors", &path, &e) == 0 &&
+    if (bundled_path("tiny/diffuser.safetensors", &path, &e) == 0 &&
         diffusers_read_file(path.data, &put.file, &put.bytes, &e) == 0) {
         if (diffusers_register_take(s, &put, NULL, &e) < 0 && e.code != ERR_MODEL_MISMATCH)
             LOG(s->options.log, LOG_WARN, "bundled_diffuser", LOG_STR("why", e.msg));

@@ -45,7 +45,7 @@ static void test_bundled_model(void **unused)
     struct buf path;
     struct err e = {0};
     buf_init(&path, 8192);
-    int rc = bundled_path("model.safetensors", &path, &e);
+    int rc = bundled_path("tiny/model.safetensors", &path, &e);
     buf_fini(&path);
     if (rc < 0) {
         printf("skip: no bundled model\n");

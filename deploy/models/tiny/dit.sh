@@ -14,6 +14,7 @@ recipe=${1:-$here/dit.json}
 
 field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$recipe" "$1"; }
 
+"$here/fetch.sh" build/corpora
 "$here/stages.sh" dit "$recipe"
 cp "$(field out)/diffuser.safetensors" "$here/diffuser.safetensors"
 "$bin" bench dreamstate --prepare "$here/reference.safetensors" --dataset "$(field dataset)" \

@@ -12,6 +12,7 @@ bin=${DREAMSTATED:-build/release/dreamstated}
 recipe=${1:-$here/hybrid.json}
 controls=build/models/tiny-hybrid-controls
 
+"$here/fetch.sh" build/corpora
 python3 "$here/hybrid_controls.py" "$recipe" "$controls"
 "$here/stages.sh" hybrid "$recipe"
 "$here/stages.sh" hybrid "$controls/control.json"

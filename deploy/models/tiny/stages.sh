@@ -1,6 +1,5 @@
 #!/bin/sh
-# Train by a recipe to its end: get and extract the text, then run stages of at most the recipe's
-# max_minutes until its steps are done.
+# Train by a recipe to its end: run stages of at most the recipe's max_minutes until its steps are done.
 #     stages.sh KIND RECIPE        KIND: base, dit, hybrid
 # It may be stopped at any time: started again it goes on from the checkpoint in the recipe's `out`.
 set -eu
@@ -12,7 +11,6 @@ last_step() { sed -n 's/^{"step":\([0-9]*\),.*/\1/p' "$out/log.jsonl" 2>/dev/nul
 
 out=$(field out)
 steps=$(field steps)
-deploy/models/tiny/fetch.sh build/corpora
 while done=$(last_step) && [ "${done:-0}" -lt "$steps" ]; do
     "${DREAMSTATED:-build/release/dreamstated}" train "$kind" "$recipe"
 done

@@ -8,5 +8,6 @@ set -eu
 cd "$(dirname -- "$0")/../../.."
 here=deploy/models/tiny
 recipe=${1:-$here/recipe.json}
+"$here/fetch.sh" build/corpora
 "$here/stages.sh" base "$recipe"
 exec "$here/evaluate.sh" "$recipe"
