@@ -141,21 +141,10 @@ static int open_network(struct dit_run *b, struct err *e)
 
 /* ---- checkpoints ---- */
 
-/* Writes it, or reads it where there is one. */
 static int checkpoint(struct dit_run *b, bool to, struct err *e)
 {
-    char path[TRAIN_PATH];
-    struct checkpoint_number numbers[] = {
-        {"step", b->run.step, false},
-        {"seed", b->r->seed, true},
-        {"rows", b->d.n, true},
-    };
-    train_run_path(&b->run, "checkpoint.safetensors", path);
-    if (to)
-        return ema_checkpoint_write(&b->t.w, numbers, 3, path, e);
-    int rc = access(path, F_OK) == 0 ? ema_checkpoint_read(&b->t.w, numbers, 3, path, e) : 0;
-    b->run.step = numbers[0].value;
-    return rc;
+    const struct checkpoint_number same[] = {{"seed", b->r->seed, true}, {"rows", b->d.n, true}};
+    return ema_run_checkpoint(&b->t.w, &b->run, same, to, e);
 }
 
 static int save(void *ctx, struct err *e)

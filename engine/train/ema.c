@@ -3,6 +3,7 @@
 #include "daemon/base/mem.h"
 
 #include <math.h>
+#include <unistd.h>
 
 int ema_init(struct ema_weights *w, size_t count, float *average, int threads, struct err *e)
 {
@@ -77,30 +78,22 @@ void ema_step(struct ema_weights *w, const struct ema_options *o, struct pool *p
     pool_run(pool, update_part, &j);
 }
 
-enum { ARRAYS = 4 };
-
-static struct checkpoint describe(const struct ema_weights *w, struct checkpoint_array a[ARRAYS],
-                                  struct checkpoint_number *numbers, size_t n)
+int ema_run_checkpoint(struct ema_weights *w, struct train_run *r,
+                       const struct checkpoint_number same[2], bool write, struct err *e)
 {
-    a[0] = (struct checkpoint_array){"params", DTYPE_F32, w->count, w->params};
-    a[1] = (struct checkpoint_array){"adam.m", DTYPE_F32, w->count, w->m};
-    a[2] = (struct checkpoint_array){"adam.v", DTYPE_F32, w->count, w->v};
-    a[3] = (struct checkpoint_array){"average", DTYPE_F32, w->count, w->average};
-    return (struct checkpoint){.arrays = a, .n_arrays = ARRAYS, .numbers = numbers, .n_numbers = n};
-}
-
-int ema_checkpoint_write(const struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
-                         const char *path, struct err *e)
-{
-    struct checkpoint_array arrays[ARRAYS];
-    const struct checkpoint c = describe(w, arrays, numbers, n);
-    return checkpoint_write(&c, path, e);
-}
-
-int ema_checkpoint_read(struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
-                        const char *path, struct err *e)
-{
-    struct checkpoint_array arrays[ARRAYS];
-    struct checkpoint c = describe(w, arrays, numbers, n);
-    return checkpoint_read(&c, path, e);
+    char path[TRAIN_PATH];
+    struct checkpoint_array arrays[] = {
+        {"params", DTYPE_F32, w->count, w->params},
+        {"adam.m", DTYPE_F32, w->count, w->m},
+        {"adam.v", DTYPE_F32, w->count, w->v},
+        {"average", DTYPE_F32, w->count, w->average},
+    };
+    struct checkpoint_number numbers[] = {{"step", r->step, false}, same[0], same[1]};
+    struct checkpoint c = {.arrays = arrays, .n_arrays = 4, .numbers = numbers, .n_numbers = 3};
+    train_run_path(r, "checkpoint.safetensors", path);
+    if (write)
+        return checkpoint_write(&c, path, e);
+    int rc = access(path, F_OK) == 0 ? checkpoint_read(&c, path, e) : 0;
+    r->step = numbers[0].value;
+    return rc;
 }

@@ -7,6 +7,7 @@
 #define ENGINE_TRAIN_EMA_H
 
 #include "engine/train/checkpoint.h"
+#include "engine/train/run.h"
 #include "engine/train/trainer.h"
 
 struct ema_weights {
@@ -36,10 +37,10 @@ double ema_norm(const struct ema_weights *w, const struct nn_f32 *op);
 void ema_step(struct ema_weights *w, const struct ema_options *o, struct pool *pool, double lr,
               uint64_t step, double norm);
 
-/* Writes all with the numbers as a checkpoint (checkpoint.h), or reads it. */
-int ema_checkpoint_write(const struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
-                         const char *path, struct err *e) __attribute__((warn_unused_result));
-int ema_checkpoint_read(struct ema_weights *w, struct checkpoint_number *numbers, size_t n,
-                        const char *path, struct err *e) __attribute__((warn_unused_result));
+/* The checkpoint (checkpoint.h) of a run whose weights these are, with its step and two numbers that must be
+ * the same when it goes on: `write`s it, or reads it where there is one. */
+int ema_run_checkpoint(struct ema_weights *w, struct train_run *r,
+                       const struct checkpoint_number same[2], bool write, struct err *e)
+    __attribute__((warn_unused_result));
 
 #endif

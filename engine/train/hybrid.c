@@ -18,8 +18,14 @@ struct hybrid_run {
     struct hybrid_pairs p;
     struct hybrid net;
     struct hybrid_trainer t;
+    size_t told; /* half thousands of pairs */
     struct train_run run;
 };
+
+static void between(void *ctx)
+{
+    train_run_goes_on(&((struct hybrid_run *)ctx)->run);
+}
 
 /* The model twice: to read contexts with, and to train through. */
 static int open_model(struct hybrid_run *b, struct err *e)
@@ -46,10 +52,11 @@ static int open_model(struct hybrid_run *b, struct err *e)
 static bool go_on(void *ctx, size_t done, size_t n)
 {
     struct hybrid_run *b = ctx;
-    const struct train_control *c = b->run.control;
-    if (n >= 1000 && done % 500 == 0 && done && done < n)
+    if (done / 500 > b->told && done < n) {
+        b->told = done / 500;
         train_run_note(&b->run, "dataset: %zu of %zu pairs", done, n);
-    return !(c->stop && atomic_load(c->stop));
+    }
+    return train_run_prepares(&b->run, done, n);
 }
 
 static int open_pairs(struct hybrid_run *b, struct err *e)
@@ -61,11 +68,12 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
     if (access(r->dataset, F_OK) != 0) {
         rc = hybrid_data_make(&d, loss, e);
         if (rc == 0)
-            train_run_note(&b->run,
-                           "targets: held-out continuations of %.4f bits/byte with the model's own vectors, "
-                           "%.4f with their corpus', %.4f with the targets",
-                           loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634,
-                           loss[2] * 1.4426950408889634);
+            train_run_note(
+                &b->run,
+                "targets: held-out continuations of %.4f bits/byte with the model's own vectors, "
+                "%.4f with their corpus', %.4f with the targets",
+                loss[0] * 1.4426950408889634, loss[1] * 1.4426950408889634,
+                loss[2] * 1.4426950408889634);
     }
     if (rc == 0)
         rc = hybrid_pairs_open(&b->p, r->dataset, e);
@@ -84,36 +92,30 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
     return 0;
 }
 
+static int init_network(struct hybrid *net, const struct hybrid_recipe *r,
+                        const struct rwkv_layout *l, struct err *e)
+{
+    const struct dit_shape s = {
+        .n_embd = r->n_embd, .n_head = r->n_head, .n_block = r->n_block, .n_mlp = r->n_mlp};
+    net->info.shape = (struct state_shape){l->shape.n_layer, l->shape.n_embd, l->shape.head_size};
+    net->info.max_context = r->max_context;
+    net->info.sampling_steps = r->sampling_steps;
+    return hybrid_init(net, &s, e);
+}
+
 static int open_network(struct hybrid_run *b, struct err *e)
 {
     const struct hybrid_recipe *r = b->r;
-    const struct dit_shape s = {
-        .n_embd = r->n_embd, .n_head = r->n_head, .n_block = r->n_block, .n_mlp = r->n_mlp};
-    const struct hybrid_setup setup = {r, &b->p, &b->net, &b->l, b->weights, b->pool};
-    struct hybrid_info *i = &b->net.info;
-    i->shape = (struct state_shape){b->l.shape.n_layer, b->l.shape.n_embd, b->l.shape.head_size};
-    i->max_context = r->max_context;
-    i->sampling_steps = r->sampling_steps;
-    memcpy(i->fingerprint, b->p.fingerprint, sizeof i->fingerprint);
-    int rc = hybrid_init(&b->net, &s, e);
+    const struct hybrid_setup setup = {r, &b->p, &b->net, &b->l, b->weights, b->pool, between, b};
+    int rc = init_network(&b->net, r, &b->l, e);
+    memcpy(b->net.info.fingerprint, b->p.fingerprint, sizeof b->p.fingerprint);
     return rc < 0 ? rc : hybrid_trainer_init(&b->t, &setup, e);
 }
 
-/* Writes it, or reads it where there is one. */
 static int checkpoint(struct hybrid_run *b, bool to, struct err *e)
 {
-    char path[TRAIN_PATH];
-    struct checkpoint_number numbers[] = {
-        {"step", b->run.step, false},
-        {"seed", b->r->seed, true},
-        {"pairs", b->p.n, true},
-    };
-    train_run_path(&b->run, "checkpoint.safetensors", path);
-    if (to)
-        return ema_checkpoint_write(&b->t.w, numbers, 3, path, e);
-    int rc = access(path, F_OK) == 0 ? ema_checkpoint_read(&b->t.w, numbers, 3, path, e) : 0;
-    b->run.step = numbers[0].value;
-    return rc;
+    const struct checkpoint_number same[] = {{"seed", b->r->seed, true}, {"pairs", b->p.n, true}};
+    return ema_run_checkpoint(&b->t.w, &b->run, same, to, e);
 }
 
 static int save(void *ctx, struct err *e)
@@ -214,5 +216,58 @@ int train_hybrid(const struct hybrid_recipe *r, const struct train_control *c, s
     rwkv_layout_fini(&b->l);
     free(b->weights);
     free(b);
+    return rc;
+}
+
+/* ---- what it takes ---- */
+
+/* A layout in bytes: what every thread works with, first while pairs are made, then at the steps. */
+static double work_bytes(const struct hybrid_recipe *r, const struct rwkv_layout *l,
+                         const struct hybrid *net, bool steps)
+{
+    const struct dit_shape *s = &net->layout.shape;
+    const double theta = (double)rwkv_layout_theta(l), model = (double)l->count;
+    const double n = (double)(s->n_token * s->token_dim);
+    const double context = (double)(s->max_context * s->context_dim);
+    const double rwkv = (double)rwkv_work_plan_f32(l, r->continuation);
+    if (!steps)
+        return rwkv + 4 * (model + 5 * theta);
+    const double own = 4 * (13 * n + 3 * context + 2 * theta + model);
+    return rwkv + own + 2 * (double)dit_work_plan_f32(&net->layout, 2);
+}
+
+static void add_up(const struct hybrid_recipe *r, const struct rwkv_layout *l,
+                   const struct hybrid *net, int threads, struct hybrid_need *out)
+{
+    const double pairs = (double)(r->pairs + r->eval_pairs), T = (double)threads;
+    const double rows = 4 * (double)(r->max_context * net->layout.shape.context_dim);
+    const double rest =
+        4 * (double)rwkv_layout_theta(l) + (double)(r->continuations * r->continuation) + 32;
+    const double params = (double)hybrid_count(&net->layout, &net->info.shape);
+    const double model = 4 * 2 * (double)l->count;
+    const double makes = T * work_bytes(r, l, net, false) + pairs * (2 * rows + rest);
+    const double steps =
+        T * work_bytes(r, l, net, true) + 4 * params * (5 + T) + pairs * (2 * rows + rest);
+    *out = (struct hybrid_need){
+        .memory = model + (makes > steps ? makes : steps),
+        .disk = pairs * (rows + rest) + 2 * (4 + 4 + 4 + 4 + 2) * params,
+        .n_params = net->info.n_params,
+    };
+}
+
+int train_hybrid_plan(const struct hybrid_recipe *r, int threads, struct hybrid_need *out,
+                      struct err *e)
+{
+    struct rwkv_layout l = {0};
+    struct tensor_file *f = NULL;
+    struct hybrid net = {0};
+    int rc = trainer_read_layout(r->model, &l, &f, e);
+    if (rc == 0)
+        rc = init_network(&net, r, &l, e);
+    if (rc == 0)
+        add_up(r, &l, &net, threads, out);
+    hybrid_fini(&net);
+    rwkv_layout_fini(&l);
+    tensor_file_close(f);
     return rc;
 }

@@ -20,4 +20,15 @@
 int train_hybrid(const struct hybrid_recipe *r, const struct train_control *c, struct pool *pool,
                  bool *done, struct err *e) __attribute__((warn_unused_result));
 
+struct
+    hybrid_need { /* bytes at most, about; disk: of the dataset and in `out`, while files are written
+                      * anew */
+    double memory, disk;
+    size_t n_params;
+};
+/* What a training of the recipe takes, without its corpora. ERR_IO, ERR_FORMAT (the model's file),
+ * ERR_INVALID (sizes that cannot be), ERR_NOMEM. */
+int train_hybrid_plan(const struct hybrid_recipe *r, int threads, struct hybrid_need *out,
+                      struct err *e) __attribute__((warn_unused_result));
+
 #endif

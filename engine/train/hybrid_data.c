@@ -138,7 +138,9 @@ struct maker {
     float *start;            /* [n_data + 1, n_theta]: a corpus' vectors; behind them the model's */
     struct hybrid_target *target; /* [threads] */
     double (*loss)[3];            /* [threads] of its pairs: nats a byte, see hybrid_data_make */
-    size_t from, to;              /* pairs of the present round */
+    struct rng *rng;              /* [threads] */
+    size_t from, to;              /* corpora or pairs of the present round, one a thread */
+    uint64_t step;                /* of the corpora's */
     size_t cap;                   /* rows there is room for */
 };
 
@@ -222,8 +224,9 @@ static int allocate(struct maker *k, struct err *e)
     k->start = calloc((r->n_data + 1) * p->n_theta, sizeof *k->start);
     k->target = calloc((size_t)threads, sizeof *k->target);
     k->loss = calloc((size_t)threads, sizeof *k->loss);
+    k->rng = calloc((size_t)threads, sizeof *k->rng);
     if (!p->first || !p->corpus || !p->bytes || !p->text || !p->delta || !k->context || !k->own ||
-        !k->start || !k->target || !k->loss)
+        !k->start || !k->target || !k->loss || !k->rng)
         return err_set(e, ERR_NOMEM, "pairs: out of memory");
     int rc = 0;
     for (int t = 0; t < threads && rc == 0; t++)
@@ -268,6 +271,7 @@ static void maker_fini(struct maker *k)
         hybrid_target_fini(&k->target[t]);
     free(k->target);
     free(k->loss);
+    free(k->rng);
     free(k->context);
     free(k->own);
     free(k->start);
@@ -355,38 +359,58 @@ static struct hybrid_window draw_window(const struct corpus *c, size_t begin, si
     return (struct hybrid_window){c->text + (at + T > end ? end - T : at), T};
 }
 
-/* The vectors of corpus c: CORPUS_WINDOWS windows anywhere in it a step, the rate falling. */
-static void descend_corpus(struct maker *k, struct hybrid_target *t, size_t c)
+/* Windows anywhere in the corpus. */
+static void corpus_windows(const struct maker *k, const struct corpus *from, struct rng *rng,
+                           struct hybrid_window w[CORPUS_WINDOWS])
 {
-    const struct hybrid_recipe *r = k->d->r;
-    const struct corpus *from = &k->data[c];
-    struct hybrid_window w[CORPUS_WINDOWS];
-    struct rng rng;
-    rng_init(&rng, r->seed, ((uint64_t)1 << 40) + c);
-    hybrid_target_begin(t, k->own);
-    for (uint64_t s = 0; s < r->corpus_steps; s++) {
-        for (size_t i = 0; i < CORPUS_WINDOWS; i++) {
-            size_t doc = 0, at = rng_below(&rng, from->n), last = from->n_docs - 1;
-            while (doc < last) { /* the document around byte at */
-                const size_t half = (doc + last + 1) / 2;
-                if (from->doc[half] <= at)
-                    doc = half;
-                else
-                    last = half - 1;
-            }
-            w[i] = draw_window(from, from->doc[doc], from->doc[doc + 1] - 1, k->p.T, &rng);
+    for (size_t i = 0; i < CORPUS_WINDOWS; i++) {
+        size_t doc = 0, at = rng_below(rng, from->n), last = from->n_docs - 1;
+        while (doc < last) { /* the document around byte at */
+            const size_t half = (doc + last + 1) / 2;
+            if (from->doc[half] <= at)
+                doc = half;
+            else
+                last = half - 1;
         }
-        const double falls = 0.5 + 0.5 * cos(M_PI * (double)s / (double)r->corpus_steps);
-        hybrid_target_step(t, w, CORPUS_WINDOWS, r->corpus_lr * falls);
+        w[i] = draw_window(from, from->doc[doc], from->doc[doc + 1] - 1, k->p.T, rng);
     }
-    memcpy(k->start + c * k->p.n_theta, t->theta, k->p.n_theta * sizeof *t->theta);
 }
 
-static void corpora_part(void *ctx, int part, int parts)
+static void corpus_step(void *ctx, int part, int parts)
 {
     struct maker *k = ctx;
-    for (size_t c = (size_t)part; c < k->d->r->n_data; c += (size_t)parts)
-        descend_corpus(k, &k->target[part], c);
+    const struct hybrid_recipe *r = k->d->r;
+    const size_t c = k->from + (size_t)part;
+    struct hybrid_window w[CORPUS_WINDOWS];
+    (void)parts;
+    if (c >= k->to)
+        return;
+    corpus_windows(k, &k->data[c], &k->rng[part], w);
+    const double falls = 0.5 + 0.5 * cos(M_PI * (double)k->step / (double)r->corpus_steps);
+    hybrid_target_step(&k->target[part], w, CORPUS_WINDOWS, r->corpus_lr * falls);
+}
+
+/* The vectors of the corpora: CORPUS_WINDOWS windows a step, the rate falling; a corpus a thread. */
+static int descend_corpora(struct maker *k, struct err *e)
+{
+    const struct hybrid_data *d = k->d;
+    const size_t n = d->r->n_data, n_theta = k->p.n_theta, threads = (size_t)pool_threads(d->pool);
+    for (k->from = 0; k->from < n; k->from = k->to) {
+        k->to = n - k->from < threads ? n : k->from + threads;
+        for (size_t c = k->from; c < k->to; c++) {
+            rng_init(&k->rng[c - k->from], d->r->seed, ((uint64_t)1 << 40) + c);
+            hybrid_target_begin(&k->target[c - k->from], k->own);
+        }
+        for (k->step = 0; k->step < d->r->corpus_steps; k->step++) {
+            pool_run(d->pool, corpus_step, k);
+            if (!d->proceed(d->ctx, k->p.n / 2, k->p.n))
+                return err_set(e, ERR_CANCELLED, "pairs: stopped at a corpus' vectors");
+        }
+        for (size_t c = k->from; c < k->to; c++)
+            memcpy(k->start + c * n_theta, k->target[c - k->from].theta,
+                   n_theta * sizeof *k->start);
+    }
+    return 0;
 }
 
 /* Where the descent of a pair begins: at its corpus' vectors; at the model's own where a text held out
@@ -399,56 +423,70 @@ static const float *start_of(const struct maker *k, size_t i)
     return k->start + c * k->p.n_theta;
 }
 
-static void descend(struct maker *k, int part, size_t i)
+static void pair_step(void *ctx, int part, int parts)
 {
-    const struct hybrid_recipe *r = k->d->r;
-    struct hybrid_target *t = &k->target[part];
+    struct maker *k = ctx;
+    const size_t i = k->from + (size_t)part;
+    (void)parts;
+    if (i >= k->to)
+        return;
     const struct corpus *c = corpus_of(k, i);
-    const size_t n = k->p.n_theta, begin = (size_t)(k->context[i] - c->text);
-    const size_t windows = (r->target_bytes + k->p.T - 1) / k->p.T;
-    const struct hybrid_window next = {k->p.text + i * k->p.M * k->p.T, k->p.T};
-    float *delta = k->p.delta + i * n;
-    struct rng rng;
-    rng_init(&rng, r->seed, ((uint64_t)1 << 41) + i);
-    hybrid_target_begin(t, start_of(k, i));
-    for (uint64_t s = 0; s < r->target_steps; s++) {
-        struct hybrid_window w[HYBRID_TARGET_WINDOWS];
-        for (size_t j = 0; j < windows; j++)
-            w[j] = draw_window(c, begin, begin + (size_t)k->p.bytes[i], k->p.T, &rng);
-        hybrid_target_step(t, w, windows, r->target_lr);
-    }
+    const size_t begin = (size_t)(k->context[i] - c->text);
+    const size_t windows = (k->d->r->target_bytes + k->p.T - 1) / k->p.T;
+    struct hybrid_window w[HYBRID_TARGET_WINDOWS];
+    for (size_t j = 0; j < windows; j++)
+        w[j] = draw_window(c, begin, begin + (size_t)k->p.bytes[i], k->p.T, &k->rng[part]);
+    hybrid_target_step(&k->target[part], w, windows, k->d->r->target_lr);
+}
+
+static void end_pair(void *ctx, int part, int parts)
+{
+    struct maker *k = ctx;
+    struct hybrid_target *t = &k->target[part];
+    const size_t n = k->p.n_theta, i = k->from + (size_t)part;
+    (void)parts;
+    if (i >= k->to)
+        return;
     for (size_t j = 0; j < n; j++)
-        delta[j] = t->theta[j] - k->own[j];
+        k->p.delta[i * n + j] = t->theta[j] - k->own[j];
     if (!is_held(k, i))
         return;
+    const struct hybrid_window next = {k->p.text + i * k->p.M * k->p.T, k->p.T};
     k->loss[part][0] += hybrid_target_loss(t, k->own, next);
     k->loss[part][1] += hybrid_target_loss(t, start_of(k, i), next);
     k->loss[part][2] += hybrid_target_loss(t, t->theta, next);
 }
 
-static void descend_part(void *ctx, int part, int parts)
+/* The targets of pairs from .. to, a thread each. */
+static int descend_round(struct maker *k, struct err *e)
 {
-    struct maker *k = ctx;
-    for (size_t i = k->from + (size_t)part; i < k->to; i += (size_t)parts)
-        descend(k, part, i);
+    const struct hybrid_data *d = k->d;
+    for (size_t i = k->from; i < k->to; i++) {
+        rng_init(&k->rng[i - k->from], d->r->seed, ((uint64_t)1 << 41) + i);
+        hybrid_target_begin(&k->target[i - k->from], start_of(k, i));
+    }
+    for (uint64_t s = 0; s <= d->r->target_steps; s++) {
+        pool_run(d->pool, s < d->r->target_steps ? pair_step : end_pair, k);
+        if (!d->proceed(d->ctx, (k->p.n + k->from) / 2, k->p.n))
+            return err_set(e, ERR_CANCELLED, "pairs: stopped at target %zu of %zu", k->from,
+                           k->p.n);
+    }
+    return 0;
 }
 
 static int descend_all(struct maker *k, struct err *e)
 {
-    const struct hybrid_data *d = k->d;
-    const size_t round = 8 * (size_t)pool_threads(d->pool);
-    pool_run(d->pool, corpora_part, k);
-    for (k->from = 0; k->from < k->p.n; k->from = k->to) {
-        k->to = k->p.n - k->from < round ? k->p.n : k->from + round;
-        pool_run(d->pool, descend_part, k);
-        if (!d->proceed(d->ctx, (k->p.n + k->to) / 2, k->p.n))
-            return err_set(e, ERR_CANCELLED, "pairs: stopped at target %zu of %zu", k->to, k->p.n);
+    const size_t threads = (size_t)pool_threads(k->d->pool);
+    int rc = descend_corpora(k, e);
+    for (k->from = 0; rc == 0 && k->from < k->p.n; k->from = k->to) {
+        k->to = k->p.n - k->from < threads ? k->p.n : k->from + threads;
+        rc = descend_round(k, e);
     }
-    for (size_t i = 0; i < k->p.n * k->p.n_theta; i++)
+    for (size_t i = 0; rc == 0 && i < k->p.n * k->p.n_theta; i++)
         if (!isfinite(k->p.delta[i]))
-            return err_set(e, ERR_NUMERIC, "pairs: the target of pair %zu is not finite",
-                           i / k->p.n_theta);
-    return 0;
+            rc = err_set(e, ERR_NUMERIC, "pairs: the target of pair %zu is not finite",
+                         i / k->p.n_theta);
+    return rc;
 }
 
 int hybrid_data_make(const struct hybrid_data *d, double loss[3], struct err *e)

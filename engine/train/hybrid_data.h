@@ -42,7 +42,7 @@ struct hybrid_data {
     const struct rwkv_layout *l;
     const float *weights; /* [l->count] */
     struct pool *pool;
-    /* Called after every few pairs; false stops. */
+    /* Called between two steps: done of n pairs; false stops. */
     bool (*proceed)(void *ctx, size_t done, size_t n);
     void *ctx;
 };

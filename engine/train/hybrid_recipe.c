@@ -6,12 +6,14 @@
 
 #define K(name, member, kind, low, high, required)                                                 \
     RECIPE_KEY(struct hybrid_recipe, name, member, kind, low, high, required)
+enum { PLACES = 5 }; /* of the keys, the first: files, how it runs */
 static const struct recipe_key keys[] = {
     K("model", model, RECIPE_TEXT, 0, RECIPE_PATH, true),
     K("dataset", dataset, RECIPE_TEXT, 0, RECIPE_PATH, true),
     K("out", out, RECIPE_TEXT, 0, RECIPE_PATH, true),
-    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("threads", threads, RECIPE_UINT, 1, 256, false),
+    K("max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
+    K("seed", seed, RECIPE_UINT, 0, 9e15, false),
     K("pairs", pairs, RECIPE_UINT, 1, 1e6, false),
     K("eval_pairs", eval_pairs, RECIPE_UINT, 1, 1e6, false),
     K("context_min", context_min, RECIPE_UINT, 1, 1e8, false),
@@ -47,35 +49,42 @@ static const struct recipe_key keys[] = {
     K("ema", ema, RECIPE_REAL, 0, 0.9999999, false),
     K("eval_every", eval_every, RECIPE_UINT, 1, 1e12, false),
     K("checkpoint_every", checkpoint_every, RECIPE_UINT, 1, 1e12, false),
-    K("max_minutes", max_minutes, RECIPE_REAL, 0, 1e6, false),
 };
 
 static int check(struct hybrid_recipe *r, const json_t *root, struct err *e)
 {
     if (!json_object_get(root, "lr_final"))
         r->schedule.lr_final = r->schedule.lr / 25;
+    if (!json_object_get(root, "warmup") && r->schedule.warmup > r->schedule.steps)
+        r->schedule.warmup = r->schedule.steps;
     if (!r->n_mlp)
         r->n_mlp = 4 * r->n_embd;
     if (r->n_embd % r->n_head)
-        return err_set(e, ERR_INVALID, "recipe: n_head must divide n_embd");
+        return err_set_param(e, ERR_INVALID, "n_head", "recipe: n_head must divide n_embd");
     if (r->max_context % 2)
-        return err_set(e, ERR_INVALID, "recipe: max_context must be even");
+        return err_set_param(e, ERR_INVALID, "max_context", "recipe: max_context must be even");
     if ((r->target_bytes - 1) / r->continuation >= HYBRID_TARGET_WINDOWS)
-        return err_set(e, ERR_INVALID, "recipe: target_bytes is above %d continuations",
-                       HYBRID_TARGET_WINDOWS);
+        return err_set_param(e, ERR_INVALID, "target_bytes",
+                             "recipe: target_bytes is above %d continuations",
+                             HYBRID_TARGET_WINDOWS);
     if (!r->corpus_steps && !r->target_steps)
-        return err_set(e, ERR_INVALID, "recipe: corpus_steps and target_steps are both 0");
+        return err_set_param(e, ERR_INVALID, "target_steps",
+                             "recipe: corpus_steps and target_steps are both 0");
     r->bf16 = !strcmp(r->products, "bf16");
     if (!r->bf16 && strcmp(r->products, "f32"))
-        return err_set(e, ERR_INVALID, "recipe: products must be \"f32\" or \"bf16\"");
+        return err_set_param(e, ERR_INVALID, "products",
+                             "recipe: products must be \"f32\" or \"bf16\"");
     if (r->context_min > r->context_max)
-        return err_set(e, ERR_INVALID, "recipe: context_min is above context_max");
+        return err_set_param(e, ERR_INVALID, "context_min",
+                             "recipe: context_min is above context_max");
     if (r->schedule.warmup > r->schedule.steps)
-        return err_set(e, ERR_INVALID, "recipe: warmup is longer than steps");
+        return err_set_param(e, ERR_INVALID, "warmup", "recipe: warmup is longer than steps");
     return 0;
 }
 
-int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
+/* From an object whose keys are those from `first` on, and those in others. */
+static int read_keys(struct hybrid_recipe *r, const json_t *root, size_t first, const char *others,
+                     struct err *e)
 {
     *r = (struct hybrid_recipe){
         .seed = 1,
@@ -108,16 +117,29 @@ int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
         .eval_every = 100,
         .checkpoint_every = 100,
     };
+    int rc = recipe_read_object(r, root, keys + first, RECIPE_KEYS(keys) - first, others, "", e);
+    return rc < 0 ? rc : check(r, root, e);
+}
+
+int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
+{
     json_t *root = recipe_load(path, e);
     if (!root)
         return e->code;
-    int rc = recipe_read_object(r, root, keys, RECIPE_KEYS(keys), " data eval ", "", e);
+    int rc = read_keys(r, root, 0, " data eval ", e);
     if (rc == 0)
         rc = recipe_read_corpora(r->data, &r->n_data, json_object_get(root, "data"), "data", e);
     if (rc == 0)
         rc = recipe_read_corpora(r->eval, &r->n_eval, json_object_get(root, "eval"), "eval", e);
-    if (rc == 0)
-        rc = check(r, root, e);
+    json_decref(root);
+    return rc;
+}
+
+int hybrid_recipe_read_text(struct hybrid_recipe *r, const char *json, const char *others,
+                            struct err *e)
+{
+    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    int rc = read_keys(r, root, PLACES, others, e);
     json_decref(root);
     return rc;
 }

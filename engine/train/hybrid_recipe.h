@@ -18,7 +18,7 @@
  *     products ("f32", or "bf16" as in recipe.h); sampling_steps (1), of which the last is differentiated; lambda (1), of the diffusion's term;
  *     alpha (0.73) at the start; context_dropout (0.1 of the samples see an empty context; 1: the
  *     control that can only learn constant changes)
- *     batch (16), lr (1e-3), lr_final (lr / 25), warmup (20), beta1 (0.9), beta2 (0.99), eps (1e-8),
+ *     batch (16), lr (1e-3), lr_final (lr / 25), warmup (20, at most steps), beta1 (0.9), beta2 (0.99), eps (1e-8),
  *     weight_decay (0), clip (1), ema (0.99)
  *     eval_every (100), checkpoint_every (100), max_minutes (0) */
 #ifndef ENGINE_TRAIN_HYBRID_RECIPE_H
@@ -51,5 +51,11 @@ struct hybrid_recipe {
 /* ERR_IO, ERR_INVALID (which key, what is wrong), ERR_NOMEM. */
 int hybrid_recipe_read(struct hybrid_recipe *r, const char *path, struct err *e)
     __attribute__((warn_unused_result));
+
+/* The hybrid and its training from the text of an object that names no files, threads or corpora: whoever
+ * calls sets model, dataset, out, threads, data and eval. Its keys in `others`, each between spaces, are the
+ * caller's. ERR_INVALID, its param the key; ERR_NOMEM. */
+int hybrid_recipe_read_text(struct hybrid_recipe *r, const char *json, const char *others,
+                            struct err *e) __attribute__((warn_unused_result));
 
 #endif

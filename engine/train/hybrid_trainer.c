@@ -73,6 +73,8 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
                                  .weights = s->weights,
                                  .op = *nn_f32_for(CPU_AUTO),
                                  .pool = s->pool,
+                                 .between = s->between,
+                                 .ctx = s->ctx,
                                  .threads = pool_threads(s->pool),
                                  .n = net->layout.shape.n_token * net->layout.shape.token_dim};
     if (s->r->bf16)
@@ -249,30 +251,37 @@ static void eval_part(void *ctx, int part, int parts)
 {
     struct hybrid_trainer *t = ctx;
     struct hybrid_bench *b = &t->bench[part];
-    memset(b->eval, 0, sizeof b->eval);
-    b->diffusion = 0;
-    for (size_t i = t->p->n_train + (size_t)part; i < t->p->n; i += (size_t)parts) {
-        const size_t context[HYBRID_EVALS] = {SIZE_MAX, i, stranger(t->p, i), SIZE_MAX};
-        for (int k = 0; k < HYBRID_EVALS; k++) {
-            const struct hybrid_net_f32 net =
-                net_of(t, t->net->params, k == HYBRID_PLAIN ? t->no_scale : t->net->scale);
-            struct choice c = {i, context[k], 0, t->net->params, {0}};
-            double loss[2];
-            rng_init(&c.rng, t->r->seed, i); /* below the steps' streams */
-            struct hybrid_sample_f32 s = prepare(t, b, &c);
-            if (k != HYBRID_OWN)
-                s.target = NULL;
-            hybrid_chain_run_f32(b->chain, &net, t->weights, &s, NULL, loss);
-            b->eval[k] += loss[0];
-            b->diffusion += loss[1];
-        }
+    (void)parts;
+    const size_t i = t->eval_at + (size_t)part;
+    if (i >= t->p->n)
+        return;
+    const size_t context[HYBRID_EVALS] = {SIZE_MAX, i, stranger(t->p, i), SIZE_MAX};
+    for (int k = 0; k < HYBRID_EVALS; k++) {
+        const struct hybrid_net_f32 net =
+            net_of(t, t->net->params, k == HYBRID_PLAIN ? t->no_scale : t->net->scale);
+        struct choice c = {i, context[k], 0, t->net->params, {0}};
+        double loss[2];
+        rng_init(&c.rng, t->r->seed, i); /* below the steps' streams */
+        struct hybrid_sample_f32 s = prepare(t, b, &c);
+        if (k != HYBRID_OWN)
+            s.target = NULL;
+        hybrid_chain_run_f32(b->chain, &net, t->weights, &s, NULL, loss);
+        b->eval[k] += loss[0];
+        b->diffusion += loss[1];
     }
 }
 
 void hybrid_trainer_evaluate(struct hybrid_trainer *t, double bits[HYBRID_EVALS], double *diffusion)
 {
     const double n = (double)(t->p->n - t->p->n_train);
-    pool_run(t->pool, eval_part, t);
+    for (int k = 0; k < t->threads; k++) {
+        memset(t->bench[k].eval, 0, sizeof t->bench[k].eval);
+        t->bench[k].diffusion = 0;
+    }
+    for (t->eval_at = t->p->n_train; t->eval_at < t->p->n; t->eval_at += (size_t)t->threads) {
+        pool_run(t->pool, eval_part, t);
+        t->between(t->ctx);
+    }
     *diffusion = 0;
     for (int k = 0; k < HYBRID_EVALS; k++) {
         bits[k] = 0;

@@ -28,6 +28,9 @@ struct hybrid_trainer {
     float *rows;                /* the pairs' rows, normalised */
     struct ema_weights w;       /* its average: net->params */
     struct hybrid_bench *bench; /* [threads] */
+    size_t eval_at;             /* the pair that the first thread looks at */
+    void (*between)(void *ctx);
+    void *ctx;
 };
 
 struct hybrid_setup {
@@ -37,6 +40,8 @@ struct hybrid_setup {
     const struct rwkv_layout *l;
     const float *weights;
     struct pool *pool;
+    void (*between)(void *ctx); /* called between two rounds of an evaluation: the pool rests */
+    void *ctx;
 };
 /* Also makes net's arrays: scale and normaliser from the training pairs, the first weights. All of s
  * must outlive it. ERR_NOMEM. */

@@ -130,6 +130,13 @@ bool train_run_goes_on(const struct train_run *r)
     return !(c->stop && atomic_load(c->stop));
 }
 
+bool train_run_prepares(const struct train_run *r, size_t done, size_t n)
+{
+    if (r->control->on_part)
+        r->control->on_part(r->control->ctx, done, n);
+    return train_run_goes_on(r);
+}
+
 static bool must_stop(const struct train_run *r)
 {
     const struct train_control *c = r->control;

@@ -44,9 +44,11 @@ struct train_eval {
 struct train_control {
     atomic_bool *stop; /* set: stop after the present step, with a checkpoint */
     void (*between)(
-        void *ctx);     /* between pieces of what is no step (about 50 ms): the pool rests */
-    uint64_t stop_at;   /* stop once this many steps are done; 0: at the recipe's end */
-    double max_minutes; /* instead of the recipe's, if positive */
+        void *ctx); /* between pieces of what is no step (about 50 ms): the pool rests */
+    void (*on_part)(void *ctx, size_t done,
+                    size_t n); /* the same where it is known how many there are */
+    uint64_t stop_at;          /* stop once this many steps are done; 0: at the recipe's end */
+    double max_minutes;        /* instead of the recipe's, if positive */
     void (*on_step)(void *ctx, const struct train_step *s);
     void (*on_eval)(void *ctx, const struct train_eval *v);
     void (*on_note)(void *ctx, const char *text); /* one line for a person */
@@ -71,6 +73,8 @@ void train_run_close(struct train_run *r); /* a zeroed one is fine */
 void train_run_path(const struct train_run *r, const char *name, char path[TRAIN_PATH]);
 /* Between two pieces of what is no step: whether to go on. */
 bool train_run_goes_on(const struct train_run *r);
+/* The same, `done` of n of them being done. */
+bool train_run_prepares(const struct train_run *r, size_t done, size_t n);
 /* Counts time and rates from now on, r->step steps and `tokens` being done. */
 void train_run_begin(struct train_run *r, uint64_t tokens);
 

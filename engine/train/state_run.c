@@ -23,26 +23,13 @@ struct state_run {
     struct train_run run;
 };
 
-/* The layout of the model in a file, which stays open in *f also on an error. */
-static int read_layout(const char *path, struct rwkv_layout *l, struct tensor_file **f,
-                       struct err *e)
-{
-    struct rwkv_shape shape;
-    int rc = tensor_file_open(path, f, e);
-    if (rc == 0)
-        rc = rwkv_shape_read(&shape, *f, e);
-    if (rc == 0)
-        rc = rwkv_layout_init(l, &shape, e);
-    return rc < 0 ? rc : rwkv_params_check(l, *f, e);
-}
-
 static int load_model(struct state_run *s, struct pool *pool, struct err *e)
 {
     struct tensor_file *f = NULL;
     struct nn_f32 op = *nn_f32_for(CPU_AUTO);
     if (s->r->bf16)
         nn_bf16_products(&op);
-    int rc = read_layout(s->r->model, &s->l, &f, e);
+    int rc = trainer_read_layout(s->r->model, &s->l, &f, e);
     if (rc == 0)
         rc = trainer_init(&s->t, &s->l, pool, &op, s->r->sequence, e);
     if (rc == 0)
@@ -189,7 +176,7 @@ int train_state_plan(const struct recipe *r, int threads, double *memory, struct
 {
     struct rwkv_layout l = {0};
     struct tensor_file *f = NULL;
-    int rc = read_layout(r->model, &l, &f, e);
+    int rc = trainer_read_layout(r->model, &l, &f, e);
     const double trainer = rc == 0 ? trainer_plan(&l, threads, r->sequence) : 0;
     if (rc == 0 && !(trainer > 0))
         rc = err_set(e, ERR_NOMEM, "state tuning: out of memory");

@@ -1,6 +1,7 @@
 #include "engine/train/trainer.h"
 
 #include "daemon/base/mem.h"
+#include "engine/tensor/tensor.h"
 
 #include <math.h>
 
@@ -31,6 +32,18 @@ int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *po
         return err_set(e, ERR_NOMEM, "training: out of memory");
     }
     return 0;
+}
+
+int trainer_read_layout(const char *path, struct rwkv_layout *l, struct tensor_file **f,
+                        struct err *e)
+{
+    struct rwkv_shape shape;
+    int rc = tensor_file_open(path, f, e);
+    if (rc == 0)
+        rc = rwkv_shape_read(&shape, *f, e);
+    if (rc == 0)
+        rc = rwkv_layout_init(l, &shape, e);
+    return rc < 0 ? rc : rwkv_params_check(l, *f, e);
 }
 
 double trainer_plan(const struct rwkv_layout *l, int threads, size_t max_T)

@@ -43,6 +43,9 @@ struct trainer {
 int trainer_init(struct trainer *t, const struct rwkv_layout *l, struct pool *pool,
                  const struct nn_f32 *op, size_t max_T, struct err *e)
     __attribute__((warn_unused_result));
+/* The layout of the model in a file, which stays open in *f also on an error. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
+int trainer_read_layout(const char *path, struct rwkv_layout *l, struct tensor_file **f,
+                        struct err *e) __attribute__((warn_unused_result));
 /* About how many bytes one takes; 0: no memory to tell. */
 double trainer_plan(const struct rwkv_layout *l, int threads, size_t max_T);
 void trainer_fini(struct trainer *t); /* a zeroed one is fine */
