@@ -1,4 +1,4 @@
-/* /v1/diffusers: files of trained diffusion transformers. */
+/* /v1/diffusers and /v1/hybrids: files of trained transformers. */
 #include "api/etag.h"
 #include "api/items.h"
 
@@ -17,6 +17,7 @@ static void write_fields(struct jw *w, const struct item_info *i, const void *da
 }
 
 const struct item_resource items_diffusers = {"diffuser", true, write_fields};
+const struct item_resource items_hybrids = {"hybrid", true, write_fields};
 
 /* ---- the file ---- */
 
@@ -55,17 +56,29 @@ static int decode_import(struct req *r, struct item_call *c, struct err *e)
     if (!found)
         return err_set_param(e, ERR_INVALID, "name", "name is missing: it stands in the query");
     if (!r->body.len)
-        return err_set(e, ERR_INVALID, "the body is empty: the bytes of a diffuser are wanted");
+        return err_set(e, ERR_INVALID, "the body is empty: the bytes of a file are wanted");
     if (!(c->name = strdup(name)))
         return err_set(e, ERR_NOMEM, "no memory for a request");
     c->data = req_take_body(r, &c->data_bytes);
     return 0;
 }
 
+static int import(struct req *r, enum item_kind kind, struct err *e)
+{
+    struct item_call *c = items_call(r, kind, ITEM_PUT, e);
+    return c ? items_submit(r, c, &items_put_task, decode_import(r, c, e), e) : e->code;
+}
+
+static int data(struct req *r, enum item_kind kind, struct err *e)
+{
+    static const struct task task = {states_no_record, states_no_end, finish_data, NULL, false};
+    struct item_call *c = items_call(r, kind, ITEM_DATA, e);
+    return c ? items_submit(r, c, &task, 0, e) : e->code;
+}
+
 int handle_diffuser_import(struct req *r, struct err *e)
 {
-    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_PUT, e);
-    return c ? items_submit(r, c, &items_put_task, decode_import(r, c, e), e) : e->code;
+    return import(r, ITEM_DIFFUSER, e);
 }
 
 int handle_diffuser_get(struct req *r, struct err *e)
@@ -75,9 +88,7 @@ int handle_diffuser_get(struct req *r, struct err *e)
 
 int handle_diffuser_data(struct req *r, struct err *e)
 {
-    static const struct task task = {states_no_record, states_no_end, finish_data, NULL, false};
-    struct item_call *c = items_call(r, ITEM_DIFFUSER, ITEM_DATA, e);
-    return c ? items_submit(r, c, &task, 0, e) : e->code;
+    return data(r, ITEM_DIFFUSER, e);
 }
 
 int handle_diffuser_delete(struct req *r, struct err *e)
@@ -88,4 +99,29 @@ int handle_diffuser_delete(struct req *r, struct err *e)
 int handle_diffuser_list(struct req *r, struct err *e)
 {
     return items_list(r, ITEM_DIFFUSER, e);
+}
+
+int handle_hybrid_import(struct req *r, struct err *e)
+{
+    return import(r, ITEM_HYBRID, e);
+}
+
+int handle_hybrid_get(struct req *r, struct err *e)
+{
+    return items_get(r, ITEM_HYBRID, e);
+}
+
+int handle_hybrid_data(struct req *r, struct err *e)
+{
+    return data(r, ITEM_HYBRID, e);
+}
+
+int handle_hybrid_delete(struct req *r, struct err *e)
+{
+    return items_delete(r, ITEM_HYBRID, e);
+}
+
+int handle_hybrid_list(struct req *r, struct err *e)
+{
+    return items_list(r, ITEM_HYBRID, e);
 }

@@ -84,6 +84,7 @@ void items_write_meta(struct jw *w, const struct item_info *i)
 static const struct item_resource *const resources[] = {[ITEM_CONDITION] = &items_conditions,
                                                         [ITEM_CONTEXT] = &items_contexts,
                                                         [ITEM_DIFFUSER] = &items_diffusers,
+                                                        [ITEM_HYBRID] = &items_hybrids,
                                                         [ITEM_DATASET] = &items_datasets};
 
 /* data: of the one record that is asked for; NULL in a list. */

@@ -10,7 +10,8 @@ struct item_resource {
     /* The fields that not all records have. data [bytes]: the item's, or NULL (in a list). */
     void (*write)(struct jw *w, const struct item_info *i, const void *data, size_t bytes);
 };
-extern const struct item_resource items_conditions, items_contexts, items_diffusers, items_datasets;
+extern const struct item_resource items_conditions, items_contexts, items_diffusers, items_hybrids,
+    items_datasets;
 
 /* The fields description and tags of o, as states have them, into the record's JSON. */
 int items_keep_change(const json_t *o, bool is_patch, json_t *meta, struct err *e);

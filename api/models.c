@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* One entry; s: the state that `id` names, or NULL. */
-static void write_model(struct jw *w, const char *id, const struct model_info *m,
-                        const struct state_info *s)
+static void write_model(const struct req *r, struct jw *w, const char *id,
+                        const struct model_info *m, const struct state_info *s)
 {
     char ref[160];
     jw_object(w, NULL);
@@ -15,7 +15,7 @@ static void write_model(struct jw *w, const char *id, const struct model_info *m
     jw_string(w, "object", "model");
     jw_int(w, "created", s ? s->created_ms / 1000 : m->created);
     jw_string(w, "owned_by", "dreamstate");
-    write_model_meta(w, "meta", m);
+    write_model_meta(w, "meta", r->svc, m);
     if (s) {
         snprintf(ref, sizeof ref, "%s@%llu", s->name, (unsigned long long)s->version);
         jw_object(w, "state");
@@ -53,11 +53,11 @@ static void write_list(struct req *r, const struct state_call *c)
     jw_string(&w, "object", "list");
     jw_array(&w, "data");
     for (size_t i = 0; i < n; i++)
-        write_model(&w, models[i].name, &models[i], NULL);
+        write_model(r, &w, models[i].name, &models[i], NULL);
     for (size_t i = 0; c && i < c->n_states; i++)
         if ((m = model_of(r, &c->states[i])) &&
             (size_t)snprintf(id, sizeof id, "%s@%s", m->name, c->states[i].name) < sizeof id)
-            write_model(&w, id, m, &c->states[i]);
+            write_model(r, &w, id, m, &c->states[i]);
     jw_end_array(&w);
     jw_bool(&w, "has_more", c && c->has_more);
     jw_end_object(&w);
@@ -81,7 +81,7 @@ static int finish_state(struct req *r, struct err *e)
     if (strcmp(m->fingerprint, c->states[0].fingerprint) != 0)
         return err_set(e, ERR_STATE_INCOMPATIBLE, "the state %s is of the model %s, not of %s", ref,
                        c->states[0].model, m->name);
-    write_model(&w, r->params[0], m, &c->states[0]);
+    write_model(r, &w, r->params[0], m, &c->states[0]);
     return 0;
 }
 
@@ -120,6 +120,6 @@ int handle_model(struct req *r, struct err *e)
     }
     req_reply_json(r, 200);
     struct jw w = {&r->reply.body, false};
-    write_model(&w, m->name, m, NULL);
+    write_model(r, &w, m->name, m, NULL);
     return 0;
 }

@@ -176,8 +176,10 @@ void write_state(struct jw *w, const char *key, const struct state_info *s)
     jw_end_object(w);
 }
 
-void write_model_meta(struct jw *w, const char *key, const struct model_info *m)
+void write_model_meta(struct jw *w, const char *key, const struct service *s,
+                      const struct model_info *m)
 {
+    char hybrid[65];
     jw_object(w, key);
     jw_uint(w, "n_vocab", m->n_vocab);
     jw_uint(w, "n_embd", m->n_embd);
@@ -190,7 +192,7 @@ void write_model_meta(struct jw *w, const char *key, const struct model_info *m)
     jw_string(w, "tokenizer", m->tokenizer);
     jw_string(w, "fingerprint", m->fingerprint);
     jw_bool(w, "has_time_state", m->has_time_state);
-    jw_string(w, "hybrid", m->hybrid);
+    jw_string(w, "hybrid", service_model_hybrid(s, m, hybrid) ? hybrid : NULL);
     jw_end_object(w);
 }
 

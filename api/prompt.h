@@ -28,7 +28,8 @@ int prompt_if_exists(const json_t *o, bool *new_version, struct err *e);
 void write_state(struct jw *w, const char *key, const struct state_info *s);
 /* The same inside an object that the caller opens and ends. */
 void write_state_fields(struct jw *w, const struct state_info *s);
-void write_model_meta(struct jw *w, const char *key, const struct model_info *m);
+void write_model_meta(struct jw *w, const char *key, const struct service *s,
+                      const struct model_info *m);
 /* "started_from", where ref is not "". */
 void write_started_from(struct jw *w, const char *ref, bool other_weights_type);
 void write_timings(struct jw *w, const char *key, const struct timings *t);

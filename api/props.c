@@ -108,7 +108,7 @@ static void write_ours(struct req *r, struct jw *w, const struct model_info *m,
     for (size_t i = 0; i < n; i++)
         jw_string(w, NULL, all[i].name);
     jw_end_array(w);
-    write_model_meta(w, "model", m);
+    write_model_meta(w, "model", r->svc, m);
     jw_end_object(w);
 }
 

@@ -63,6 +63,11 @@ static const struct route routes[] = {
     {"GET", "/v1/diffusers/{name}", handle_diffuser_get, SCOPE_READ, 0},
     {"GET", "/v1/diffusers/{name}/data", handle_diffuser_data, SCOPE_READ, 0},
     {"DELETE", "/v1/diffusers/{name}", handle_diffuser_delete, SCOPE_WRITE, 0},
+    {"POST", "/v1/hybrids", handle_hybrid_import, SCOPE_WRITE, 256 * MIB | ROUTE_FILE},
+    {"GET", "/v1/hybrids", handle_hybrid_list, SCOPE_READ, 0},
+    {"GET", "/v1/hybrids/{name}", handle_hybrid_get, SCOPE_READ, 0},
+    {"GET", "/v1/hybrids/{name}/data", handle_hybrid_data, SCOPE_READ, 0},
+    {"DELETE", "/v1/hybrids/{name}", handle_hybrid_delete, SCOPE_WRITE, 0},
     {"POST", "/admin/backup", handle_backup, SCOPE_ADMIN, 1 * MIB},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

@@ -21,10 +21,11 @@ int adjustment_check(const struct service *s, const struct model_info *m,
                      const struct adjustment_ask *ask, struct err *e)
 {
     uint64_t most = s->options.max_context ? s->options.max_context : MAX_CONTEXT;
-    if (!m->hybrid)
+    char sha256[65];
+    if (!service_model_hybrid(s, m, sha256))
         return err_set_param(e, ERR_NO_HYBRID, "hybrid",
-                             "there is no hybrid for the model %s: train one (dreamstated train "
-                             "hybrid RECIPE) and name its file with --hybrid",
+                             "there is no hybrid for the model %s: train one (a job "
+                             "train_hybrid), or name a file with --hybrid",
                              m->name);
     if (!(ask->strength >= 0 && ask->strength <= 1))
         return err_set_param(e, ERR_INVALID, "hybrid.strength", "strength is not from 0 to 1");
@@ -131,11 +132,11 @@ static int read_meta(struct sequence *q, const struct store_item *i, struct err 
                      i->name, i->model, q->model->name);
     else if (!hybrid)
         rc = err_set(e, ERR_STATE_CORRUPT, "the record of the context %s is damaged", i->name);
-    else if (strcmp(hybrid, q->model->hybrid_sha256) != 0)
+    else if (strcmp(hybrid, q->adjustment->hybrid->sha256) != 0)
         rc = err_set(e, ERR_MODEL_MISMATCH,
                      "the context %s was made with another hybrid (%.12s...) than that of %s "
                      "(%.12s...): make it again",
-                     i->name, hybrid, q->model->name, q->model->hybrid_sha256);
+                     i->name, hybrid, q->model->name, q->adjustment->hybrid->sha256);
     snprintf(used->context, sizeof used->context, "%s", i->name);
     memcpy(used->sha256, i->sha256, sizeof used->sha256);
     used->seed = (uint64_t)json_integer_value(json_object_get(meta, "seed"));
@@ -227,7 +228,7 @@ int adjustment_begin(struct sequence *q, struct err *e)
 {
     sequence_set_phase(q, SEQ_READ);
     q->heard = 0;
-    q->rows = hybrid_context_new(q->model->hybrid, q->model->rwkv, e);
+    q->rows = hybrid_context_new(q->adjustment->hybrid->hybrid, q->model->rwkv, e);
     return q->rows ? sequence_make_room(q, e) : e->code;
 }
 
@@ -252,7 +253,7 @@ bool adjustment_advance(struct sequence *q, size_t n, const float *hidden)
 static int make(struct sequence *q, float *theta, struct hybrid_norms *norms, struct err *e)
 {
     struct adjustment *a = q->adjustment;
-    const struct hybrid *h = q->model->hybrid;
+    const struct hybrid *h = a->hybrid->hybrid;
     const struct hybrid_options o = {.strength = 1, .steps = a->ask.steps, .seed = a->ask.seed};
     uint64_t at = clock_ns();
     int rc = hybrid_adjust(h, q->rows, &o, theta, norms, e);
@@ -316,6 +317,7 @@ void adjustment_post(struct sequence *q)
     else if (status == ADJUSTMENT_NEW) {
         a->status = ADJUSTMENT_BUSY;
         a->leader = q;
+        a->hybrid = hybrid_place_use(&q->model->hybrids);
         a->used.strength = a->ask.strength;
     }
     pthread_mutex_unlock(&a->lock);
@@ -326,7 +328,9 @@ void adjustment_post(struct sequence *q)
     if (status != ADJUSTMENT_NEW)
         return;
     q->leads_context = true;
-    if (a->ask.context)
+    if (!a->hybrid)
+        sequence_end(q, &(struct err){.code = ERR_NO_HYBRID, .msg = "the hybrid was just removed"});
+    else if (a->ask.context)
         find(q);
     else if (a->ask.strength == 0 && !q->context)
         ready(q);

@@ -18,7 +18,7 @@
 
 #include "daemon/items.h"
 #include "daemon/lane.h"
-#include "engine/hybrid/hybrid.h"
+#include "daemon/served_hybrid.h"
 
 #include <pthread.h>
 
@@ -35,6 +35,7 @@ struct adjustment {
     struct err err;                /* guard: lock; FAILED */
     /* the leader's until it is READY, read-only then */
     struct sequence *leader;
+    struct served_hybrid *hybrid; /* of the leader's model, when it began; one reference */
     struct lane_task task;
     struct adjustment_used used;
     float *theta; /* [L, 6, C]; NULL: the model's own */

@@ -102,6 +102,7 @@ void adjustment_unref(struct adjustment *a)
     free(a->ask.context);
     free(a->ask.text);
     free(a->theta);
+    served_hybrid_unref(a->hybrid);
     pthread_mutex_destroy(&a->lock);
     free(a);
 }

@@ -9,6 +9,7 @@
 #include "daemon/cmd.h"
 #include "daemon/config.h"
 #include "daemon/datasets.h"
+#include "daemon/hybrids.h"
 #include "daemon/notify.h"
 #include "daemon/service_impl.h"
 #include "engine/kernels/gemm.h"
@@ -154,7 +155,7 @@ static int open_parts(struct server *s, struct err *e)
                                       .lane_threads = (int)c->threads,
                                       .park_ns = c->park_seconds * 1000000000u};
     if (service_new(&service, &s->service, e) < 0 || datasets_sweep(s->service, e) < 0 ||
-        jobs_resume(s->service, e) < 0)
+        hybrids_load(s->service, e) < 0 || jobs_resume(s->service, e) < 0)
         return e->code;
     struct api_options http = {.host = c->host,
                                .port = (int)c->port,

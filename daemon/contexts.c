@@ -25,7 +25,8 @@ static char *write_meta(const struct sequence *q, const struct hybrid_norms *nor
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         ok = ok && json_object_set_new(meta, numbers[i].key,
                                        json_integer((json_int_t)numbers[i].value)) == 0;
-    ok = ok && json_object_set_new(meta, "hybrid", json_string(q->model->hybrid_sha256)) == 0 &&
+    ok = ok &&
+         json_object_set_new(meta, "hybrid", json_string(q->adjustment->hybrid->sha256)) == 0 &&
          json_object_set_new(meta, "weights_type", json_string(q->model->weights_type)) == 0 &&
          json_object_set(meta, "norms", change) == 0;
     char *text = ok ? json_dumps(meta, JSON_COMPACT) : NULL;

@@ -133,26 +133,6 @@ int diffusers_register_take(struct service *s, const struct diffuser_put *p,
     return rc;
 }
 
-int diffusers_read_file(const char *path, void **file, size_t *bytes, struct err *e)
-{
-    FILE *f = fopen(path, "rb");
-    char *data = NULL;
-    long n = -1;
-    bool sized = f && fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) > 0 &&
-                 (size_t)n <= DIFFUSER_MAX && fseek(f, 0, SEEK_SET) == 0;
-    bool read = sized && (data = malloc((size_t)n)) && fread(data, 1, (size_t)n, f) == (size_t)n;
-    if (f)
-        fclose(f);
-    if (read) {
-        *file = data;
-        *bytes = (size_t)n;
-        return 0;
-    }
-    free(data);
-    return sized && !data ? err_set(e, ERR_NOMEM, "no memory for a diffuser")
-                          : err_set(e, ERR_IO, "the file of a diffuser cannot be read");
-}
-
 void diffusers_offer(struct service *s)
 {
     struct buf path;
@@ -163,7 +143,7 @@ void diffusers_offer(struct service *s)
     s->diffusers->offered = true;
     buf_init(&path, 8192);
     if (bundled_path("tiny/diffuser.safetensors", &path, &e) == 0 &&
-        diffusers_read_file(path.data, &put.file, &put.bytes, &e) == 0) {
+        fetch_file(path.data, &put.file, &put.bytes, &e) == 0) {
         if (diffusers_register_take(s, &put, NULL, &e) < 0 && e.code != ERR_MODEL_MISMATCH)
             LOG(s->options.log, LOG_WARN, "bundled_diffuser", LOG_STR("why", e.msg));
     }
@@ -172,39 +152,16 @@ void diffusers_offer(struct service *s)
 
 /* ---- using ---- */
 
-/* The name of the model's diffuser that was stored last; the bundled one, which each start may store again,
- * only if there is no other. */
+/* The bundled one, which each start may store again, only if there is no other. */
 static int find_latest(const struct errand_run *r, char name[129], struct err *e)
 {
-    char after[129] = "";
-    uint64_t latest = 0;
-    bool more = true;
-    while (more) {
-        struct item_info *page;
-        size_t n;
-        const struct store_item_query q = {.kind = STORE_DIFFUSER,
-                                           .after = after,
-                                           .fingerprint = r->model->rwkv_info->fingerprint,
-                                           .limit = 1000};
-        int rc = fetch_item_list(r->svc, &q, &page, &n, &more, e);
-        if (rc < 0)
-            return rc;
-        for (size_t i = 0; i < n; i++) {
-            memcpy(after, page[i].name, sizeof after);
-            uint64_t age = strcmp(page[i].name, BUNDLED) ? page[i].revision + 1 : 1;
-            if (page[i].meta && age > latest) {
-                latest = age;
-                memcpy(name, page[i].name, 129);
-            }
-            free(page[i].meta);
-        }
-        free(page);
-    }
-    return latest ? 0
-                  : err_set(e, ERR_NO_DIFFUSER,
-                            "there is no diffuser for the model %s: train one from a data set of "
-                            "states (dreamstated train dit) and import it",
-                            r->model->name);
+    int rc = fetch_item_latest(r->svc, STORE_DIFFUSER, r->model->rwkv_info->fingerprint, BUNDLED,
+                               name, e);
+    return rc < 0 || *name ? rc
+                           : err_set(e, ERR_NO_DIFFUSER,
+                                     "there is no diffuser for the model %s: train one from a data "
+                                     "set of states (dreamstated train dit) and import it",
+                                     r->model->name);
 }
 
 static struct slot *find_loaded(struct diffusers *d, const char *sha256)

@@ -40,9 +40,6 @@ struct diffuser_put {
  * ERR_MODEL_MISMATCH (it is of no model that is served), ERR_NAME_EXISTS, ERR_STORAGE_FULL, ERR_NOMEM. */
 int diffusers_register_take(struct service *s, const struct diffuser_put *p,
                             struct item_info *saved, struct err *e);
-/* The bytes of a diffuser's file, malloc'd. ERR_IO, ERR_NOMEM. */
-int diffusers_read_file(const char *path, void **file, size_t *bytes, struct err *e);
-#define DIFFUSER_MAX ((size_t)900 << 20) /* bytes of one */
 /* Stores the bundled model's diffuser, once, if that model is served and there is one. */
 void diffusers_offer(struct service *s);
 

@@ -1,6 +1,7 @@
-/* Requests about conditions, contexts, diffusers and data sets as resources. */
+/* Requests about conditions, contexts, diffusers, hybrids and data sets as resources. */
 #include "daemon/datasets.h"
 #include "daemon/diffusion.h"
+#include "daemon/hybrids.h"
 
 #include "daemon/base/sha256.h"
 
@@ -17,6 +18,7 @@ static enum store_kind store_kind(const struct item_call *c)
     static const enum store_kind kinds[] = {[ITEM_CONDITION] = STORE_CONDITION,
                                             [ITEM_CONTEXT] = STORE_CONTEXT,
                                             [ITEM_DIFFUSER] = STORE_DIFFUSER,
+                                            [ITEM_HYBRID] = STORE_HYBRID,
                                             [ITEM_DATASET] = STORE_DATASET};
     return kinds[c->kind];
 }
@@ -166,6 +168,31 @@ static int put_diffuser(const struct errand_run *r, struct item_call *c, struct 
     return rc;
 }
 
+static int put_hybrid(const struct errand_run *r, struct item_call *c, struct err *e)
+{
+    const struct hybrid_put put = {.name = c->name, .file = c->data, .bytes = c->data_bytes};
+    c->data = NULL;
+    int rc = hybrids_register_take(r->svc, &put, c->items, e);
+    c->n_items = rc == 0;
+    return rc;
+}
+
+static int put(const struct errand_run *r, struct item_call *c, struct err *e)
+{
+    return c->kind == ITEM_CONDITION  ? put_condition(r, c, e)
+           : c->kind == ITEM_DIFFUSER ? put_diffuser(r, c, e)
+           : c->kind == ITEM_HYBRID   ? put_hybrid(r, c, e)
+                                      : append(r, c, e);
+}
+
+static int delete_one(const struct errand_run *r, struct item_call *c, struct err *e)
+{
+    return c->kind == ITEM_DATASET ? datasets_delete(r->svc, c->name, c->if_revision, e)
+           : c->kind == ITEM_HYBRID
+               ? hybrids_delete(r->svc, c->name, c->if_revision, e)
+               : fetch_item_delete(r->svc, store_kind(c), c->name, c->if_revision, e);
+}
+
 static int get(const struct errand_run *r, struct item_call *c, struct err *e)
 {
     struct fetched_item f;
@@ -201,15 +228,11 @@ static int item_run(const struct errand_run *r, struct errand *errand, struct er
         return err_set(e, ERR_NOMEM, "no memory for a record");
     switch (c->op) {
     case ITEM_PUT:
-        return c->kind == ITEM_CONDITION  ? put_condition(r, c, e)
-               : c->kind == ITEM_DIFFUSER ? put_diffuser(r, c, e)
-                                          : append(r, c, e);
+        return put(r, c, e);
     case ITEM_PATCH:
         return patch(r, c, e);
     case ITEM_DELETE:
-        return c->kind == ITEM_DATASET
-                   ? datasets_delete(r->svc, c->name, c->if_revision, e)
-                   : fetch_item_delete(r->svc, store_kind(c), c->name, c->if_revision, e);
+        return delete_one(r, c, e);
     case ITEM_GET:
     case ITEM_DATA:
         return get(r, c, e);

@@ -327,3 +327,53 @@ int fetch_item_list(struct service *s, const struct store_item_query *query, str
     *has_more = w.has_more;
     return 0;
 }
+
+int fetch_item_latest(struct service *s, enum store_kind kind, const char *fingerprint,
+                      const char *least, char name[129], struct err *e)
+{
+    char after[129] = "";
+    uint64_t latest = 0;
+    bool more = true;
+    *name = 0;
+    while (more) {
+        struct item_info *page;
+        size_t n;
+        const struct store_item_query q = {
+            .kind = kind, .after = after, .fingerprint = fingerprint, .limit = 1000};
+        int rc = fetch_item_list(s, &q, &page, &n, &more, e);
+        if (rc < 0)
+            return rc;
+        for (size_t i = 0; i < n; i++) {
+            memcpy(after, page[i].name, sizeof after);
+            uint64_t age = !least || strcmp(page[i].name, least) ? page[i].revision + 1 : 1;
+            if (page[i].meta && age > latest) {
+                latest = age;
+                memcpy(name, page[i].name, 129);
+            }
+            free(page[i].meta);
+        }
+        free(page);
+    }
+    return 0;
+}
+
+int fetch_file(const char *path, void **data, size_t *bytes, struct err *e)
+{
+    FILE *f = fopen(path, "rbe");
+    char *p = NULL;
+    long n = -1;
+    bool sized = f && fseek(f, 0, SEEK_END) == 0 && (n = ftell(f)) > 0 &&
+                 (size_t)n <= FETCH_FILE_MAX && fseek(f, 0, SEEK_SET) == 0;
+    bool read = sized && (p = malloc((size_t)n)) && fread(p, 1, (size_t)n, f) == (size_t)n;
+    if (f)
+        fclose(f);
+    if (read) {
+        *data = p;
+        *bytes = (size_t)n;
+        return 0;
+    }
+    bool nomem = sized && !p;
+    free(p);
+    return nomem ? err_set(e, ERR_NOMEM, "no memory for a file")
+                 : err_set(e, ERR_IO, "a file cannot be read: %s", path);
+}

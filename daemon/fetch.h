@@ -49,6 +49,13 @@ int fetch_item_put_take(struct service *s, const struct store_item *item, void *
                         const struct store_item_write *how, struct item_info *saved, struct err *e);
 int fetch_item_delete(struct service *s, enum store_kind kind, const char *name,
                       uint64_t if_revision, struct err *e);
+/* The name of the one of a fingerprint that was stored last, "": there is none. least (or NULL): one that
+ * counts only where there is no other. */
+int fetch_item_latest(struct service *s, enum store_kind kind, const char *fingerprint,
+                      const char *least, char name[129], struct err *e);
+/* The bytes of a file that is to be an item's, malloc'd. ERR_IO, ERR_NOMEM. */
+#define FETCH_FILE_MAX ((size_t)900 << 20)
+int fetch_file(const char *path, void **data, size_t *bytes, struct err *e);
 /* A page: free each meta, then *out. */
 int fetch_item_list(struct service *s, const struct store_item_query *query, struct item_info **out,
                     size_t *n, bool *has_more, struct err *e);

@@ -1,9 +1,10 @@
-/* Requests about named conditions, contexts, diffusers and data sets, and the generation of states: errands.
+/* Requests about named conditions, contexts, diffusers, hybrids and data sets, and the generation of states: errands.
  *
  * A condition is a vector that says what a generated state should carry: the mean of the model's final
  * hidden states over one text or several, each read behind a separator (engine/train/bake.h).
  * A context is what a hybrid makes of a text: the vectors of the model's recurrence (adjustment.h).
- * A diffuser is the file of a trained diffusion transformer (engine/dit/dit.h). All belong to the model
+ * A diffuser is the file of a trained diffusion transformer (engine/dit/dit.h), a hybrid that of a trained
+ * parameter transformer (engine/hybrid/hybrid.h). All belong to the model
  * whose fingerprint they carry. Threads and ownership: as errand.h. */
 #ifndef DAEMON_ITEMS_H
 #define DAEMON_ITEMS_H
@@ -12,7 +13,7 @@
 
 /* ---- the resources ---- */
 
-enum item_kind { ITEM_CONDITION, ITEM_CONTEXT, ITEM_DIFFUSER, ITEM_DATASET };
+enum item_kind { ITEM_CONDITION, ITEM_CONTEXT, ITEM_DIFFUSER, ITEM_HYBRID, ITEM_DATASET };
 enum item_op { ITEM_PUT, ITEM_GET, ITEM_LIST, ITEM_PATCH, ITEM_DELETE, ITEM_DATA };
 
 struct item_info { /* a record */

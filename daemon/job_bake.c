@@ -1,5 +1,5 @@
 /* bake_dataset: a model reads the texts of a data set, and the states that they leave are kept. */
-#include "daemon/datasets.h"
+#include "daemon/dataset_split.h"
 #include "daemon/job_decode.h"
 #include "daemon/job_train.h"
 #include "daemon/jobs_impl.h"
@@ -19,40 +19,23 @@
 #define TEXT_BYTES 96 /* of memory for each text and each piece of one, at most */
 
 struct ask {
-    json_t *json, *plan; /* owned, also on an error */
-    const struct model *model;
-    const char *dataset;
+    struct job_ask of;
     uint64_t segments, segment_bytes;
     double heldout;
 };
 
-static void ask_fini(struct ask *a)
-{
-    json_decref(a->json);
-    json_decref(a->plan);
-}
-
 static int decode(const struct service *s, const char *request, struct ask *a, struct err *e)
 {
-    const char *model = NULL;
-    *a = (struct ask){
-        .json = job_decode(request, e), .segments = 8000, .segment_bytes = 256, .heldout = 0.1};
-    if (!a->json || job_decode_text(a->json, "model", 128, &model, e) < 0 ||
-        job_decode_text(a->json, "dataset", DATASET_NAME, &a->dataset, e) < 0 ||
-        job_decode_uint(a->json, "segments", 1, 10000000, &a->segments, e) < 0 ||
-        job_decode_uint(a->json, "segment_bytes", 16, 65536, &a->segment_bytes, e) < 0 ||
-        job_decode_real(a->json, "heldout", 0, 0.9, &a->heldout, e) < 0)
+    *a = (struct ask){.segments = 8000, .segment_bytes = 256, .heldout = 0.1};
+    if (job_ask_decode(&a->of, s, request, e) < 0 ||
+        job_decode_uint(a->of.json, "segments", 1, 10000000, &a->segments, e) < 0 ||
+        job_decode_uint(a->of.json, "segment_bytes", 16, 65536, &a->segment_bytes, e) < 0 ||
+        job_decode_real(a->of.json, "heldout", 0, 0.9, &a->heldout, e) < 0)
         return e->code;
-    const struct model_info *info = service_find_model(s, model);
-    if (!info)
-        return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'", model);
-    a->model = registry_model(s->options.registry, info);
-    if (!a->dataset || !*a->dataset)
-        return err_set_param(e, ERR_INVALID, "dataset", "dataset names what is to be read");
-    if (!a->model->tokenizer)
+    if (!a->of.model->tokenizer)
         return err_set_param(e, ERR_UNSUPPORTED, "model",
                              "the model %s has no vocabulary to read texts with (--vocab)",
-                             a->model->name);
+                             a->of.model->name);
     return 0;
 }
 
@@ -60,7 +43,7 @@ static int bake_check(const struct service *s, const char *request, struct err *
 {
     struct ask a;
     int rc = decode(s, request, &a, e);
-    ask_fini(&a);
+    job_ask_fini(&a.of);
     return rc;
 }
 
@@ -71,14 +54,14 @@ static int check_quota(struct service *s, const struct ask *a, const struct data
                        uint64_t bytes, struct err *e)
 {
     uint64_t had =
-        dataset_number(dataset_record_baked(r, a->model->rwkv_info->fingerprint), "bytes");
+        dataset_number(dataset_record_baked(r, a->of.model->rwkv_info->fingerprint), "bytes");
     return bytes > had ? datasets_check_quota(s, bytes - had, e) : 0;
 }
 
 static int estimate(struct service *s, const struct ask *a, const struct dataset_record *r,
                     char **plan, struct err *e)
 {
-    const struct state_shape shape = job_state_shape(a->model);
+    const struct state_shape shape = job_state_shape(a->of.model);
     const uint64_t texts = dataset_number(r->meta, "texts"),
                    text_bytes = dataset_number(r->meta, "bytes");
     uint64_t pieces = text_bytes / (a->segment_bytes / 2); /* each has half of that at least */
@@ -90,7 +73,7 @@ static int estimate(struct service *s, const struct ask *a, const struct dataset
     int rc = rows ? check_quota(s, a, r, bytes, e)
                   : err_set_param(e, ERR_INVALID, "dataset",
                                   "the data set %s has less than half a segment of %llu bytes",
-                                  a->dataset, (unsigned long long)a->segment_bytes);
+                                  a->of.dataset, (unsigned long long)a->segment_bytes);
     if (rc == 0)
         rc = job_check_memory(s, (double)memory, "baking it", e);
     if (rc < 0)
@@ -110,72 +93,27 @@ static int bake_plan(struct service *s, const char *request, char **plan, struct
     struct dataset_record r = {0};
     int rc = decode(s, request, &a, e);
     if (rc == 0)
-        rc = job_find_dataset(s, a.dataset, &r, e);
+        rc = job_find_dataset(s, a.of.dataset, &r, e);
     if (rc == 0)
         rc = estimate(s, &a, &r, plan, e);
     dataset_record_fini(&r);
-    ask_fini(&a);
+    job_ask_fini(&a.of);
     return rc;
 }
 
 /* ---- from texts to rows ---- */
 
-struct entry {
-    const struct dataset_text *text;
-    size_t document; /* the number of its first text */
-};
-
-static int by_name(const void *x, const void *y)
-{
-    const struct entry *a = x, *b = y;
-    int d = strcmp(a->text->document, b->text->document);
-    return d ? d : (a->document > b->document) - (a->document < b->document);
-}
-
-static int by_document(const void *x, const void *y)
-{
-    const struct entry *a = x, *b = y;
-    if (a->document != b->document)
-        return a->document < b->document ? -1 : 1;
-    return (a->text > b->text) - (a->text < b->text);
-}
-
-/* The texts in the order in which their documents began; those of one document together. [t->n] */
-static struct entry *in_order(const struct dataset_texts *t)
-{
-    struct entry *all = calloc(t->n + 1, sizeof *all);
-    for (size_t i = 0; all && i < t->n; i++)
-        all[i] = (struct entry){&t->texts[i], i};
-    if (!all)
-        return NULL;
-    qsort(all, t->n, sizeof *all, by_name);
-    for (size_t i = 1; i < t->n; i++)
-        if (all[i].text->document[0] && !strcmp(all[i].text->document, all[i - 1].text->document))
-            all[i].document = all[i - 1].document;
-    qsort(all, t->n, sizeof *all, by_document);
-    return all;
-}
-
 /* The label before a style. */
 static int corpus_of(struct dit_rows *rows, const char *label, struct err *e)
 {
     char name[DATASET_LABEL + 1];
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(label, "/"), label);
+    snprintf(name, sizeof name, "%.*s", (int)dataset_corpus(label), label);
     return dit_rows_label(rows, name, e);
 }
 
-/* Of a label's documents each 1 / share-th is held out. */
-static bool next_heldout(uint32_t *n, double share)
+static int add_all(const struct ask *a, const struct split_text *all, size_t n,
+                   struct dit_rows *rows, struct err *e)
 {
-    const double before = floor(*n * share);
-    return floor(++*n * share) > before;
-}
-
-static int add_all(const struct ask *a, const struct entry *all, size_t n, struct dit_rows *rows,
-                   struct err *e)
-{
-    uint32_t seen[2 * DATASET_LABELS + 1] = {0}; /* documents of each label */
-    bool heldout = false;
     int rc = 0;
     for (size_t i = 0; i < n && rc >= 0; i++) /* corpora first in the list of labels */
         rc = corpus_of(rows, all[i].text->label, e);
@@ -185,14 +123,12 @@ static int add_all(const struct ask *a, const struct entry *all, size_t n, struc
         int style = strchr(t->label, '/') ? dit_rows_label(rows, t->label, e) : -1;
         if (corpus < 0 || style < -1)
             return e->code;
-        if (!i || all[i].document != all[i - 1].document)
-            heldout = next_heldout(&seen[corpus], a->heldout);
         const struct dit_text add = {.text = t->text,
                                      .n = t->n_text,
                                      .corpus = corpus,
                                      .style = style,
                                      .document = (int32_t)all[i].document,
-                                     .heldout = heldout};
+                                     .heldout = all[i].heldout};
         rc = dit_rows_add(rows, &add, a->segment_bytes, e);
     }
     return rc < 0 ? rc : 0;
@@ -201,7 +137,7 @@ static int add_all(const struct ask *a, const struct entry *all, size_t n, struc
 static int make_rows(const struct ask *a, const struct dataset_texts *t, struct dit_rows *rows,
                      struct err *e)
 {
-    struct entry *all = t->n < INT32_MAX ? in_order(t) : NULL;
+    struct split_text *all = t->n < INT32_MAX ? dataset_split(t, a->heldout) : NULL;
     int rc = all ? add_all(a, all, t->n, rows, e)
                  : err_set(e, ERR_NOMEM, "no memory for the texts of a data set");
     free(all);
@@ -248,7 +184,7 @@ static bool proceed(void *ctx, size_t done, size_t n)
 /* In the job's folder, from where the whole file goes to its place. */
 static int bake(struct baking *b, struct err *e)
 {
-    const struct model *m = b->ask->model;
+    const struct model *m = b->ask->of.model;
     char path[sizeof b->run->dir + 32];
     snprintf(path, sizeof path, "%s/states.safetensors", b->run->dir);
     const struct bake o = {.model = m->rwkv,
@@ -282,17 +218,17 @@ static int keep(struct baking *b, struct err *e)
     if (stat(b->path, &st) < 0)
         return err_set(e, ERR_IO, "the file of the states is gone");
     json_t *o =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "model", a->model->name,
-                  "fingerprint", a->model->rwkv_info->fingerprint, "weights_type",
-                  a->model->weights_type, "rows", (json_int_t)b->rows.n, "heldout_rows",
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "model", a->of.model->name,
+                  "fingerprint", a->of.model->rwkv_info->fingerprint, "weights_type",
+                  a->of.model->weights_type, "rows", (json_int_t)b->rows.n, "heldout_rows",
                   (json_int_t)heldout, "labels", (json_int_t)b->rows.n_label, "bytes",
                   (json_int_t)st.st_size, "segment_bytes", (json_int_t)a->segment_bytes, "texts",
-                  (json_int_t)dataset_number(a->plan, "texts"), "job", b->run->id);
-    int rc = o ? datasets_set_baked(b->run->svc, a->dataset, b->record.info.seq, o, e)
+                  (json_int_t)job_planned(b->run, "texts"), "job", b->run->id);
+    int rc = o ? datasets_set_baked(b->run->svc, a->of.dataset, b->record.info.seq, o, e)
                : err_set(e, ERR_NOMEM, "no memory for a result");
     if (rc == ERR_DATASET_NOT_FOUND)
         unlink(b->path);
-    json_t *result = rc == 0 ? json_pack("{s:s, s:O}", "dataset", a->dataset, "baked", o) : NULL;
+    json_t *result = rc == 0 ? json_pack("{s:s, s:O}", "dataset", a->of.dataset, "baked", o) : NULL;
     if (rc == 0 && !(b->run->result = result ? json_dumps(result, JSON_COMPACT) : NULL))
         rc = err_set(e, ERR_NOMEM, "no memory for a result");
     json_decref(result);
@@ -304,14 +240,11 @@ static int run_all(struct baking *b, struct err *e)
 {
     struct service *s = b->run->svc;
     const struct ask *a = b->ask;
-    const struct state_shape shape = job_state_shape(a->model);
+    const struct state_shape shape = job_state_shape(a->of.model);
     struct dataset_texts texts = {0};
-    int rc = job_find_dataset(s, a->dataset, &b->record, e);
-    if (rc == 0 && b->record.info.seq != dataset_number(a->plan, "dataset_id"))
-        rc = err_set_param(e, ERR_DATASET_NOT_FOUND, "dataset",
-                           "the data set %s is another one by now", a->dataset);
+    int rc = job_find_planned(b->run, a->of.dataset, &b->record, e);
     if (rc == 0)
-        rc = datasets_read(s, a->dataset, (size_t)dataset_number(a->plan, "parts"), &texts, e);
+        rc = datasets_read(s, a->of.dataset, job_planned(b->run, "parts"), &texts, e);
     if (rc == 0)
         rc = make_rows(a, &texts, &b->rows, e);
     if (rc == 0)
@@ -319,7 +252,7 @@ static int run_all(struct baking *b, struct err *e)
             s, a, &b->record,
             dataset_file_bytes(&shape, shape.n_embd, b->rows.n, b->rows.n * a->segment_bytes), e);
     if (rc == 0)
-        rc = datasets_states_path(s, &b->record.info, a->model->rwkv_info->fingerprint, b->path,
+        rc = datasets_states_path(s, &b->record.info, a->of.model->rwkv_info->fingerprint, b->path,
                                   sizeof b->path, e);
     if (rc == 0)
         rc = bake(b, e);
@@ -334,12 +267,11 @@ static int bake_run_job(struct job_run *r, struct err *e)
     struct ask a;
     struct baking b = {.run = r, .ask = &a};
     int rc = decode(r->svc, r->request, &a, e);
-    a.plan = r->plan ? json_loads(r->plan, 0, NULL) : NULL;
     if (rc == 0)
         rc = run_all(&b, e);
     dataset_record_fini(&b.record);
     dit_rows_fini(&b.rows);
-    ask_fini(&a);
+    job_ask_fini(&a.of);
     return rc;
 }
 

@@ -14,11 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TELL_NS      250000000u /* between two words to who watches */
-#define MAX_KILLED   3          /* attempts that the process did not survive */
+#define TELL_NS    250000000u /* between two words to who watches */
+#define MAX_KILLED 3          /* attempts that the process did not survive */
 
 static const struct job_kind *const kinds[] = {&job_train_state, &job_train_dit, &job_bake_dataset,
-                                              &job_generate_states};
+                                               &job_generate_states, &job_train_hybrid};
 
 const struct job_kind *job_kind_find(const char *name)
 {

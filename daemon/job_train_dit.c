@@ -13,56 +13,27 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EVALUATION_MAX 4096 /* bytes of one as JSON */
-
 /* The request's keys that are not the recipe's. */
 #define OUR_KEYS " kind model dataset name if_exists "
 
 struct ask {
-    json_t *json; /* owned */
-    const struct model *model;
-    const char *dataset, *name;
-    bool replace;
+    struct job_ask of;
     struct dit_recipe recipe;
 };
 
 static void ask_free(struct ask *a)
 {
     if (a)
-        json_decref(a->json);
+        job_ask_fini(&a->of);
     free(a);
-}
-
-static bool is_name(const char *s)
-{
-    size_t n =
-        s ? strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") : 0;
-    return n && !s[n] && n <= STORE_NAME_MAX;
 }
 
 static int decode(const struct service *s, const char *request, struct ask *a, struct err *e)
 {
-    const char *model = NULL, *if_exists = "error";
-    a->json = job_decode(request, e);
-    if (!a->json || job_decode_text(a->json, "model", 128, &model, e) < 0 ||
-        job_decode_text(a->json, "dataset", DATASET_NAME, &a->dataset, e) < 0 ||
-        job_decode_text(a->json, "name", STORE_NAME_MAX, &a->name, e) < 0 ||
-        job_decode_text(a->json, "if_exists", 16, &if_exists, e) < 0)
-        return e->code;
-    const struct model_info *info = service_find_model(s, model);
-    if (!info)
-        return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'", model);
-    a->model = registry_model(s->options.registry, info);
-    if (!a->dataset || !*a->dataset)
-        return err_set_param(e, ERR_INVALID, "dataset", "dataset names what is trained on");
-    if (!is_name(a->name))
-        return err_set_param(e, ERR_INVALID, "name",
-                             "name is 1 to %d of the characters A-Z a-z 0-9 . _ -", STORE_NAME_MAX);
-    a->replace = !strcmp(if_exists, "replace");
-    if (!a->replace && strcmp(if_exists, "error") != 0)
-        return err_set_param(e, ERR_INVALID, "if_exists",
-                             "if_exists is neither \"error\" nor \"replace\"");
-    return dit_recipe_read_text(&a->recipe, request, OUR_KEYS, e);
+    int rc = job_ask_decode(&a->of, s, request, e);
+    if (rc == 0)
+        rc = job_ask_decode_result(&a->of, e);
+    return rc < 0 ? rc : dit_recipe_read_text(&a->recipe, request, OUR_KEYS, e);
 }
 
 static int decode_new(const struct service *s, const char *request, struct ask **out, struct err *e)
@@ -81,27 +52,13 @@ static int dit_check(const struct service *s, const char *request, struct err *e
 
 /* ---- what it will take ---- */
 
-/* ERR_NAME_EXISTS where the name is taken; unless by these very bytes (NULL: whatever there is). */
-static int check_free(struct service *s, const struct ask *a, const char *sha256, struct err *e)
-{
-    struct fetched_item f;
-    struct err why = {0};
-    if (a->replace || fetch_item(s, STORE_DIFFUSER, a->name, false, &f, &why) < 0)
-        return 0;
-    bool same = sha256 && !strcmp(f.info.sha256, sha256);
-    fetched_item_fini(&f);
-    return same ? 0
-                : err_set_param(e, ERR_NAME_EXISTS, "name", "there is a diffuser %s already",
-                                a->name);
-}
-
 static int check_need(const struct service *s, const struct dit_need *n, struct err *e)
 {
     char what[64];
     snprintf(what, sizeof what, "training a diffuser of %zu parameters", n->n_params);
-    if (4 * (double)n->n_params > (double)DIFFUSER_MAX)
+    if (4 * (double)n->n_params > (double)FETCH_FILE_MAX)
         return err_set(e, ERR_MEMORY_LIMIT, "a diffuser of %zu parameters is larger than %zu bytes",
-                       n->n_params, DIFFUSER_MAX);
+                       n->n_params, FETCH_FILE_MAX);
     return job_check_memory(s, n->memory, what, e);
 }
 
@@ -110,18 +67,16 @@ static int look(struct service *s, const struct ask *a, struct dataset_record *r
                 struct err *e)
 {
     struct dit_need need;
-    int rc = job_find_dataset(s, a->dataset, r, e);
-    if (rc < 0)
-        return rc;
-    const json_t *baked = dataset_record_baked(r, a->model->rwkv_info->fingerprint);
+    int rc = 0;
+    const json_t *baked = dataset_record_baked(r, a->of.model->rwkv_info->fingerprint);
     if (!baked)
         return err_set_param(e, ERR_NOT_BAKED, "dataset",
                              "the data set %s has no states of the model %s: bake_dataset makes "
                              "them",
-                             a->dataset, a->model->name);
+                             a->of.dataset, a->of.model->name);
     const uint64_t rows = dataset_number(baked, "rows");
     const uint64_t train = rows - dataset_number(baked, "heldout_rows");
-    const struct dit_rows_info info = {job_state_shape(a->model), rows,
+    const struct dit_rows_info info = {job_state_shape(a->of.model), rows,
                                        dataset_number(baked, "labels"),
                                        rows * dataset_number(baked, "segment_bytes")};
     rc = train_dit_plan(&a->recipe, &info, pool_threads(lane_pool(&s->lane)), &need, e);
@@ -148,25 +103,17 @@ static int dit_plan(struct service *s, const char *request, char **plan, struct 
     struct dataset_record r = {0};
     int rc = decode_new(s, request, &a, e);
     if (rc == 0)
+        rc = job_find_dataset(s, a->of.dataset, &r, e);
+    if (rc == 0)
         rc = look(s, a, &r, plan, e);
     if (rc == 0)
-        rc = check_free(s, a, NULL, e);
+        rc = job_ask_check_free(s, &a->of, STORE_DIFFUSER, NULL, e);
     dataset_record_fini(&r);
     ask_free(a);
     return rc;
 }
 
 /* ---- the run ---- */
-
-struct training {
-    struct job_training t; /* first: the control's ctx */
-    struct job_run *run;
-};
-
-static void in_folder(const struct job_run *r, const char *name, char path[800])
-{
-    snprintf(path, 800, "%s/%s", r->dir, name);
-}
 
 /* The states under a name of the job's own, so that it goes on with them whatever becomes of the data
  * set. */
@@ -179,70 +126,39 @@ static int hold_states(struct job_run *r, struct ask *a, struct err *e)
         return err_set(e, ERR_UNSUPPORTED, "a path is too long for a training");
     if (access(a->recipe.dataset, F_OK) == 0)
         return 0;
-    json_t *plan = r->plan ? json_loads(r->plan, 0, NULL) : NULL;
-    int rc = look(r->svc, a, &record, NULL, e);
-    if (rc == 0 && record.info.seq != dataset_number(plan, "dataset_id"))
-        rc = err_set_param(e, ERR_DATASET_NOT_FOUND, "dataset",
-                           "the data set %s is another one by now", a->dataset);
+    int rc = job_find_planned(r, a->of.dataset, &record, e);
     if (rc == 0)
-        rc = check_free(r->svc, a, NULL, e);
+        rc = look(r->svc, a, &record, NULL, e);
     if (rc == 0)
-        rc = datasets_states_path(r->svc, &record.info, a->model->rwkv_info->fingerprint, from,
+        rc = job_ask_check_free(r->svc, &a->of, STORE_DIFFUSER, NULL, e);
+    if (rc == 0)
+        rc = datasets_states_path(r->svc, &record.info, a->of.model->rwkv_info->fingerprint, from,
                                   sizeof from, e);
     if (rc == 0 && link(from, a->recipe.dataset) < 0)
-        rc = errno == ENOENT ? err_set_param(e, ERR_NOT_BAKED, "dataset",
-                                             "the states of the data set %s are gone", a->dataset)
-                             : err_set(e, ERR_IO, "hold a data set's states: %s", strerror(errno));
-    json_decref(plan);
+        rc = errno == ENOENT
+                 ? err_set_param(e, ERR_NOT_BAKED, "dataset",
+                                 "the states of the data set %s are gone", a->of.dataset)
+                 : err_set(e, ERR_IO, "hold a data set's states: %s", strerror(errno));
     dataset_record_fini(&record);
     return rc;
 }
 
-/* The last evaluation stands in a file: a run that was killed behind its last step has it too. */
-static void on_eval(void *ctx, const struct train_eval *v)
-{
-    const struct training *t = ctx;
-    char path[800];
-    job_training_eval(ctx, v);
-    in_folder(t->run, "evaluation.json", path);
-    FILE *f = fopen(path, "w");
-    if (!f)
-        return;
-    fprintf(f, "{\"step\": %llu, \"mean\": %.9g, \"x0_error\": {", (unsigned long long)v->step,
-            v->mean);
-    for (size_t i = 0; i < v->n; i++)
-        fprintf(f, "%s\"%s\": %.9g", i ? ", " : "", v->names[i], v->bits[i]);
-    fputs("}}", f);
-    fclose(f);
-}
-
-/* "null" where there is none. */
-static void read_evaluation(const struct job_run *r, char text[EVALUATION_MAX])
-{
-    char path[800];
-    in_folder(r, "evaluation.json", path);
-    json_t *o = json_load_file(path, 0, NULL);
-    char *json = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    snprintf(text, EVALUATION_MAX, "%s", json && strlen(json) < EVALUATION_MAX ? json : "null");
-    free(json);
-    json_decref(o);
-}
-
 /* Stores the diffuser. One of these bytes is this job's own, of an attempt that was killed behind it. */
-static int keep(struct training *t, const struct ask *a, struct err *e)
+static int keep(const struct job_training *t, const struct ask *a, struct err *e)
 {
     struct job_run *r = t->run;
     struct item_info saved = {0};
     char path[800], metrics[512], evaluation[EVALUATION_MAX];
     struct buf training;
-    in_folder(r, "diffuser.safetensors", path);
-    read_evaluation(r, evaluation);
+    snprintf(path, sizeof path, "%s/diffuser.safetensors", r->dir);
+    job_training_read_eval(r, evaluation);
     buf_init(&training, 2 * EVALUATION_MAX);
     buf_printf(&training, "{\"job\": \"%s\", \"dataset\": \"%s\", \"evaluation\": %s}", r->id,
-               a->dataset, evaluation);
-    struct diffuser_put put = {.name = a->name, .replace = a->replace, .training = training.data};
+               a->of.dataset, evaluation);
+    struct diffuser_put put = {
+        .name = a->of.name, .replace = a->of.replace, .training = training.data};
     int rc = training.failed ? err_set(e, ERR_NOMEM, "no memory for a result")
-                             : diffusers_read_file(path, &put.file, &put.bytes, e);
+                             : fetch_file(path, &put.file, &put.bytes, e);
     uint8_t digest[32];
     char sha256[65];
     if (rc == 0) {
@@ -252,14 +168,14 @@ static int keep(struct training *t, const struct ask *a, struct err *e)
     }
     if (rc == ERR_NAME_EXISTS) {
         *e = (struct err){0};
-        rc = check_free(r->svc, a, sha256, e);
+        rc = job_ask_check_free(r->svc, &a->of, STORE_DIFFUSER, sha256, e);
     }
     free(saved.meta);
-    job_training_metrics(&t->t, metrics, sizeof metrics);
+    job_training_metrics(t, metrics, sizeof metrics);
     buf_reset(&training);
     buf_printf(&training,
                "{\"diffuser\": \"%s\", \"sha256\": \"%s\", \"metrics\": %s, \"evaluation\": %s}",
-               a->name, rc == 0 ? sha256 : "", metrics, evaluation);
+               a->of.name, rc == 0 ? sha256 : "", metrics, evaluation);
     if (rc == 0 && (training.failed || !(r->result = strdup(training.data))))
         rc = err_set(e, ERR_NOMEM, "no memory for a result");
     buf_fini(&training);
@@ -268,15 +184,14 @@ static int keep(struct training *t, const struct ask *a, struct err *e)
 
 static int train(struct job_run *r, struct ask *a, struct err *e)
 {
-    struct training t = {.run = r};
-    struct train_control control = job_training_control(&t.t, r);
+    struct job_training t = {.samples = true};
+    struct train_control control = job_training_control(&t, r);
     bool done = false;
     struct pool *pool = lane_pool(r->lane);
-    t.t.samples = true;
-    control.on_eval = on_eval;
+    control.on_eval = job_training_keep_eval;
     a->recipe.threads = (uint64_t)pool_threads(pool);
     int rc = train_dit(&a->recipe, &control, pool, &done, e);
-    rc = job_training_end(&t.t, rc, done, e);
+    rc = job_training_end(&t, rc, done, e);
     return rc < 0 ? rc : keep(&t, a, e);
 }
 

@@ -18,7 +18,6 @@
 
 struct ask {
     json_t *json; /* owned */
-    const struct model_info *info;
     const struct model *model;
     const char *name, *if_exists;
     const char *text, *dataset, *label; /* text or dataset; label NULL: all of it */
@@ -30,20 +29,6 @@ static void ask_free(struct ask *a)
     if (a)
         json_decref(a->json);
     free(a);
-}
-
-static int check_model(const struct ask *a, struct err *e)
-{
-    const char *type = a->info->weights_type;
-    if (type[0] == 'q')
-        return err_set_param(e, ERR_QUANTIZED, "model",
-                             "the weights of %s are held as %s: gradients want f32, f16 or bf16",
-                             a->model->name, type);
-    if (strcmp(a->info->tokenizer, "bytes") != 0)
-        return err_set_param(e, ERR_UNSUPPORTED, "model",
-                             "state tuning reads a text as bytes: %s has another vocabulary",
-                             a->model->name);
-    return 0;
 }
 
 static int decode_recipe(const json_t *o, struct recipe *r, struct err *e)
@@ -97,9 +82,10 @@ static int decode(const struct service *s, const char *request, struct ask *a, s
         job_decode_text(a->json, "if_exists", 16, &a->if_exists, e) < 0 ||
         decode_recipe(a->json, &a->recipe, e) < 0)
         return e->code;
-    if (!(a->info = service_find_model(s, model)))
+    const struct model_info *info = service_find_model(s, model);
+    if (!info)
         return err_set_param(e, ERR_MODEL_NOT_FOUND, "model", "there is no model '%s'", model);
-    a->model = registry_model(s->options.registry, a->info);
+    a->model = registry_model(s->options.registry, info);
     if (!a->name || state_ref_parse(a->name, name, &version, e) < 0 || version)
         return err_set_param(e, ERR_INVALID, "name",
                              "name is not the name of a state, without a version");
@@ -107,7 +93,7 @@ static int decode(const struct service *s, const char *request, struct ask *a, s
         return err_set_param(e, ERR_INVALID, "if_exists",
                              "if_exists is neither \"error\" nor \"new_version\"");
     int rc = check_texts(a, e);
-    return rc < 0 ? rc : check_model(a, e);
+    return rc < 0 ? rc : job_check_gradients(a->model, e);
 }
 
 static int decode_new(const struct service *s, const char *request, struct ask **out, struct err *e)
@@ -189,13 +175,9 @@ static int write_dataset(struct job_run *r, const struct ask *a, FILE *f, struct
 {
     struct dataset_record record = {0};
     struct dataset_texts texts = {0};
-    json_t *plan = r->plan ? json_loads(r->plan, 0, NULL) : NULL;
-    int rc = job_find_dataset(r->svc, a->dataset, &record, e);
-    if (rc == 0 && record.info.seq != dataset_number(plan, "dataset_id"))
-        rc = err_set_param(e, ERR_DATASET_NOT_FOUND, "dataset",
-                           "the data set %s is another one by now", a->dataset);
+    int rc = job_find_planned(r, a->dataset, &record, e);
     if (rc == 0)
-        rc = datasets_read(r->svc, a->dataset, (size_t)dataset_number(plan, "parts"), &texts, e);
+        rc = datasets_read(r->svc, a->dataset, job_planned(r, "parts"), &texts, e);
     size_t written = 0;
     for (size_t i = 0; rc == 0 && i < texts.n; i++)
         if (is_asked(a, texts.texts[i].label)) {
@@ -205,7 +187,6 @@ static int write_dataset(struct job_run *r, const struct ask *a, FILE *f, struct
         }
     dataset_texts_fini(&texts);
     dataset_record_fini(&record);
-    json_decref(plan);
     return rc;
 }
 
@@ -342,7 +323,7 @@ static int train(struct job_run *r, struct ask *a, struct err *e)
 {
     char metrics[512];
     bool done = false;
-    struct job_training t;
+    struct job_training t = {0};
     const struct rwkv_info *info = a->model->rwkv_info;
     const struct train_control control = job_training_control(&t, r);
     int rc = train_state(&a->recipe, &control, lane_pool(r->lane), &done, e);

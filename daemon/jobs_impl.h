@@ -40,7 +40,8 @@ struct job_kind {
     int (*run)(struct job_run *r, struct err *e);
     const char *own; /* NULL, or its requests are written by us (job_call.own) for this other resource */
 };
-extern const struct job_kind job_train_state, job_train_dit, job_bake_dataset, job_generate_states;
+extern const struct job_kind job_train_state, job_train_dit, job_train_hybrid, job_bake_dataset,
+    job_generate_states;
 
 struct job_progress {
     uint64_t step, steps; /* done, of */

@@ -107,6 +107,14 @@ static int hash_file(const char *path, char sha256[65], struct err *e)
     return read ? 0 : err_set(e, ERR_IO, "the file cannot be read");
 }
 
+bool registry_hybrid_fits(const struct model *m, const struct hybrid *h)
+{
+    const struct hybrid_info *i = hybrid_get_info(h);
+    const struct rwkv_info *r = m->rwkv_info;
+    return !strcmp(i->fingerprint, r->fingerprint) && i->shape.n_layer == r->n_layer &&
+           i->shape.n_embd == r->n_embd && i->shape.head_size == r->head_size;
+}
+
 /* ERR_INVALID: it is for another model. */
 static int open_hybrid(struct model *m, const char *path, struct err *e)
 {
@@ -115,22 +123,17 @@ static int open_hybrid(struct model *m, const char *path, struct err *e)
     int rc = hybrid_open(path, &h, e);
     if (rc == 0)
         rc = hash_file(path, sha256, e);
-    if (rc == 0) {
-        const struct hybrid_info *i = hybrid_get_info(h);
-        const struct rwkv_info *r = m->rwkv_info;
-        if (strcmp(i->fingerprint, r->fingerprint) != 0 || i->shape.n_layer != r->n_layer ||
-            i->shape.n_embd != r->n_embd || i->shape.head_size != r->head_size)
-            rc = err_set(e, ERR_INVALID, "it was trained for the model %.12s..., %s is %.12s...",
-                         i->fingerprint, m->name, r->fingerprint);
-    }
+    if (rc == 0 && !registry_hybrid_fits(m, h))
+        rc = err_set(e, ERR_INVALID, "it was trained for the model %.12s..., %s is %.12s...",
+                     hybrid_get_info(h)->fingerprint, m->name, m->rwkv_info->fingerprint);
     if (rc < 0) {
         hybrid_close(h);
         return rc;
     }
-    hybrid_close(m->hybrid);
-    m->hybrid = h;
-    memcpy(m->hybrid_sha256, sha256, sizeof sha256);
-    return 0;
+    served_hybrid_unref(m->hybrid_of_file);
+    m->hybrid_of_file = served_hybrid_new_take(h, sha256);
+    hybrid_place_set(&m->hybrids, m->hybrid_of_file);
+    return m->hybrid_of_file ? 0 : err_set(e, ERR_NOMEM, "no memory for a hybrid");
 }
 
 /* What stands beside a model is taken if it fits. */
@@ -156,6 +159,8 @@ static int open_named_hybrid(struct registry *r, const char *spec, struct err *e
             m = &r->models[i];
     int rc = m ? open_hybrid(m, eq ? eq + 1 : spec, e)
                : err_set(e, ERR_INVALID, "there is no model of this name");
+    if (rc == 0)
+        m->hybrid_named = true;
     return rc < 0 ? err_prefix(e, "--hybrid %s", spec) : 0;
 }
 
@@ -170,11 +175,9 @@ static int open_hybrids(struct registry *r, const struct registry_options *o, co
         if (open_named_hybrid(r, o->hybrids[i], e) < 0)
             return e->code;
     for (size_t i = 0; i < r->n; i++)
-        if (r->models[i].hybrid) {
-            r->infos[i].hybrid = r->models[i].hybrid_sha256;
+        if (r->models[i].hybrid_of_file)
             LOG(log, LOG_INFO, "hybrid_loaded", LOG_STR("model", r->models[i].name),
-                LOG_STR("sha256", r->infos[i].hybrid));
-        }
+                LOG_STR("sha256", r->models[i].hybrid_of_file->sha256));
     return 0;
 }
 
@@ -214,8 +217,12 @@ static int open_model(struct registry *r, size_t i, const struct registry_option
         options.weights_type = (int)type;
     if (name_model(m, o->models[i], o->name, &path, e) < 0)
         return e->code;
-    if (!(m->path = strdup(path)))
+    if (hybrid_place_init(&m->hybrids, e) < 0)
+        return e->code;
+    if (!(m->path = strdup(path))) {
+        hybrid_place_fini(&m->hybrids);
         return err_set(e, ERR_NOMEM, "no memory for a path");
+    }
     for (size_t k = 0; k < i; k++)
         if (!strcmp(r->models[k].name, m->name))
             return err_set(e, ERR_INVALID, "two models are called %s: use --model NAME=FILE",
@@ -281,7 +288,9 @@ void registry_close(struct registry *r)
         mask_scratch_free(r->models[i].mask_scratch);
         token_index_free(r->models[i].token_index);
         tokenizer_free(r->models[i].tokenizer);
-        hybrid_close(r->models[i].hybrid);
+        served_hybrid_unref(r->models[i].hybrid_of_file);
+        if (r->models[i].path) /* it was begun */
+            hybrid_place_fini(&r->models[i].hybrids);
         rwkv_close(r->models[i].rwkv);
         pool_free(r->models[i].pool);
         free(r->models[i].path);

@@ -4,15 +4,15 @@
  * (of a file called model.*: its folder's name). Its vocabulary is --vocab; or out of the GGUF; or
  * rwkv_vocab_v20230424.txt beside it; a vocabulary of at most 256 without any of these is bytes;
  * else none: the model takes and gives token ids only. Its hybrid is what a --hybrid names for it, or
- * hybrid.safetensors beside it, if that was trained for these very weights.
+ * hybrid.safetensors beside it, if that was trained for these very weights; or a stored one (hybrids.h).
  *
- * Threads: read-only after registry_open. Ownership: the registry owns all; close it after the
+ * Threads: read-only after registry_open, but for what is guarded. Ownership: the registry owns all; close it after the
  * workers have ended. */
 #ifndef DAEMON_REGISTRY_H
 #define DAEMON_REGISTRY_H
 
+#include "daemon/served_hybrid.h"
 #include "daemon/service.h"
-#include "engine/hybrid/hybrid.h"
 #include "engine/kernels/pool.h"
 #include "engine/rwkv/rwkv.h"
 #include "engine/sampling/constraint.h"
@@ -24,9 +24,11 @@ struct model {
     struct tokenizer *tokenizer; /* NULL: none, nor the two below */
     struct token_index *token_index;
     struct mask_scratch *mask_scratch; /* the guider's (guide.h) */
-    struct hybrid *hybrid;             /* NULL: it has none */
-    char hybrid_sha256[65];            /* of its file */
-    struct pool *pool;                 /* the worker's, also used while loading */
+    struct hybrid_place hybrids;       /* the one that requests run with */
+    struct served_hybrid
+        *hybrid_of_file; /* what --hybrid names, or what stands beside it; or NULL */
+    bool hybrid_named;   /* by --hybrid */
+    struct pool *pool;   /* the worker's, also used while loading */
     char *path;
     char name[129];
     char weights_type[8]; /* lower case, as requests and records have it */
@@ -57,6 +59,9 @@ void registry_close(struct registry *r); /* NULL is fine */
 
 /* info as handed out by service_find_model. */
 struct model *registry_model(const struct registry *r, const struct model_info *info);
+
+/* Was it trained for this very model? */
+bool registry_hybrid_fits(const struct model *m, const struct hybrid *h);
 
 /* Appends the bytes of a token, or "<id>" where the model has no vocabulary or the token no bytes
  * (shown = false: nothing then). */

@@ -432,6 +432,15 @@ size_t service_models(const struct service *s, const struct model_info **out)
     return s->options.registry->n;
 }
 
+bool service_model_hybrid(const struct service *s, const struct model_info *m, char sha256[65])
+{
+    struct model *model = registry_model(s->options.registry, m);
+    struct served_hybrid *h = hybrid_place_use(&model->hybrids);
+    snprintf(sha256, 65, "%s", h ? h->sha256 : "");
+    served_hybrid_unref(h);
+    return *sha256;
+}
+
 const struct model_info *service_find_model(const struct service *s, const char *name)
 {
     const struct registry *r = s->options.registry;

@@ -76,13 +76,15 @@ struct model_info {
     uint64_t n_params, weight_bytes, state_bytes;
     uint32_t n_layer, n_embd, head_size, n_vocab;
     bool has_time_state; /* its file holds a tuned state too: an import can take it */
-    const char *hybrid;  /* SHA-256 of its hybrid's file, hex; NULL: it has none */
     struct chat_template chat;
 };
 
 size_t service_models(const struct service *s, const struct model_info **out);
 /* The model of a request: NULL or "" = the default one. NULL: no such model. */
 const struct model_info *service_find_model(const struct service *s, const char *name);
+
+/* SHA-256 of the file of the hybrid that it runs with now, hex; false and "": it has none. */
+bool service_model_hybrid(const struct service *s, const struct model_info *m, char sha256[65]);
 
 /* Text to ids ([*n], malloc'd, the caller's) and back. ERR_INVALID naming --vocab if the model has
  * no vocabulary; ERR_NOMEM. Runs on the calling thread. */

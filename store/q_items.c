@@ -18,6 +18,7 @@ static const struct {
     [STORE_CONDITION] = {"condition", ERR_CONDITION_NOT_FOUND, ERR_NAME_EXISTS},
     [STORE_DIFFUSER] = {"diffuser", ERR_DIFFUSER_NOT_FOUND, ERR_NAME_EXISTS},
     [STORE_CONTEXT] = {"context", ERR_CONTEXT_NOT_FOUND, ERR_NAME_EXISTS},
+    [STORE_HYBRID] = {"hybrid", ERR_HYBRID_NOT_FOUND, ERR_NAME_EXISTS},
 };
 
 const char *store_kind_name(enum store_kind kind)

@@ -9,7 +9,8 @@ bool q_is_refusal(int code)
     return code == ERR_STATE_EXISTS || code == ERR_STATE_NOT_FOUND ||
            code == ERR_VERSION_CONFLICT || code == ERR_KEY_REUSED || code == ERR_JOB_NOT_FOUND ||
            code == ERR_DATASET_NOT_FOUND || code == ERR_DATASET_EXISTS || code == ERR_NAME_EXISTS ||
-           code == ERR_CONDITION_NOT_FOUND || code == ERR_DIFFUSER_NOT_FOUND;
+           code == ERR_CONDITION_NOT_FOUND || code == ERR_DIFFUSER_NOT_FOUND ||
+           code == ERR_CONTEXT_NOT_FOUND || code == ERR_HYBRID_NOT_FOUND;
 }
 
 static int check_revision(const struct store_state *s, uint64_t want, struct err *e)

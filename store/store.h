@@ -168,7 +168,7 @@ int store_list_versions(struct store *s, const char *name, uint64_t before, size
                         store_list_fn *done, void *arg, struct err *e);
 
 /* ---- items ----
- * Everything with a name that is no state: jobs, data sets, conditions, diffusers, contexts. An item has no
+ * Everything with a name that is no state: jobs, data sets, conditions, diffusers, contexts, hybrids. An item has no
  * versions, and bytes only if its maker gives it some. */
 enum store_kind {
     STORE_JOB,
@@ -177,6 +177,7 @@ enum store_kind {
     STORE_CONDITION,
     STORE_DIFFUSER,
     STORE_CONTEXT,
+    STORE_HYBRID,
     STORE_KINDS
 };
 /* "job", ... */

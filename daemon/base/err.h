@@ -25,6 +25,7 @@
     XX(CONDITION_NOT_FOUND, 404, "condition_not_found", "not_found_error")                         \
     XX(DIFFUSER_NOT_FOUND, 404, "diffuser_not_found", "not_found_error")                           \
     XX(CONTEXT_NOT_FOUND, 404, "context_not_found", "not_found_error")                             \
+    XX(HYBRID_NOT_FOUND, 404, "hybrid_not_found", "not_found_error")                               \
     XX(METHOD, 405, "method_not_allowed", "invalid_request_error")                                 \
     XX(TIMEOUT, 408, "request_timeout", "invalid_request_error")                                   \
     XX(STATE_EXISTS, 409, "state_exists", "conflict_error")                                        \

@@ -41,6 +41,9 @@ before(async () => {
   for (const name of ['baked', 'going'])
     await exchange('appendDataset', { path: `/v1/datasets/${name}`, body: JSON.stringify({ text: 'The sea is deep. '.repeat(9), label: 'sea' }), status: 201 });
   await done(d, { kind: 'bake_dataset', dataset: 'baked', segment_bytes: 16 });
+  await exchange('importHybrid', { path: '/v1/hybrids?name=reader', body: hybridFile(meta), headers: { 'content-type': 'application/octet-stream' }, status: 201 });
+  const story = (k) => JSON.stringify({ text: `The sea is deep, and the ship ${k} sails on. `.repeat(40), label: 'sea' });
+  await exchange('appendDataset', { path: '/v1/datasets/long', body: [1, 2, 3, 4].map(story).join('\n'), status: 201 });
   await exchange('createContext', { body: { name: 'voyage', text: 'The sea is deep.' }, status: 201 });
 });
 after(async () => { await d?.stop(); });
@@ -107,6 +110,21 @@ test('conditions and diffusers: changed, deleted, refused', { skip }, async () =
   await exchange('getDiffuserData', { path: '/v1/diffusers/going/data', headers: { 'if-none-match': data.headers.etag }, status: 304 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 200 });
   await exchange('deleteDiffuser', { path: '/v1/diffusers/going', status: 404 });
+});
+
+test('hybrids: imported, refused, deleted', { skip }, async () => {
+  const type = { 'content-type': 'application/octet-stream' };
+  const { meta } = (await d.get('/v1/models?limit=0')).json.data[0];
+  const file = hybridFile(meta), put = (name, body, status) => exchange('importHybrid', { path: `/v1/hybrids?name=${name}`, body, headers: type, status });
+  await put('going', file, 201);
+  await put('going', file, 409);
+  await put('a%20b', file, 400);
+  await put('bad', file.subarray(0, 500), 422);
+  const data = await exchange('getHybridData', { path: '/v1/hybrids/going/data', status: 200 });
+  assert.ok(data.body.equals(file));
+  await exchange('getHybridData', { path: '/v1/hybrids/going/data', headers: { 'if-none-match': data.headers.etag }, status: 304 });
+  await exchange('deleteHybrid', { path: '/v1/hybrids/going', status: 200 });
+  await exchange('deleteHybrid', { path: '/v1/hybrids/going', status: 404 });
 });
 
 test('contexts: made, refused, deleted', { skip }, async () => {

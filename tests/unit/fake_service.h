@@ -48,6 +48,14 @@ const struct model_info *service_find_model(const struct service *s, const char 
     return !name || !*name || !strcmp(name, "fake") ? &fake_model : NULL;
 }
 
+bool service_model_hybrid(const struct service *s, const struct model_info *m, char sha256[65])
+{
+    (void)s;
+    (void)m;
+    *sha256 = 0;
+    return false;
+}
+
 int service_tokenize(const struct service *s, const struct model_info *m, const char *text,
                      size_t bytes, uint32_t **ids, size_t *n, struct err *e)
 {

@@ -46,10 +46,12 @@ static struct hybrid *hybrid_new(const struct rwkv_info *info, uint64_t seed)
 static void give(struct host *h, size_t i, uint64_t seed)
 {
     struct model *m = &h->registry->models[i];
-    hybrid_close(m->hybrid);
-    m->hybrid = hybrid_new(m->rwkv_info, seed);
-    memset(m->hybrid_sha256, 'a' + (int)seed, 64);
-    h->registry->infos[i].hybrid = m->hybrid_sha256;
+    char sha256[65] = "";
+    memset(sha256, 'a' + (int)seed, 64);
+    struct served_hybrid *now = served_hybrid_new_take(hybrid_new(m->rwkv_info, seed), sha256);
+    assert_non_null(now);
+    hybrid_place_set(&m->hybrids, now);
+    served_hybrid_unref(now);
 }
 
 static struct host *host_with_hybrid(const struct service_options *o)
@@ -303,7 +305,7 @@ static struct store_item record(struct host *h, const char *name, const float *t
     uint8_t digest[32];
     snprintf(meta, sizeof meta,
              "{\"hybrid\": \"%s\", \"n_tokens\": 5, \"seed\": 1, \"num_inference_steps\": 2}",
-             m->hybrid_sha256);
+             m->hybrids.now->sha256);
     snprintf(i.name, sizeof i.name, "%s", name);
     snprintf(i.model, sizeof i.model, "%s", m->name);
     memcpy(i.fingerprint, m->rwkv_info->fingerprint, sizeof i.fingerprint);
