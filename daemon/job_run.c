@@ -330,8 +330,38 @@ static void take_up(struct service *s, const struct item_info *i)
         job_post(j);
 }
 
+/* Is there a job of this name that has not ended? So also where it cannot be told. */
+static bool is_unfinished(struct service *s, const char *id)
+{
+    struct fetched_item f;
+    struct err e = {0};
+    if (fetch_item(s, STORE_JOB, id, false, &f, &e) < 0)
+        return e.code != ERR_JOB_NOT_FOUND && e.code != ERR_INVALID;
+    bool yes = !strcmp(f.info.status, job_status_word(JOB_QUEUED)) ||
+               !strcmp(f.info.status, job_status_word(JOB_RUNNING));
+    fetched_item_fini(&f);
+    return yes;
+}
+
+/* The folders of jobs that had ended when the process did, before their folders went. */
+static void sweep_dirs(struct service *s)
+{
+    char path[768];
+    int n = s->options.work_dir ? snprintf(path, sizeof path, "%s/jobs", s->options.work_dir) : -1;
+    DIR *d = n > 0 && (size_t)n < sizeof path ? opendir(path) : NULL;
+    if (!d)
+        return;
+    for (struct dirent *f; (f = readdir(d));)
+        if (f->d_name[0] != '.' && !is_unfinished(s, f->d_name)) {
+            LOG(s->options.log, LOG_INFO, "job_folder_removed", LOG_STR("job", f->d_name));
+            job_dir_remove(s, f->d_name);
+        }
+    closedir(d);
+}
+
 int jobs_resume(struct service *s, struct err *e)
 {
+    sweep_dirs(s);
     for (int k = 0; k < 2; k++) {
         const struct store_item_query q = {.kind = STORE_JOB,
                                            .status = job_status_word(k ? JOB_QUEUED : JOB_RUNNING),

@@ -54,7 +54,8 @@ int job_proceed(struct job_run *r, const struct job_progress *p, struct err *e);
 
 int jobs_init(struct jobs *j, struct err *e);
 void jobs_fini(struct jobs *j);
-/* Takes up what an earlier process left. [before requests come] */
+/* Takes up what an earlier process left, and removes the folders of jobs that have ended. [before requests
+ * come] */
 int jobs_resume(struct service *s, struct err *e);
 /* No more jobs begin, the one that runs stops, nobody watches any more. */
 void jobs_drain(struct service *s);

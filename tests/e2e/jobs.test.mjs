@@ -1,6 +1,8 @@
 // Jobs: their life, their end by every way, and that none is lost with the process.
 import { after, test } from 'node:test';
 import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { refused } from '../lib/answers.mjs';
 import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
 import { follow, make } from '../lib/jobs.mjs';
@@ -91,6 +93,30 @@ test('kill -9: a job goes on from its checkpoint to the same bytes, and one that
   const done = (await follow(d, next)).at(-2);
   assert.deepEqual([done.status, done.resumed], ['succeeded', false]);
   assert.equal((await get(d, asked)).status, 'cancelled');
+  await d.stop();
+});
+
+test('a folder that belongs to no job that goes on is gone after a start', async () => {
+  const data = scratch(), folders = () => readdirSync(join(data, 'jobs')).sort();
+  let d = await start({ data });
+  const ended = await make(d, tune);
+  await follow(d, ended);
+  const cut = await make(d, { ...tune, name: 'cut', steps: 100000 });
+  await follow(d, cut, (j) => j.step >= 3);
+  await d.kill();
+  // What a process leaves that dies between the last word about a job and the end of its folder.
+  for (const name of [ended, 'job-00000000000000000000', 'no name of a job']) {
+    mkdirSync(join(data, 'jobs', name));
+    writeFileSync(join(data, 'jobs', name, 'checkpoint.safetensors'), 'x');
+  }
+  assert.equal(folders().length, 4);
+  d = await start({ data });
+  assert.deepEqual(folders(), [cut]);
+  const seen = (await follow(d, cut, (j) => j.status === 'running' && j.step >= 4)).at(-1);
+  assert.ok(seen.resumed, JSON.stringify(seen));
+  await d.delete(`/v1/jobs/${cut}`);
+  await follow(d, cut);
+  assert.deepEqual(folders(), []);
   await d.stop();
 });
 
