@@ -183,19 +183,21 @@ demo: ## install what it needs, build, and show the main job end to end
 
 PREFIX ?= /usr/local
 SHARE  := $(abspath $(DESTDIR)$(PREFIX)/share/dreamstate)
-# Of what belongs to the bundled model, what there is.
-BUNDLED := $(patsubst deploy/%,%,$(wildcard $(patsubst %,deploy/models/tiny/%.safetensors,diffuser reference hybrid)))
+# Of what belongs to the bundled models, what there is.
+BUNDLED := $(patsubst deploy/%,%,$(wildcard $(patsubst %,deploy/models/tiny/%.safetensors,diffuser reference hybrid) \
+	$(patsubst %,deploy/models/recall/%,model.safetensors lists.gz README.md)))
 install: all ## the daemon and its bundled model into DESTDIR and PREFIX (/usr/local)
 	$(Q)install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/dreamstated
 	$(Q)install -D -m 644 -t $(SHARE) LICENSE README.md deploy/dreamstated.conf
 	$(Q)cd deploy && find models/tiny/model.safetensors models/tiny/README.md models/tiny/heldout $(BUNDLED) -type f \
 	  -exec install -D -m 644 {} $(SHARE)/{} \;
 
-models: all ## train the bundled model, its diffuser and its hybrid by their recipes (hours; stopped and started again, it goes on)
+models: all ## train the bundled model, its diffuser and its hybrid, and the recall model by their recipes (hours; stopped and started again, it goes on)
 	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/recipe.json
 	$(Q)deploy/models/tiny/train.sh deploy/models/tiny/jump.json
 	$(Q)deploy/models/tiny/dit.sh
 	$(Q)deploy/models/tiny/hybrid.sh
+	$(Q)deploy/models/recall/recall.sh
 
 check: ## install what it needs, build and run every test (the gate)
 	$(Q)deploy/setup.sh check

@@ -63,10 +63,12 @@ static int ask_some(struct asker *a, const struct question *q, size_t n, struct 
             size_t i = open[k];
             a->tokens[i][0] = likeliest(a->logits + k * 256);
             a->n_tokens[i] = 1;
-            if (a->tokens[i][0] != '\n' && t < RC_WORD - 1) {
+            if (a->tokens[i][0] == '\n')
+                continue;
+            if (t < RC_WORD - 1) {
                 q[i].answer[t] = (char)a->tokens[i][0];
                 open[still++] = i;
-            } else if (t == RC_WORD - 1) {
+            } else {
                 q[i].answer[0] = 0; /* longer than any value */
             }
         }
@@ -75,33 +77,37 @@ static int ask_some(struct asker *a, const struct question *q, size_t n, struct 
     return rc;
 }
 
+static int asker_open(struct asker *a, const struct rc_bench *b, struct err *e)
+{
+    a->b = b;
+    a->state = malloc(ROWS * b->S * sizeof *a->state);
+    a->logits = malloc(ROWS * 256 * sizeof *a->logits);
+    if (!a->state || !a->logits)
+        return err_set(e, ERR_NOMEM, "no memory for questions");
+    a->session = rwkv_session_new(b->model, b->pool, ROWS * (RC_WORD + 2), e);
+    return a->session ? 0 : e->code;
+}
+
+static void asker_close(struct asker *a)
+{
+    rwkv_session_free(a->session);
+    free(a->state);
+    free(a->logits);
+}
+
 int rc_ask(const struct rc_bench *b, const float *x, rc_answer *answer, struct err *e)
 {
-    struct asker *a = calloc(1, sizeof *a);
+    struct asker a = {0};
     struct question *q = calloc(b->n * RC_ENTRIES, sizeof *q);
     size_t n = 0;
-    int rc = a && q ? 0 : err_set(e, ERR_NOMEM, "no memory for questions");
+    int rc = q ? asker_open(&a, b, e) : err_set(e, ERR_NOMEM, "no memory for questions");
     for (size_t i = 0; rc == 0 && i < b->n; i++)
         for (size_t k = 0; k < b->list[i].n; k++)
             q[n++] = (struct question){x + i * b->S, b->list[i].entry[k].name,
                                        answer[i * RC_ENTRIES + k]};
-    if (rc == 0) {
-        a->b = b;
-        a->state = malloc(ROWS * b->S * sizeof *a->state);
-        a->logits = malloc(ROWS * 256 * sizeof *a->logits);
-        a->session = rwkv_session_new(b->model, b->pool, ROWS * (RC_WORD + 2), e);
-        rc = !a->session             ? e->code
-             : a->state && a->logits ? 0
-                                     : err_set(e, ERR_NOMEM, "no memory for questions");
-    }
     for (size_t i = 0; rc == 0 && i < n; i += ROWS)
-        rc = ask_some(a, q + i, n - i < ROWS ? n - i : ROWS, e);
-    if (a) {
-        rwkv_session_free(a->session);
-        free(a->state);
-        free(a->logits);
-    }
-    free(a);
+        rc = ask_some(&a, q + i, n - i < ROWS ? n - i : ROWS, e);
+    asker_close(&a);
     free(q);
     return rc;
 }

@@ -14,7 +14,7 @@ void rc_print_text(const struct rc_bench *b)
                diffuser_get_info(b->diffuser)->n_params,
                (unsigned long long)diffuser_get_info(b->diffuser)->steps);
     printf("\nShare told (95 %%); wanted: new 1, old 0, untouched 1, removed 0, \"%s\" 1, list 1, "
-           "distance 0\n%-42s %-16s %-16s %-16s %-16s %-16s %-16s %s\n",
+           "distance 0\n%-44s %-16s %-16s %-16s %-16s %-16s %-16s %s\n",
            RC_NONE, "", "edited: new", "edited: old", "untouched", "removed", "removed: " RC_NONE,
            "whole list", "distance");
     for (size_t k = 0; k < b->n_rows; k++) {
@@ -23,7 +23,7 @@ void rc_print_text(const struct rc_bench *b)
                                                 &r->removed_old, &r->removed_none, &r->all};
         char name[64];
         rc_setting_name(&r->setting, name, sizeof name);
-        printf("%-42s", name);
+        printf("%-44s", name);
         for (size_t i = 0; i < 6; i++)
             printf(" %.3f %.2f-%.2f ", share[i]->mean, share[i]->low, share[i]->high);
         printf(" %.3f\n", r->distance);

@@ -6,9 +6,9 @@
 A list is lines `name=value`: names of two letters, values of two digits. recall.train and recall.heldout
 are lists of two to eight lines; in a fifth of them one line says a name again, whose last value counts.
 Behind a list come questions `name?value` in any order: every name once, and two names that the list does
-not have, whose value is `--`. states.train and states.heldout are lists of five to eight lines alone, to
+not have, whose value is `--`. states.train and states.heldout are lists of three to five lines alone, to
 bake states of. Documents are separated by one NUL byte; the same script gives the same bytes.
---record rewrites lists.gz beside this script: the held-out lists of six lines that `dreamstated bench
+--record rewrites lists.gz beside this script: the held-out lists of four lines that `dreamstated bench
 recall` asks for.
 """
 import argparse
@@ -19,8 +19,8 @@ import string
 
 # file: seed, documents, least and most lines, whether questions follow
 FILES = {'recall.train': (1, 300000, 2, 8, True), 'recall.heldout': (2, 1000, 2, 8, True),
-         'states.train': (3, 20000, 5, 8, False), 'states.heldout': (4, 800, 5, 8, False)}
-RECORDED = (5, 400, 6, 6, False)
+         'states.train': (3, 20000, 3, 5, False), 'states.heldout': (4, 800, 3, 5, False)}
+RECORDED = (5, 400, 4, 4, False)
 AGAIN = 0.2   # share of the lists of more than two lines with a name said again
 ABSENT = 2    # questions of a list for names that it does not have
 LETTERS = string.ascii_lowercase

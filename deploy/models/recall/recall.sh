@@ -12,4 +12,5 @@ python3 "$here/lists.py" --out build/lists
 "$stages" base "$here/recipe.json"
 cp build/models/recall/model.safetensors "$here/model.safetensors"
 "$stages" dit "$here/dit.json"
-"$bin" bench recall --diffuser build/models/recall-dit/diffuser.safetensors >"$here/recall.txt"
+"$bin" bench recall --model "$here/model.safetensors" --lists "$here/lists.gz" \
+    --diffuser build/models/recall-dit/diffuser.safetensors >"$here/recall.txt"
