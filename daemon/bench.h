@@ -10,5 +10,6 @@ int bench_quality(int argc, char **argv);
 int bench_recall(int argc, char **argv);
 int bench_service(int argc, char **argv);
 int bench_speed(int argc, char **argv);
+int bench_tracking(int argc, char **argv);
 
 #endif

@@ -66,6 +66,13 @@ void bench_corpora_close(struct bench_corpus *c, size_t n)
         heldout_fini(&c[k].text);
 }
 
+size_t bench_count(const char *s, size_t most)
+{
+    char *end;
+    unsigned long long n = strtoull(s, &end, 10);
+    return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
+}
+
 int bench_write_chart(const struct plot *p, const char *path, struct err *e)
 {
     struct buf svg;

@@ -1,4 +1,4 @@
-/* What the benches on held-out text share: the corpora, notes on progress, charts. */
+/* What the benches share: numbers of their options, the corpora, notes on progress, charts. */
 #ifndef DAEMON_BENCH_CORPORA_H
 #define DAEMON_BENCH_CORPORA_H
 
@@ -17,6 +17,8 @@ int bench_corpora_open(struct bench_corpus *c, size_t *n, const char *folder, st
     __attribute__((warn_unused_result));
 void bench_corpora_close(struct bench_corpus *c, size_t n);
 
+/* A whole number from 1 to `most`, or 0. */
+size_t bench_count(const char *s, size_t most);
 /* A line to stderr. */
 void bench_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* As an SVG file. ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM. */

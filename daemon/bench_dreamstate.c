@@ -36,14 +36,6 @@ struct command {
     size_t rows, tune_steps;
 };
 
-/* A whole number from 1 to `most`, or 0. */
-static size_t count(const char *s, size_t most)
-{
-    char *end;
-    unsigned long long n = strtoull(s, &end, 10);
-    return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
-}
-
 static const struct option longs[] = {{"model", required_argument, NULL, 'm'},
                                       {"diffuser", required_argument, NULL, 'd'},
                                       {"heldout", required_argument, NULL, 'h'},
@@ -65,7 +57,7 @@ static bool set_number(struct command *c, int option)
 {
     if (option == '?')
         return false;
-    size_t n = count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
+    size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
     switch (option) {
     case 'n':
         c->o.states = n;

@@ -24,7 +24,8 @@ static int usage(void)
         "  --control FILE  a hybrid trained with context_dropout 1\n"
         "  --tuned FILE    the model trained on as long without contexts\n"
         "  --limit N       continuations a corpus and length, 60 by default\n"
-        "  --curves PREFIX charts of the logs of `train hybrid`: PREFIX-language.svg and others\n",
+        "  --curves PREFIX charts of the logs of `train hybrid`: PREFIX-language.svg and others,\n"
+        "                  and a table of how those runs ended\n",
         stderr);
     return 2;
 }
@@ -36,14 +37,6 @@ static const struct option longs[] = {
     {"seed", required_argument, NULL, 's'},    {"threads", required_argument, NULL, 't'},
     {"json", no_argument, NULL, 'j'},          {"curves", required_argument, NULL, 'v'},
     {"log", required_argument, NULL, 'l'},     {0}};
-
-/* A whole number from 1 to `most`, or 0. */
-static size_t count(const char *s, size_t most)
-{
-    char *end;
-    unsigned long long n = strtoull(s, &end, 10);
-    return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
-}
 
 /* NAME=FILE */
 static bool add_log(struct hb_options *o)
@@ -61,7 +54,7 @@ static bool set_number(struct hb_options *o, int option)
 {
     if (option == '?')
         return false;
-    size_t n = count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
+    size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
     if (option == 'n')
         o->per = n;
     else if (option == 's')
@@ -195,6 +188,8 @@ int bench_hybrid(int argc, char **argv)
     if (parse(argc, argv, &o) < 0)
         return usage();
     int rc = o.curves ? hb_write_curves(&o, &e) : run(&o, &e);
+    if (rc == 0 && o.curves)
+        rc = hb_print_runs(&o, &e);
     if (rc < 0)
         fprintf(stderr, "dreamstated bench hybrid: %s\n", e.msg);
     return rc < 0;

@@ -22,6 +22,7 @@
 #include "engine/hybrid/hybrid.h"
 
 #define HB_TEXT    64 /* bytes of a continuation */
+#define HB_LOGS    16 /* at most */
 #define HB_LENGTHS 4
 extern const size_t hb_length[HB_LENGTHS]; /* 128, 512, 2048, 8192 bytes of a context */
 
@@ -47,7 +48,7 @@ extern const char *const hb_row_name[HB_ROWS];
 struct hb_options {
     const char *model, *hybrid, *control, *tuned, *heldout; /* control, tuned: NULL: skipped */
     const char *curves; /* prefix of the charts of logs; NULL: none */
-    const char *log_name[16], *log[16];
+    const char *log_name[HB_LOGS], *log[HB_LOGS];
     size_t n_logs;
     size_t per; /* cases a corpus and length */
     uint64_t seed;
@@ -111,8 +112,12 @@ int hb_sum_cases(const struct hb_bench *b, const struct hb_length_cases *k, stru
 
 void hb_print_text(const struct hb_bench *b);
 int hb_print_json(const struct hb_bench *b);
-/* Charts of the training logs: PREFIX-language.svg, -diffusion, -gradient, and held out
- * -heldout (under the context), -none, -wrong. ERR_IO, ERR_INVALID, ERR_NOMEM. */
+/* Charts of the training logs: PREFIX-language.svg, -diffusion, -gradient, held out -heldout (under the
+ * context), -none, -wrong, and -alpha-LAYER; runs whose names agree up to a comma share a colour. ERR_IO,
+ * ERR_INVALID, ERR_NOMEM. */
 int hb_write_curves(const struct hb_options *o, struct err *e) __attribute__((warn_unused_result));
+/* A line a log: its steps, its records with a number that is not finite, the largest gradient and loss
+ * of a step, and what was evaluated last. ERR_IO. */
+int hb_print_runs(const struct hb_options *o, struct err *e) __attribute__((warn_unused_result));
 
 #endif

@@ -6,6 +6,7 @@
  * of each document is read, so many bytes that a corpus has about that many; other weights types are
  * always measured on such beginnings, and beside them the file's own type on the same bytes. */
 #include "daemon/bench.h"
+#include "daemon/bench_corpora.h"
 
 #include "daemon/base/clock.h"
 #include "daemon/base/mem.h"
@@ -427,14 +428,6 @@ static int usage(void)
     return 2;
 }
 
-/* A whole number of at most `most`, or 0. */
-static size_t parse_count(const char *s, size_t most)
-{
-    char *end;
-    unsigned long long n = strtoull(s, &end, 10);
-    return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
-}
-
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
@@ -457,9 +450,9 @@ static int parse(int argc, char **argv, struct options *o)
             o->types = optarg;
         else if (c == 'j')
             o->json = true;
-        else if (c == 'l' && (o->limit = parse_count(optarg, SIZE_MAX)) > 0)
+        else if (c == 'l' && (o->limit = bench_count(optarg, SIZE_MAX)) > 0)
             continue;
-        else if (c == 't' && (o->threads = (int)parse_count(optarg, 256)) > 0)
+        else if (c == 't' && (o->threads = (int)bench_count(optarg, 256)) > 0)
             continue;
         else
             return -1;

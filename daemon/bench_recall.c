@@ -2,6 +2,7 @@
  * with a diffuser of its states, also by diffusion. */
 #include "daemon/bench_recall.h"
 #include "daemon/bench.h"
+#include "daemon/bench_corpora.h"
 
 #include "daemon/base/thread.h"
 #include "daemon/bundled.h"
@@ -36,19 +37,11 @@ static const struct option longs[] = {{"model", required_argument, NULL, 'm'},
                                       {"json", no_argument, NULL, 'j'},
                                       {0}};
 
-/* A whole number from 1 to `most`, or 0. */
-static size_t count(const char *s, size_t most)
-{
-    char *end;
-    unsigned long long n = strtoull(s, &end, 10);
-    return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
-}
-
 static bool set_number(struct rc_options *o, int option)
 {
     if (option == '?')
         return false;
-    size_t n = count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
+    size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
     if (option == 'n')
         o->limit = n;
     else if (option == 's')

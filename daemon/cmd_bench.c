@@ -15,6 +15,7 @@ static const struct {
     {"recall", bench_recall},
     {"service", bench_service},
     {"speed", bench_speed},
+    {"tracking", bench_tracking},
 };
 
 int cmd_bench(int argc, char **argv)

@@ -178,15 +178,32 @@ static void put_frame(const struct chart *c)
 
 /* ---- series ---- */
 
+static const char *color_of(const struct chart *c, size_t s)
+{
+    const unsigned group = c->p->series[s].group;
+    return colors[(group ? group - 1 : s) % N_COLORS];
+}
+
+/* Which shape or dashes a series has: in a group, those of its place there. */
+static size_t mark_of(const struct chart *c, size_t s)
+{
+    const struct plot_series *series = c->p->series;
+    size_t place = 0;
+    for (size_t i = 0; i < s; i++)
+        place += series[i].group == series[s].group;
+    return series[s].group ? place : s;
+}
+
 static void put_points(const struct chart *c, size_t s)
 {
     const struct plot_series *series = &c->p->series[s];
-    buf_printf(c->out, "<g fill=\"%s\" fill-opacity=\".8\">\n", colors[s % N_COLORS]);
+    buf_printf(c->out, "<g fill=\"%s\" fill-opacity=\".8\">\n", color_of(c, s));
     for (size_t i = 0; i < series->n; i++) {
         const float *xy = series->xy + 2 * i;
         if (usable(xy))
-            buf_printf(c->out, "<use href=\"#s%zu\" x=\"%.1f\" y=\"%.1f\"/>\n", s % N_SHAPES,
-                       place_x(c, (double)xy[0]), place_y(c, (double)xy[1]));
+            buf_printf(c->out, "<use href=\"#s%zu\" x=\"%.1f\" y=\"%.1f\"/>\n",
+                       mark_of(c, s) % N_SHAPES, place_x(c, (double)xy[0]),
+                       place_y(c, (double)xy[1]));
     }
     buf_puts(c->out, "</g>\n");
 }
@@ -198,7 +215,7 @@ static void put_polyline(const struct chart *c, size_t s)
     buf_printf(
         c->out,
         "<path fill=\"none\" stroke=\"%s\" stroke-width=\"1.8\" stroke-dasharray=\"%s\" d=\"",
-        colors[s % N_COLORS], dashes[s % N_DASHES]);
+        color_of(c, s), dashes[mark_of(c, s) % N_DASHES]);
     for (size_t i = 0; i < series->n; i++) {
         const float *xy = series->xy + 2 * i;
         if (usable(xy))
@@ -220,10 +237,10 @@ static void put_legend(const struct chart *c)
             buf_printf(c->out,
                        "<path stroke=\"%s\" stroke-width=\"2.2\" stroke-dasharray=\"%s\" "
                        "d=\"M%d,%dh26\"/>",
-                       colors[s % N_COLORS], dashes[s % N_DASHES], x - 8, y);
+                       color_of(c, s), dashes[mark_of(c, s) % N_DASHES], x - 8, y);
         else
             buf_printf(c->out, "<use fill=\"%s\" href=\"#s%zu\" x=\"%d\" y=\"%d\"/>",
-                       colors[s % N_COLORS], s % N_SHAPES, x, y);
+                       color_of(c, s), mark_of(c, s) % N_SHAPES, x, y);
         snprintf(at, sizeof at, "class=\"name\" x=\"%d\" y=\"%d\"", x + (c->p->lines ? 26 : 13),
                  y + 4);
         put_line(c->out, at, c->p->series[s].name, NAME_CHARS);

@@ -22,6 +22,8 @@ struct plot_series {
     const char *name;
     const float *xy; /* [n, 2] */
     size_t n;
+    unsigned
+        group; /* series of the same share a colour, dashes or shapes tell them apart; 0: its own */
 };
 
 struct plot {

@@ -26,9 +26,10 @@ static int tear_down(void **state)
 {
     (void)state;
     check_files("out", "checkpoint.safetensors hybrid.safetensors log.jsonl");
-    folder_close("1.json 2.json bad baselines.json curve-diffusion.svg curve-gradient.svg "
-                 "curve-heldout.svg curve-language.svg curve-none.svg curve-wrong.svg high high.gz "
-                 "hybrid.json low low.gz model out pairs");
+    folder_close("1.json 2.json bad bad.jsonl baselines.json curve-alpha-0.svg curve-alpha-1.svg "
+                 "curve-diffusion.svg curve-gradient.svg curve-heldout.svg curve-language.svg "
+                 "curve-none.svg curve-wrong.svg high high.gz hybrid.json low low.gz model out "
+                 "pairs");
     return 0;
 }
 
@@ -153,16 +154,37 @@ static void test_command(void **state)
 static void test_curves(void **state)
 {
     (void)state;
-    static const char *const files[] = {"language", "diffusion", "gradient",
-                                        "heldout",  "none",      "wrong"};
-    char prefix[160], log[200];
+    static const char *const files[] = {"language", "diffusion", "gradient", "heldout",
+                                        "none",     "wrong",     "alpha-0",  "alpha-1"};
+    static const char broken[] =
+        "{\"step\":1,\"bits\":2.5,\"grad_norm\":7.25,\"diffusion_loss\":1.0}\n"
+        "{\"step\":2,\"bits\":NaN,\"grad_norm\":1,\"diffusion_loss\":1.0}\n"
+        "{\"step\":3,\"bits\":2.25,\"grad_norm\":1}\n";
+    char prefix[160], log[200], bad[200];
+    size_t n;
+    write_file("bad.jsonl", broken, sizeof broken - 1);
     snprintf(prefix, sizeof prefix, "%s", in_folder("curve"));
     snprintf(log, sizeof log, "lambda 1=%s", in_folder("out/log.jsonl"));
-    const char *const argv[] = {"hybrid", "--curves", prefix, "--log", log, NULL};
+    snprintf(bad, sizeof bad, "other=%s", in_folder("bad.jsonl"));
+    const char *const argv[] = {"hybrid", "--curves", prefix, "--log", log, "--log", bad, NULL};
     assert_int_equal(command("1.json", argv), 0);
+    char *table = read_file("1.json", &n), said[100];
+    unsigned long steps, not_finite;
+    double most[2], end[6];
+    assert_int_equal(sscanf(strstr(table, "lambda 1"),
+                            "lambda 1 %lu %lu %lf %lf %lf %lf %lf %lf %lf %lf", &steps, &not_finite,
+                            &most[0], &most[1], &end[0], &end[1], &end[2], &end[3], &end[4],
+                            &end[5]),
+                     10);
+    assert_int_equal(steps, 12);
+    assert_int_equal(not_finite, 0);
+    for (size_t i = 0; i < 6; i++)
+        assert_true(end[i] > 0 && end[i] < 16);
+    snprintf(said, sizeof said, "%-26s %6d %10d %9.4f %9.4f %8s", "other", 3, 2, 7.25, 2.5, "nan");
+    assert_non_null(strstr(table, said));
+    free(table);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char name[64];
-        size_t n;
         snprintf(name, sizeof name, "curve-%s.svg", files[i]);
         char *svg = read_file(name, &n);
         assert_true(n > 500 && memmem(svg, n, "lambda 1", 8) && memmem(svg, n, "</svg>", 6));

@@ -55,7 +55,7 @@ static void test_scatter(void **state)
         for (size_t i = 0; i < 2 * N; i++)
             xy[s][i] += (float)(8 * (i % 2 ? cos((double)s) : sin((double)s)));
         snprintf(names[s], sizeof names[s], "author %zu", s);
-        series[s] = (struct plot_series){names[s], xy[s], N};
+        series[s] = (struct plot_series){names[s], xy[s], N, 0};
     }
     series[3].name = "a <b> & \"c\"\n\x01 \xff\xc0\x80 \xed\xa0\x80";
     series[4].name = "a name that is far too long for the legend, \xc3\xa9\xc3\xa9\xc3\xa9";
@@ -94,7 +94,7 @@ static void test_lines(void **state)
     }
     held[1] = NAN;
     struct plot_series series[] = {
-        {"training", loss, N}, {"held out", held, N}, {"empty", NULL, 0}};
+        {"training", loss, N, 0}, {"held out", held, N, 0}, {"empty", NULL, 0, 0}};
     struct plot p = {.title = "Loss",
                      .x_label = "step",
                      .y_label = "bits a byte",
@@ -105,6 +105,22 @@ static void test_lines(void **state)
     write(&p, "lines", &b);
     assert_int_equal(count(b.data, "nan"), 0);
     assert_non_null(strstr(b.data, ">10000<"));
+    buf_fini(&b);
+}
+
+/* Two of a group share the first colour and differ in dashes; the third has the second colour. */
+static void test_groups(void **state)
+{
+    (void)state;
+    float xy[] = {0, 1, 1, 0};
+    struct plot_series series[] = {{"a, 1", xy, 2, 1}, {"b, 1", xy, 2, 2}, {"a, 2", xy, 2, 1}};
+    const struct plot p = {.lines = true, .series = series, .n_series = 3};
+    struct buf b;
+    write(&p, "groups", &b);
+    assert_int_equal(count(b.data, "#0072B2"), 4); /* the line and the legend's */
+    assert_int_equal(count(b.data, "#E69F00"), 2);
+    assert_int_equal(count(b.data, "stroke-dasharray=\"\""), 4);
+    assert_int_equal(count(b.data, "stroke-dasharray=\"7,3\""), 2);
     buf_fini(&b);
 }
 
@@ -119,7 +135,7 @@ static void test_odd(void **state)
     assert_non_null(strstr(b.data, "</svg>"));
     buf_fini(&b);
     for (size_t i = 0; i < 40; i++)
-        series[i] = (struct plot_series){"s", i % 2 ? one : huge, i % 2 ? 1 : 2};
+        series[i] = (struct plot_series){"s", i % 2 ? one : huge, i % 2 ? 1 : 2, 0};
     p.n_series = 40;
     p.no_ticks = true;
     write(&p, "many", &b);
@@ -138,6 +154,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scatter),
         cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_odd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
