@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WINDOWS 80    /* points of a line: each the mean of its share of the steps */
+#define WINDOWS 25    /* points of a line: each the mean of its share of the steps */
 #define LINE    16384 /* bytes of a record, at most */
 
 /* One quantity of every step of a log. */
