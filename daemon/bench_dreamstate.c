@@ -24,7 +24,8 @@ static int usage(void)
         "       dreamstated bench dreamstate --prepare FILE --dataset FILE [--diffuser FILE]\n"
         "           [--model FILE] [--rows N] [--tune-steps N] [--threads N]\n"
         "  --diffuser FILE  may repeat: the last is measured, those before give the curve\n"
-        "  --states N       a corpus, 100 by default; --quick: 6 and few sampling steps\n"
+        "  --states N       a corpus, 100 by default, 3 N where states are looked at as a set;\n"
+        "                   --quick: 6 and few sampling steps\n"
         "  --prepare FILE   writes the reference from a dataset of states\n",
         stderr);
     return 2;

@@ -141,7 +141,8 @@ int ds_measure_edits(struct ds_bench *b, struct ds_figures *f, struct err *e)
         size_t length = 2 * k, n_lerp = curve(f->edit, FIRST_LERP, 3, length, lerp);
         size_t n_shift = curve(f->edit, FIRST_SHIFT, 4, length, shift);
         curve(f->edit, FIRST_DIFFUSION, 4, length, own);
-        f->monotone[k] = ds_edit_monotone(own, 5);
+        f->monotone[k] = ds_edit_monotone(own + 1, 4);
+        f->monotone_from_a[k] = ds_edit_monotone(own, 5);
         for (size_t i = 1; i <= 4; i++) {
             f->margin_lerp[k] += ds_edit_margin(lerp, n_lerp, own[i]) / 4;
             f->margin_mean[k] += ds_edit_margin(shift, n_shift, own[i]) / 4;

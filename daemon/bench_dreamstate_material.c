@@ -21,8 +21,8 @@ static size_t with_indent(const char *text, size_t begin)
 }
 
 /* All pieces of a corpus, in order; *out is the caller's. */
-static int cut(const struct bench_corpus *c, uint32_t first_document, struct ds_piece **out, size_t *n,
-               struct err *e)
+static int cut(const struct bench_corpus *c, uint32_t first_document, struct ds_piece **out,
+               size_t *n, struct err *e)
 {
     size_t cap = c->text.n_text / (DS_PIECE / 2) + 1, len, begin;
     *n = 0;
@@ -39,8 +39,8 @@ static int cut(const struct bench_corpus *c, uint32_t first_document, struct ds_
     return 0;
 }
 
-/* Targets evenly spread; the source of each half a corpus and half a stride (of at least 4 pieces) on,
- * so that no piece is both. */
+/* 2 N places evenly spread: the even ones are the targets', in order; the source of each is half a corpus
+ * and one place on. */
 static int choose_pieces(struct ds_bench *b, struct err *e)
 {
     uint32_t documents = 0;
@@ -48,13 +48,14 @@ static int choose_pieces(struct ds_bench *b, struct err *e)
         struct ds_piece *all;
         size_t n;
         int rc = cut(&b->corpus[k], documents, &all, &n, e);
-        if (rc == 0 && n < 4 * b->per)
+        const size_t places = 2 * b->per;
+        if (rc == 0 && n < places)
             rc = err_set(e, ERR_INVALID, "%s has %zu pieces of text, %zu are wanted",
-                         b->corpus[k].name, n, 4 * b->per);
+                         b->corpus[k].name, n, places);
         for (size_t j = 0; rc == 0 && j < b->per; j++) {
-            size_t at = j * n / b->per;
-            b->target[k * b->per + j] = all[at];
-            b->source[k * b->per + j] = all[(at + n / 2 + n / b->per / 2) % n];
+            size_t opposite = (2 * (j + b->per / 2) + 1) % places;
+            b->target[k * b->per + j] = all[2 * j * n / places];
+            b->source[k * b->per + j] = all[opposite * n / places];
             b->own[k * b->per + j] = (uint32_t)k;
         }
         free(all);
@@ -166,7 +167,6 @@ int ds_encode(const struct ds_bench *b, const float *states, size_t n, float *z,
 static int allocate(struct ds_bench *b, struct err *e)
 {
     const size_t n = b->n;
-    b->S = rwkv_state_floats(b->info);
     b->own = calloc(n, sizeof *b->own);
     b->target = calloc(n, sizeof *b->target);
     b->source = calloc(n, sizeof *b->source);
@@ -182,6 +182,72 @@ static int allocate(struct ds_bench *b, struct err *e)
                : err_set(e, ERR_NOMEM, "no memory for %zu states", 3 * n);
 }
 
+int ds_encode_real(struct ds_bench *b, struct err *e)
+{
+    int rc = ds_encode(b, b->target_state, b->n, b->target_z, e);
+    return rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
+}
+
+/* The texts of b->per, their states and coordinates. */
+static int open_texts(struct ds_bench *b, struct err *e)
+{
+    b->n = b->per * b->n_corpora;
+    int rc = allocate(b, e);
+    rc = rc < 0 ? rc : choose_pieces(b, e);
+    bench_note("baking %zu held-out texts", 2 * b->n);
+    rc =
+        rc < 0 ? rc : bake_pieces(b, b->target, &(struct bench_baked){.state = b->target_state}, e);
+    rc = rc < 0 ? rc
+                : bake_pieces(b, b->source,
+                              &(struct bench_baked){b->source_state, b->source_own, b->vector}, e);
+    return rc < 0 ? rc : ds_encode_real(b, e);
+}
+
+static void close_texts(struct ds_bench *b)
+{
+    void *const all[] = {b->own,          b->target,     b->source,   b->vector,  b->target_state,
+                         b->source_state, b->source_own, b->target_z, b->source_z};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+/* Half the pieces of the shortest corpus, at most `most`. */
+static int room_for_sets(const struct ds_bench *b, size_t most, size_t *per, struct err *e)
+{
+    int rc = 0;
+    *per = most;
+    for (size_t k = 0; k < b->n_corpora && rc == 0; k++) {
+        struct ds_piece *all;
+        size_t n;
+        rc = cut(&b->corpus[k], 0, &all, &n, e);
+        free(all);
+        *per = n / 2 < *per ? n / 2 : *per;
+    }
+    return rc;
+}
+
+static int open_sets(struct ds_bench *b, struct err *e)
+{
+    size_t per;
+    int rc = room_for_sets(b, 3 * b->per, &per, e);
+    if (rc < 0 || !(b->sets = malloc(sizeof *b->sets)))
+        return rc < 0 ? rc : err_set(e, ERR_NOMEM, "no memory for more states");
+    *b->sets = (struct ds_bench){.o = b->o,
+                                 .pool = b->pool,
+                                 .run = b->run,
+                                 .model = b->model,
+                                 .info = b->info,
+                                 .tokenizer = b->tokenizer,
+                                 .diffuser = b->diffuser,
+                                 .ref = b->ref,
+                                 .n_corpora = b->n_corpora,
+                                 .per = per,
+                                 .S = b->S,
+                                 .d = b->d};
+    memcpy(b->sets->corpus, b->corpus, sizeof b->corpus);
+    return open_texts(b->sets, e);
+}
+
 int ds_material_open(struct ds_bench *b, struct err *e)
 {
     int rc = bench_corpora_open(b->corpus, &b->n_corpora, b->o.heldout, e);
@@ -195,32 +261,24 @@ int ds_material_open(struct ds_bench *b, struct err *e)
         return rc;
     b->info = rwkv_get_info(b->model);
     b->per = b->o.states;
-    b->n = b->per * b->n_corpora;
+    b->S = rwkv_state_floats(b->info);
     if (b->info->n_vocab != 256)
         return err_set(e, ERR_INVALID, "this bench needs a model of bytes");
     if (!(b->tokenizer = tokenizer_new_bytes()))
         return err_set(e, ERR_NOMEM, "no memory for a tokenizer");
     rc = ds_open_diffuser(b, b->o.diffuser[b->o.n_diffusers - 1], e);
-    rc = rc < 0 ? rc : allocate(b, e);
-    rc = rc < 0 ? rc : choose_pieces(b, e);
-    bench_note("baking %zu held-out texts", 2 * b->n);
-    rc = rc < 0 ? rc
-                : bake_pieces(b, b->target, &(struct bench_baked){.state = b->target_state}, e);
-    rc = rc < 0 ? rc
-                : bake_pieces(b, b->source,
-                              &(struct bench_baked){b->source_state, b->source_own, b->vector}, e);
-    rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
-    rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
+    rc = rc < 0 ? rc : open_texts(b, e);
+    rc = rc < 0 ? rc : open_sets(b, e);
     return rc < 0 ? rc : train_judge(b, e);
 }
 
 void ds_material_close(struct ds_bench *b)
 {
     bench_corpora_close(b->corpus, b->n_corpora);
-    void *const all[] = {b->own,          b->target,     b->source,   b->vector,  b->target_state,
-                         b->source_state, b->source_own, b->target_z, b->source_z};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        free(all[i]);
+    close_texts(b);
+    if (b->sets)
+        close_texts(b->sets);
+    free(b->sets);
     ds_judge_free(b->judge);
     ds_reference_fini(&b->ref);
     diffuser_close(b->diffuser);

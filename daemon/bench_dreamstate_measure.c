@@ -67,7 +67,7 @@ static int measure_start(struct ds_bench *b, enum ds_start k, const struct ds_st
     if (rc == 0)
         rc = summarize(b, bits, row, e);
     bench_note("  %.3f %.3f %.3f %.3f bits/byte", row->bits[0], row->bits[1], row->bits[2],
-            row->bits[3]);
+               row->bits[3]);
     row->text = NAN;
     if (rc == 0 && k != DS_WRONG) {
         rc = ds_continued(b, s, row->text_corpus, e);
@@ -258,7 +258,7 @@ int ds_measure_states(struct ds_bench *b, const float *z, struct ds_states_figur
     out->nearest = near / near_held;
     out->diversity = spread / spread_held;
     bench_note("  agreement %.3f, two-sample %.3f %.3f %.3f, nearest %.3f, diversity %.3f",
-            out->agreement, t.a, t.b, t.both, out->nearest, out->diversity);
+               out->agreement, t.a, t.b, t.both, out->nearest, out->diversity);
     return 0;
 }
 
@@ -328,33 +328,42 @@ static int generate_all(struct ds_bench *b, const char *label, double guidance, 
     const struct ds_generate g = {
         .condition = c, .n = b->n, .guidance = guidance, .states = states, .z = z};
     bench_note("generating %zu states by %s, guidance %g", b->n,
-            label ? *label ? label : "label" : "text", guidance);
+               label ? *label ? label : "label" : "text", guidance);
     int rc = c ? conditions(b, label, c, e) : err_set(e, ERR_NOMEM, "no memory");
     rc = rc < 0 ? rc : ds_generate(b, &g, e);
     free(c);
     return rc;
 }
 
-/* What the curve shows, of the diffuser that is open. by_text [n, S] is left with the states of
- * guidance 2, z1 [n, d] with the coordinates of guidance 1. */
-static int measure_generator(struct ds_bench *b, float *by_text, float *z1,
-                             struct ds_states_figures *out, struct err *e)
+/* What is said of the generated states as a set: guidance 1 for their statistics, 2 for class and rank. */
+static int measure_set(struct ds_bench *sets, struct ds_states_figures *out, struct err *e)
 {
-    float *z = malloc(b->n * b->d * sizeof *z);
+    float *x = new_states(sets, sets->n, e), *z = malloc(sets->n * sets->d * sizeof *z);
+    int rc = x && z ? 0 : err_set(e, ERR_NOMEM, "no memory for states");
+    rc = rc < 0 ? rc : generate_all(sets, NULL, 1, x, z, e);
+    rc = rc < 0 ? rc : ds_measure_states(sets, z, out, e);
+    rc = rc < 0 ? rc : generate_all(sets, NULL, GUIDED, x, z, e);
+    rc = rc < 0 ? rc : ds_measure_class(sets, z, sets->n, sets->own, &out->class_text, e);
+    rc = rc < 0 ? rc : ds_measure_rank(sets, z, out, e);
+    free(x);
+    free(z);
+    return rc;
+}
+
+/* What the curve shows, of the diffuser that is open. by_text [n, S] is left with the states of
+ * guidance 2. */
+static int measure_generator(struct ds_bench *b, float *by_text, struct ds_states_figures *out,
+                             struct err *e)
+{
     float *bits = malloc(b->n * DS_LENGTHS * sizeof *bits);
-    int rc =
-        z && bits ? generate_all(b, NULL, 1, by_text, z1, e) : err_set(e, ERR_NOMEM, "no memory");
+    int rc = bits ? measure_set(b->sets, out, e) : err_set(e, ERR_NOMEM, "no memory");
     out->steps = diffuser_get_info(b->diffuser)->steps;
-    rc = rc < 0 ? rc : ds_measure_states(b, z1, out, e);
-    rc = rc < 0 ? rc : generate_all(b, NULL, GUIDED, by_text, z, e);
-    rc = rc < 0 ? rc : ds_measure_class(b, z, b->n, b->own, &out->class_text, e);
-    rc = rc < 0 ? rc : ds_measure_rank(b, z, out, e);
+    rc = rc < 0 ? rc : generate_all(b, NULL, GUIDED, by_text, NULL, e);
     rc = rc < 0 ? rc : ds_likelihood(b, &(struct ds_starts){.states = by_text}, bits, e);
     for (size_t i = 0; i < b->n && rc == 0; i++)
         out->bits64 += (double)bits[i * DS_LENGTHS + 2] / (double)b->n;
     bench_note("  class %.3f, rank %.3f; fine styles", out->class_text, out->rank_document);
     rc = rc < 0 ? rc : ds_measure_styles(b, out, e);
-    free(z);
     free(bits);
     return rc;
 }
@@ -391,21 +400,29 @@ int ds_measure_mixed(struct ds_bench *b, struct ds_figures *f, struct err *e)
     return rc;
 }
 
-static int measure_curve(struct ds_bench *b, float *x, float *z, struct ds_figures *f,
-                         struct err *e)
+/* Opens it and looks at the real states with its codec. */
+static int use_diffuser(struct ds_bench *b, const char *path, struct err *e)
+{
+    int rc = ds_open_diffuser(b, path, e);
+    if (rc < 0)
+        return rc;
+    b->sets->diffuser = b->diffuser;
+    b->sets->ref = b->ref;
+    rc = ds_encode_real(b, e);
+    return rc < 0 ? rc : ds_encode_real(b->sets, e);
+}
+
+static int measure_curve(struct ds_bench *b, float *x, struct ds_figures *f, struct err *e)
 {
     int rc = 0;
     for (size_t i = 0; i + 1 < b->o.n_diffusers && rc == 0; i++) {
         bench_note("checkpoint %s", b->o.diffuser[i]);
-        rc = ds_open_diffuser(b, b->o.diffuser[i], e);
-        rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
-        rc = rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
-        rc = rc < 0 ? rc : measure_generator(b, x, z, &f->curve[f->n_curve++], e);
+        rc = use_diffuser(b, b->o.diffuser[i], e);
+        rc = rc < 0 ? rc : measure_generator(b, x, &f->curve[f->n_curve++], e);
     }
     if (rc == 0 && b->o.n_diffusers > 1)
-        rc = ds_open_diffuser(b, b->o.diffuser[b->o.n_diffusers - 1], e);
-    rc = rc < 0 ? rc : ds_encode(b, b->target_state, b->n, b->target_z, e);
-    return rc < 0 ? rc : ds_encode(b, b->source_state, b->n, b->source_z, e);
+        rc = use_diffuser(b, b->o.diffuser[b->o.n_diffusers - 1], e);
+    return rc;
 }
 
 /* States generated by the labels of tuned ones, where the diffuser has learned such. */
@@ -425,12 +442,12 @@ int ds_measure(struct ds_bench *b, struct ds_figures *f, struct err *e)
 {
     uint64_t begin = clock_ns();
     float *by_text = new_states(b, b->n, e), *by_label = new_states(b, b->n, e);
-    float *z1 = malloc(b->n * b->d * sizeof *z1), *z = malloc(b->n * b->d * sizeof *z);
-    int rc = by_text && by_label && z1 && z ? 0 : err_set(e, ERR_NOMEM, "no memory for states");
-    rc = rc < 0 ? rc : measure_curve(b, by_text, z1, f, e);
-    rc = rc < 0 ? rc : measure_real(b, f, e);
-    rc = rc < 0 ? rc : measure_gaussian(b, f, e);
-    rc = rc < 0 ? rc : measure_generator(b, by_text, z1, &f->generated, e);
+    float *z = malloc(b->n * b->d * sizeof *z);
+    int rc = by_text && by_label && z ? 0 : err_set(e, ERR_NOMEM, "no memory for states");
+    rc = rc < 0 ? rc : measure_curve(b, by_text, f, e);
+    rc = rc < 0 ? rc : measure_real(b->sets, f, e);
+    rc = rc < 0 ? rc : measure_gaussian(b->sets, f, e);
+    rc = rc < 0 ? rc : measure_generator(b, by_text, &f->generated, e);
     rc = rc < 0 ? rc : generate_all(b, "", GUIDED, by_label, z, e);
     rc = rc < 0 ? rc : ds_measure_class(b, z, b->n, b->own, &f->generated.class_label, e);
     rc = rc < 0 ? rc : ds_measure_starts(b, by_text, by_label, f, e);
@@ -440,12 +457,13 @@ int ds_measure(struct ds_bench *b, struct ds_figures *f, struct err *e)
     f->curve[f->n_curve++] = f->generated;
     f->seconds = (double)(clock_ns() - begin) / 1e9;
     if (rc == 0 && b->o.svg)
-        rc = ds_write_map(b, z1, e);
+        rc = generate_all(b, NULL, 1, by_text, z, e);
+    if (rc == 0 && b->o.svg)
+        rc = ds_write_map(b, z, e);
     if (rc == 0 && b->o.curve_svg)
         rc = ds_write_curve(b, f, e);
     free(by_text);
     free(by_label);
-    free(z1);
     free(z);
     return rc;
 }

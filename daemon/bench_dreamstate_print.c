@@ -57,8 +57,12 @@ static void add_edits(const struct ds_figures *f, struct target *t, size_t *n)
     static const size_t lengths[2] = {16, 64};
     char name[120];
     for (size_t k = 0; k < 2; k++) {
-        snprintf(name, sizeof name, "edits monotone from A to B, %zu bytes (1: yes)", lengths[k]);
+        snprintf(name, sizeof name, "edits monotone over strengths .3 to .9, %zu bytes (1: yes)",
+                 lengths[k]);
         add(t, n, true, f->monotone[k], 1, name);
+        snprintf(name, sizeof name, "  and from the unedited state on, %zu bytes (1: yes)",
+                 lengths[k]);
+        add(t, n, true, f->monotone_from_a[k], 1, name);
         snprintf(name, sizeof name,
                  "edits below lerp at equal closeness to A, bits/byte, %zu bytes", lengths[k]);
         add(t, n, true, f->margin_lerp[k], 0, name);
@@ -188,11 +192,11 @@ void ds_print_text(const struct ds_bench *b, const struct ds_figures *f)
     struct target t[MAX_TARGETS];
     size_t n = list_targets(f, t);
     const struct diffuser_info *i = diffuser_get_info(b->diffuser);
-    printf(
-        "%s: %zu parameters, %llu steps; %zu states a corpus, %zu sampling steps, seed %llu, %.0f "
-        "s\n\n",
-        b->o.diffuser[b->o.n_diffusers - 1], i->n_params, (unsigned long long)i->steps, b->per,
-        b->o.steps, (unsigned long long)b->o.seed, f->seconds);
+    printf("%s: %zu parameters, %llu steps; %zu states a corpus, as sets %zu, %zu sampling steps, "
+           "seed "
+           "%llu, %.0f s\n\n",
+           b->o.diffuser[b->o.n_diffusers - 1], i->n_params, (unsigned long long)i->steps, b->per,
+           b->sets->per, b->o.steps, (unsigned long long)b->o.seed, f->seconds);
     print_starts(b, f);
     print_all_states(b, f);
     print_edits(f);
