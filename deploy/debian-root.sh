@@ -20,6 +20,8 @@ if [ "$variant" = minbase ]; then
         set -- "$@" --dpkgopt="path-exclude=/usr/share/$path/*"
     done
     set -- "$@" --dpkgopt="path-include=/usr/share/doc/*/copyright"
+    # Else /usr is merged by the package usrmerge, which needs 50 MB of Perl.
+    set -- "$@" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
     case $sources in *https:*) packages=${packages:+$packages,}ca-certificates ;; esac
 fi
 
