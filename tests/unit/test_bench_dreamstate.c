@@ -229,7 +229,7 @@ static void check_figures(const json_t *root)
             assert_true(b > 0 && b < 16 && low <= b + 1e-6 && b <= high + 1e-6);
         }
     }
-    assert_int_equal(json_array_size(targets), 24);
+    assert_int_equal(json_array_size(targets), 26);
     json_array_foreach(targets, i, item)
     {
         assert_true(json_string_length(json_object_get(item, "name")) > 0);
