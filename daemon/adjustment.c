@@ -23,10 +23,11 @@ int adjustment_check(const struct service *s, const struct model_info *m,
     uint64_t most = s->options.max_context ? s->options.max_context : MAX_CONTEXT;
     char sha256[65];
     if (!service_model_hybrid(s, m, sha256))
-        return err_set_param(e, ERR_NO_HYBRID, "hybrid",
-                             "there is no hybrid for the model %s: train one (a job "
-                             "train_hybrid), or name a file with --hybrid",
-                             m->name);
+        return err_set_param(
+            e, ERR_NO_HYBRID, "hybrid",
+            "there is no hybrid for the model %s: train one (`dreamstated train hybrid` or a job "
+            "train_hybrid), or name a file with --hybrid",
+            m->name);
     if (!(ask->strength >= 0 && ask->strength <= 1))
         return err_set_param(e, ERR_INVALID, "hybrid.strength", "strength is not from 0 to 1");
     if (ask->steps > 100)
