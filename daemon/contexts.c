@@ -40,8 +40,6 @@ int context_put(struct sequence *q, const float *theta, const struct hybrid_norm
 {
     struct item_call *c = q->context;
     struct store_item item = {.kind = STORE_CONTEXT};
-    struct fetched_item old = {0};
-    struct err none;
     char *meta = write_meta(q, norms);
     item.meta = meta;
     item.bytes = rwkv_theta_floats(q->model->rwkv_info) * sizeof *theta;
@@ -57,12 +55,8 @@ int context_put(struct sequence *q, const float *theta, const struct hybrid_norm
         return err_set(e, ERR_NOMEM, "no memory for a context");
     }
     memcpy(data, theta, item.bytes);
-    const struct store_item_write how = {
-        .replace =
-            c->replace && fetch_item(q->svc, STORE_CONTEXT, c->name, false, &old, &none) == 0};
-    int rc = fetch_item_put_take(q->svc, &item, data, &how, c->items, e);
+    int rc = fetch_item_put_over_take(q->svc, &item, data, c->replace, c->items, e);
     c->n_items = rc == 0;
-    fetched_item_fini(&old);
     free(meta);
     return rc;
 }

@@ -114,8 +114,6 @@ int diffusers_register_take(struct service *s, const struct diffuser_put *p,
                             struct item_info *saved, struct err *e)
 {
     struct store_item item = {.kind = STORE_DIFFUSER};
-    struct fetched_item old = {0};
-    struct err none;
     struct buf meta;
     buf_init(&meta, META_BYTES);
     snprintf(item.name, sizeof item.name, "%s", p->name);
@@ -123,12 +121,7 @@ int diffusers_register_take(struct service *s, const struct diffuser_put *p,
     if (rc < 0)
         free(p->file);
     else
-        rc = fetch_item_put_take(s, &item, p->file,
-                                 &(struct store_item_write){
-                                     .replace = p->replace && fetch_item(s, STORE_DIFFUSER, p->name,
-                                                                         false, &old, &none) == 0},
-                                 saved, e);
-    fetched_item_fini(&old);
+        rc = fetch_item_put_over_take(s, &item, p->file, p->replace, saved, e);
     buf_fini(&meta);
     return rc;
 }

@@ -299,6 +299,22 @@ int fetch_item_put_take(struct service *s, const struct store_item *item, void *
     return 0;
 }
 
+int fetch_item_put_over_take(struct service *s, const struct store_item *item, void *data,
+                             bool replace, struct item_info *saved, struct err *e)
+{
+    struct fetched_item old = {0};
+    struct err none = {0};
+    int rc = replace ? fetch_item(s, item->kind, item->name, false, &old, &none) : 0;
+    const struct store_item_write how = {.replace = replace && rc == 0};
+    fetched_item_fini(&old);
+    if (rc == ERR_NOMEM || rc == ERR_UNAVAILABLE || rc == ERR_BUSY) { /* it may be there */
+        *e = none;
+        free(data);
+        return rc;
+    }
+    return fetch_item_put_take(s, item, data, &how, saved, e);
+}
+
 int fetch_item_delete(struct service *s, enum store_kind kind, const char *name,
                       uint64_t if_revision, struct err *e)
 {

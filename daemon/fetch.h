@@ -47,6 +47,9 @@ int fetch_item(struct service *s, enum store_kind kind, const char *name, bool w
 /* data is taken in every case. *saved (or NULL) is the caller's: free its meta. */
 int fetch_item_put_take(struct service *s, const struct store_item *item, void *data,
                         const struct store_item_write *how, struct item_info *saved, struct err *e);
+/* The same, in place of one of its name where there is one and `replace` allows it. ERR_NAME_EXISTS. */
+int fetch_item_put_over_take(struct service *s, const struct store_item *item, void *data,
+                             bool replace, struct item_info *saved, struct err *e);
 int fetch_item_delete(struct service *s, enum store_kind kind, const char *name,
                       uint64_t if_revision, struct err *e);
 /* The name of the one of a fingerprint that was stored last, "": there is none. least (or NULL): one that

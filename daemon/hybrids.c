@@ -113,21 +113,15 @@ int hybrids_register_take(struct service *s, const struct hybrid_put *p, struct 
                           struct err *e)
 {
     struct store_item item = {.kind = STORE_HYBRID};
-    struct fetched_item old = {0};
-    struct err none;
     char *meta = NULL;
     snprintf(item.name, sizeof item.name, "%s", p->name);
     int rc = describe(s, p, &item, &meta, e);
-    if (rc < 0) {
+    if (rc < 0)
         free(p->file);
-    } else {
-        const struct store_item_write how = {
-            .replace = p->replace && fetch_item(s, STORE_HYBRID, p->name, false, &old, &none) == 0};
-        rc = fetch_item_put_take(s, &item, p->file, &how, saved, e);
-    }
+    else
+        rc = fetch_item_put_over_take(s, &item, p->file, p->replace, saved, e);
     if (rc == 0)
         rc = refresh_models_of(s, item.fingerprint, e);
-    fetched_item_fini(&old);
     free(meta);
     return rc;
 }

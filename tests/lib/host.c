@@ -24,7 +24,7 @@ static void host_open(struct host *h, const char *const *models, size_t n,
     char specs[4][512], *list[4];
     assert_true(n <= 4);
     for (size_t i = 0; i < n; i++) {
-        const char *eq = strchr(models[i], '='), *path = golden_path(eq + 1);
+        const char *eq = strchr(models[i], '='), *path = eq[1] == '/' ? eq + 1 : golden_path(eq + 1);
         assert_non_null(path);
         snprintf(specs[i], sizeof specs[i], "%.*s=%s", (int)(eq - models[i]), models[i], path);
         list[i] = specs[i];

@@ -19,8 +19,8 @@ struct host {
     struct service *svc;
 };
 
-/* Opens all in a new folder; fails the test on errors. models: "NAME=FILE" below tests/data, n of
- * them. */
+/* Opens all in a new folder; fails the test on errors. models: "NAME=FILE" below tests/data or
+ * from / on, n of them. */
 struct host *host_new(const char *const *models, size_t n, const struct service_options *o);
 /* Closes and opens again over the same folder: a restart. */
 void host_restart(struct host *h, const char *const *models, size_t n,

@@ -7,6 +7,7 @@
 #include "tests/lib/folder.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -144,6 +145,38 @@ void training_check_kills(const struct training *t, const char *whole, const cha
     status = training_command(t->what, in_folder("%s.json", name), NULL, 0);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     check_same_run(t, whole, name);
+}
+
+/* ---- Memory ---- */
+
+/* Bytes that are allocated now; 0: this build does not tell. */
+static double allocated(void)
+{
+    const struct mallinfo2 m = mallinfo2();
+    return (double)(m.uordblks + m.hblkhd);
+}
+
+static void see_memory(void *ctx)
+{
+    double *most = ctx, now = allocated();
+    *most = now > *most ? now : *most;
+}
+
+static void see_step(void *ctx, const struct train_step *s)
+{
+    (void)s;
+    see_memory(ctx);
+}
+
+void training_check_need(const struct training *t, const char *name, double memory)
+{
+    double most = 0;
+    const double before = allocated();
+    const struct train_control c = {
+        .stop_at = 3, .between = see_memory, .on_step = see_step, .ctx = &most};
+    training_run(t, name, &c);
+    if (before > 0 && (!(most - before <= memory) || !(memory <= 4 * (most - before))))
+        fail_msg("%.0f bytes are held, %.0f were said", most - before, memory);
 }
 
 /* ---- Steps ---- */

@@ -48,6 +48,10 @@ void training_check_threads(const struct training *t, const char *name);
  */
 void training_check_average(const struct training *t, const char *name);
 
+/* `memory`, said to be what NAME's recipe takes at most with two threads, is that, and means something: a run,
+ * from its beginning on, holds less, but not less than a quarter. */
+void training_check_need(const struct training *t, const char *name, double memory);
+
 struct training_refusal {
     const char *more, *said; /* keys, and part of what the error says */
 };

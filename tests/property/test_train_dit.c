@@ -72,7 +72,7 @@ static int tear_down(void **state)
     (void)state;
     folder_close(
         "average average.json bad.json high killed killed.json loud.safetensors low "
-        "model.safetensors parts "
+        "model.safetensors need need.json parts "
         "parts.json states styles threads1 threads1.json threads2 threads2.json tuned tuned.json "
         "tuned.states whole whole.json");
     return 0;
@@ -368,6 +368,26 @@ static void test_no_memory(void **state)
     check_files("parts", "checkpoint.safetensors codec.safetensors diffuser.safetensors log.jsonl");
 }
 
+static void test_need(void **state)
+{
+    (void)state;
+    static struct dit_recipe r;
+    struct dataset d;
+    struct dit_need need;
+    struct err e = {0};
+    write_recipe("need", "");
+    assert_int_equal(dit_recipe_read(&r, in_folder("need.json"), &e), 0);
+    assert_int_equal(dataset_open(&d, r.dataset, &e), 0);
+    struct dit_rows_info rows = {d.shape, d.n, d.n_label, d.n * 80};
+    dataset_close(&d);
+    assert_int_equal(train_dit_plan(&r, &rows, 2, &need, &e), 0);
+    assert_int_equal(need.n_token, L * C / N + 2 * L);
+    training_check_need(&training, "need", need.memory);
+    r.components = 100000; /* more than a head's matrix has */
+    assert_int_equal(train_dit_plan(&r, &rows, 2, &need, &e), ERR_INVALID);
+    assert_string_equal(e.param, "components");
+}
+
 static void test_recipes_refused(void **state)
 {
     (void)state;
@@ -421,6 +441,7 @@ int main(void)
         cmocka_unit_test(test_killed_and_continued),
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_need),
         cmocka_unit_test(test_recipes_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

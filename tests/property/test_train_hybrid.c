@@ -14,6 +14,8 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { STEPS = 60, TEXT = 24000, L = TRAINING_L, C = TRAINING_C };
 
@@ -69,9 +71,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    folder_close(
-        "average average.json bad.json high killed killed.json low model.safetensors pairs parts "
-        "parts.json threads1 threads1.json threads2 threads2.json whole whole.json");
+    folder_close("average average.json bad.json high killed killed.json low model.safetensors need "
+                 "need.json pairs parts "
+                 "parts.json threads1 threads1.json threads2 threads2.json whole whole.json");
     return 0;
 }
 
@@ -336,6 +338,29 @@ static void test_no_memory(void **state)
     check_files("parts", "checkpoint.safetensors hybrid.safetensors log.jsonl");
 }
 
+static void test_need(void **state)
+{
+    (void)state;
+    static struct hybrid_recipe r;
+    struct hybrid_need need;
+    struct err e = {0};
+    write_recipe("need", "");
+    assert_int_equal(unlink(in_folder("pairs")), 0); /* they are made again */
+    assert_int_equal(hybrid_recipe_read(&r, in_folder("need.json"), &e), 0);
+    assert_int_equal(train_hybrid_plan(&r, 2, &need, &e), 0);
+    training_check_need(&training, "need", need.memory + 4 * TEXT);
+    struct stat pairs, checkpoint;
+    assert_int_equal(stat(in_folder("pairs"), &pairs), 0);
+    assert_int_equal(stat(in_folder("need/checkpoint.safetensors"), &checkpoint), 0);
+    const double files = (double)pairs.st_size + (double)checkpoint.st_size;
+    if (!(files <= need.disk) || !(need.disk <= 4 * files))
+        fail_msg("%.0f bytes on disk, %.0f were said", files, need.disk);
+    r.n_head = 5; /* does not divide the width */
+    assert_int_equal(train_hybrid_plan(&r, 2, &need, &e), ERR_INVALID);
+    snprintf(r.model, sizeof r.model, "%s", in_folder("low"));
+    assert_true(train_hybrid_plan(&r, 2, &need, &e) < 0);
+}
+
 static void test_recipes_refused(void **state)
 {
     (void)state;
@@ -362,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_killed_and_continued),
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_need),
         cmocka_unit_test(test_recipes_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -5,9 +5,11 @@
 #include "engine/hybrid/net.h"
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rng.h"
+#include "tests/lib/alloc_fail.h"
 #include "tests/lib/host.h"
 
 #include <math.h>
+#include <semaphore.h>
 #include <stdlib.h>
 
 static const char *const models[] = {"a=" RAND_A, "b=" RAND_B};
@@ -408,13 +410,105 @@ static void test_refused(void **state)
     host_free(h);
 }
 
+/* ---- without memory ---- */
+
+/* A request of its own for the lane's thread: what it does is done when this returns. */
+struct errand_for_lane {
+    struct lane_task lane;
+    size_t n; /* the allocation that is to fail; 0: back to normal */
+    bool refused;
+    sem_t done;
+};
+
+static void on_lane(struct lane *l, struct lane_task *t)
+{
+    struct errand_for_lane *o = LIST_OWNER(t, struct errand_for_lane, lane);
+    (void)l;
+    if (o->n)
+        alloc_fail_start(o->n, false);
+    else
+        o->refused = alloc_fail_stop();
+    sem_post(&o->done);
+}
+
+/* Whether an allocation was refused since the last time. */
+static bool arm_lane(struct host *h, size_t n)
+{
+    struct errand_for_lane o = {.lane = {.urgency = LANE_NOW, .run = on_lane}, .n = n};
+    struct err e = {0};
+    list_init(&o.lane.link);
+    sem_init(&o.done, 0, 0);
+    assert_int_equal(lane_post(&h->svc->lane, &o.lane, &e), 0);
+    while (sem_wait(&o.done) < 0)
+        continue;
+    sem_destroy(&o.done);
+    return o.refused;
+}
+
+/* A request for a context: its end, or how it was refused. */
+static int make_one(struct host *h, struct item_call *c, char sha256[65])
+{
+    struct err e = {0};
+    int rc = service_make_context(h->svc, c, &e);
+    alloc_fail_stop(); /* from here on it is not this thread's */
+    if (rc == 0) {
+        answer_free(answer_read(&c->errand.call));
+        rc = c->errand.call.err.code;
+    }
+    if (rc == 0)
+        snprintf(sha256, 65, "%s", c->items[0].sha256);
+    call_unref(&c->errand.call);
+    return rc;
+}
+
+static struct item_call *context_call(struct host *h, const uint32_t *text)
+{
+    struct item_call *c = item_call_new(ITEM_CONTEXT, ITEM_PUT);
+    assert_non_null(c);
+    c->errand.model = service_find_model(h->svc, "a");
+    c->name = strdup("c");
+    c->replace = true;
+    c->adjustment = under(h, NULL, text, PROMPT, 1);
+    return c;
+}
+
+/* Every allocation fails in turn, on the thread that asks (0) and on the lane's (1): ERR_NOMEM each time, the
+ * context that was there stays, and the next one is the same. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct host *h = host_with_hybrid(NULL);
+    const uint32_t text[PROMPT] = {5, 6, 7, 8};
+    char first[65] = "", sha256[65] = "";
+    assert_int_equal(make_one(h, context_call(h, text), first), 0);
+    for (int lane = 0; lane < 2; lane++) {
+        size_t n = 0;
+        for (bool refused = true; refused; n++) {
+            struct item_call *c = context_call(h, text);
+            if (lane)
+                arm_lane(h, n + 1);
+            else
+                alloc_fail_start(n + 1, false);
+            int rc = make_one(h, c, sha256);
+            refused = lane ? arm_lane(h, 0) : alloc_fail_stop();
+            if (rc != (refused ? ERR_NOMEM : 0))
+                fail_msg("thread %d, allocation %zu: %d", lane, n + 1, rc);
+            assert_true(refused || !strcmp(sha256, first));
+        }
+        printf("  thread %d: %zu allocations\n", lane, n - 1);
+        assert_true(n > 1);
+        ends(h, "c", 1, 0);
+    }
+    host_free(h);
+}
+
 int main(void)
 {
     gemm_setup();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_hand),   cmocka_unit_test(test_together),
         cmocka_unit_test(test_cancelled), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
