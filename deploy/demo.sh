@@ -59,22 +59,23 @@ compare() {
     [ "$(jq .timings.prompt_n "$dir/after.json")" = "$(jq .timings.prompt_n "$dir/before.json")" ] || die "the text was read again"
     [ "$(jq .choices[0].text "$dir/after.json")" = "$(jq .choices[0].text "$dir/before.json")" ] || die "the text differs after the restart"
 }
-# What is sampled behind a line's end from a state ('': from nothing), as one line.
-taste() { # taste STATE WHAT
+# What is sampled behind a line's end, and a beginning, from a state ('': from nothing), as one line.
+taste() { # taste STATE WHAT [BEGINNING]
     local answer
-    answer=$(complete "$1" $'\n') || die "no answer: $answer"
+    answer=$(complete "$1" $'\n'"${3:-}") || die "no answer: $answer"
     [ "$(jq .timings.cache_n <<<"$answer")" = 0 ] || die "something was read into $1"
-    show "$(jq -r --arg what "$2" '"  \($what): \(.choices[0].text | gsub("\\s+"; " ") | ltrimstr(" ")[0:110])..."' <<<"$answer")"
+    show "$(jq -r --arg what "$2" --arg begin "${3:-}" \
+        '"  \($what): \($begin + .choices[0].text | gsub("\\s+"; " ") | ltrimstr(" ")[0:100])..."' <<<"$answer")"
 }
 
 # Manners: a condition from a text that the model never saw, 12 states from noise for each, text from the first.
-manner() { # manner NAME TEXT
+manner() { # manner NAME TEXT [BEGINNING]
     local answer
     answer=$(post /v1/conditions "$(jq -nc --arg n "$1" --arg t "$2" '{name: $n, text: $t}')") || die "no condition: $answer"
     answer=$(post /v1/states/generations "$(jq -nc --arg n "$1" \
-        '{name: $n, condition: $n, num_states: 12, tags: [$n], num_inference_steps: 20, guidance_scale: 2, seed: 3}')") ||
+        '{name: $n, condition: $n, num_states: 12, tags: [$n], num_inference_steps: 20, guidance_scale: 2, seed: 2}')") ||
         die "no states: $answer"
-    taste "$1" "$1"
+    taste "$1" "$1" "${3:-}"
 }
 manners() {
     taste '' 'without a state'
@@ -89,7 +90,7 @@ manners() {
     def __init__(self, name, mode="r"):
         self.name = name
         self.file = open(name, mode)
-'
+' '    def '
     manner glossary 'kettle (n): a metal pot for boiling water; usually has a lid
 lantern, lamp (n): a light in a case with glass sides that can be carried
 to wander, roam (v): move about without aim or any fixed place to go; "he wandered through the town"
