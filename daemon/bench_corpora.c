@@ -1,11 +1,16 @@
 #include "daemon/bench_corpora.h"
 
+#include "daemon/base/thread.h"
 #include "engine/tensor/write.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define THREADS 256
 
 void bench_note(const char *fmt, ...)
 {
@@ -71,6 +76,38 @@ size_t bench_count(const char *s, size_t most)
     char *end;
     unsigned long long n = strtoull(s, &end, 10);
     return *s >= '0' && *s <= '9' && !*end && n <= most ? (size_t)n : 0;
+}
+
+bool bench_set_number(struct bench_numbers *n, int option, const char *value)
+{
+    size_t x;
+    switch (option) {
+    case 'n':
+        return (n->limit = bench_count(value, 65536)) > 0;
+    case 's':
+        return (n->seed = bench_count(value, UINT32_MAX)) > 0;
+    case 't':
+        x = bench_count(value, THREADS);
+        n->threads = (int)x;
+        return x > 0;
+    default:
+        return false;
+    }
+}
+
+struct bench_numbers bench_numbers(size_t limit)
+{
+    const int cores = thread_processors();
+    return (struct bench_numbers){limit, 1, cores > THREADS ? THREADS : cores};
+}
+
+int bench_folder(char *dir, size_t n, struct err *e)
+{
+    const char *tmp = getenv("TMPDIR");
+    int len = snprintf(dir, n, "%s/dreamstate-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (len < 0 || (size_t)len >= n)
+        return err_set(e, ERR_IO, "bench: the path of TMPDIR is too long");
+    return mkdtemp(dir) ? 0 : err_set(e, ERR_IO, "bench: %s: %s", dir, strerror(errno));
 }
 
 int bench_write_chart(const struct plot *p, const char *path, struct err *e)

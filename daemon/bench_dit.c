@@ -1,6 +1,7 @@
 #include "daemon/bench_dit.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/bench_corpora.h"
 #include "engine/dit/dit.h"
 #include "engine/kernels/rng.h"
 #include "engine/train/dit.h"
@@ -148,13 +149,11 @@ static double block_flops(const struct diffuser_info *i)
 int measure_dit(const struct bench_dit *b, struct pool *one, struct pool *pool,
                 struct bench_dit_speed *out, struct err *e)
 {
-    const char *tmp = getenv("TMPDIR");
     char dir[PATH / 2], path[PATH];
     struct diffuser *d = NULL;
     *out = (struct bench_dit_speed){0};
-    snprintf(dir, sizeof dir, "%s/dreamstate-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir))
-        return err_set(e, ERR_IO, "bench: %s: %s", dir, strerror(errno));
+    if (bench_folder(dir, sizeof dir, e) < 0)
+        return e->code;
     path_of(dir, "states", path);
     int rc = write_states(b, path, e);
     rc = rc < 0 ? rc : measure_training(b, dir, pool, out, e);

@@ -4,7 +4,6 @@
 #include "daemon/bench_hybrid.h"
 
 #include "daemon/base/clock.h"
-#include "daemon/base/thread.h"
 #include "daemon/bench.h"
 #include "daemon/bundled.h"
 
@@ -50,24 +49,10 @@ static bool add_log(struct hb_options *o)
     return true;
 }
 
-static bool set_number(struct hb_options *o, int option)
-{
-    if (option == '?')
-        return false;
-    size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
-    if (option == 'n')
-        o->per = n;
-    else if (option == 's')
-        o->seed = n;
-    else
-        o->threads = (int)n;
-    return n > 0;
-}
-
 static int parse(int argc, char **argv, struct hb_options *o)
 {
-    const int cores = thread_processors();
-    *o = (struct hb_options){.per = PER, .seed = 1, .threads = cores > 256 ? 256 : cores};
+    struct bench_numbers n = bench_numbers(PER);
+    *o = (struct hb_options){0};
     optind = 0;
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         const char **path = k == 'm'   ? &o->model
@@ -81,9 +66,12 @@ static int parse(int argc, char **argv, struct hb_options *o)
             *path = optarg;
         else if (k == 'j')
             o->json = true;
-        else if (k == 'l' ? !add_log(o) : !set_number(o, k))
+        else if (k == 'l' ? !add_log(o) : !bench_set_number(&n, k, optarg))
             return -1;
     }
+    o->per = n.limit;
+    o->seed = n.seed;
+    o->threads = n.threads;
     return optind == argc && !o->curves == !o->n_logs ? 0 : -1;
 }
 

@@ -4,7 +4,6 @@
 #include "daemon/bench.h"
 #include "daemon/bench_corpora.h"
 
-#include "daemon/base/thread.h"
 #include "daemon/bundled.h"
 
 #include <getopt.h>
@@ -37,25 +36,10 @@ static const struct option longs[] = {{"model", required_argument, NULL, 'm'},
                                       {"json", no_argument, NULL, 'j'},
                                       {0}};
 
-static bool set_number(struct rc_options *o, int option)
-{
-    if (option == '?')
-        return false;
-    size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
-    if (option == 'n')
-        o->limit = n;
-    else if (option == 's')
-        o->seed = n;
-    else
-        o->threads = (int)n;
-    return n > 0;
-}
-
 static int parse(int argc, char **argv, struct rc_options *o)
 {
-    const int cores = thread_processors();
-    *o = (struct rc_options){
-        .limit = 65536, .steps = STEPS, .seed = 1, .threads = cores > 256 ? 256 : cores};
+    struct bench_numbers n = bench_numbers(65536);
+    *o = (struct rc_options){.steps = STEPS};
     optind = 0;
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         const char **path = k == 'm'   ? &o->model
@@ -67,12 +51,15 @@ static int parse(int argc, char **argv, struct rc_options *o)
         } else if (k == 'j') {
             o->json = true;
         } else if (k == 'q') {
-            o->limit = QUICK_LISTS;
+            n.limit = QUICK_LISTS;
             o->steps = QUICK_STEPS;
-        } else if (!set_number(o, k)) {
+        } else if (!bench_set_number(&n, k, optarg)) {
             return -1;
         }
     }
+    o->limit = n.limit;
+    o->seed = n.seed;
+    o->threads = n.threads;
     return optind == argc ? 0 : -1;
 }
 

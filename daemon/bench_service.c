@@ -7,6 +7,7 @@
  * machine they are upper bounds. */
 #include "daemon/bench.h"
 #include "daemon/bench_client.h"
+#include "daemon/bench_corpora.h"
 #include "daemon/bench_model.h"
 
 #include "daemon/base/clock.h"
@@ -40,7 +41,7 @@ struct runs {
 struct bench {
     const char *model; /* NULL: random weights */
     bool json;
-    char path[1024], dir[64];
+    char path[1024], dir[512];
     struct bench_daemon daemon;
     struct bench_conn conn;
     struct bench_reply reply;
@@ -193,7 +194,7 @@ static int measure_start(struct bench *b, struct err *e)
 static int measure_disk(struct bench *b, struct err *e)
 {
     struct runs sync = {0};
-    char path[128];
+    char path[600];
     static const char page[4096];
     snprintf(path, sizeof path, "%s/sync", b->dir);
     int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
@@ -486,12 +487,11 @@ static int run(struct bench *b, struct err *e)
         snprintf(b->path, sizeof b->path, "%s", b->model);
     else if (bench_model_path(DTYPE_F16, b->path, sizeof b->path, e) < 0)
         return e->code;
-    if (!mkdtemp(b->dir))
-        return err_set(e, ERR_IO, "no folder for the store");
-    if (measure_disk(b, e) < 0 || start(b, e) < 0 || measure_start(b, e) < 0 ||
-        bake_states(b, e) < 0 || measure_restore(b, e) < 0 || measure_copies(b, e) < 0 ||
-        measure_choices(b, e) < 0 || measure_cancel(b, e) < 0 || measure_overhead(b, 1, e) < 0 ||
-        measure_overhead(b, SLOTS, e) < 0 || measure_health(b, e) < 0)
+    if (bench_folder(b->dir, sizeof b->dir, e) < 0 || measure_disk(b, e) < 0 || start(b, e) < 0 ||
+        measure_start(b, e) < 0 || bake_states(b, e) < 0 || measure_restore(b, e) < 0 ||
+        measure_copies(b, e) < 0 || measure_choices(b, e) < 0 || measure_cancel(b, e) < 0 ||
+        measure_overhead(b, 1, e) < 0 || measure_overhead(b, SLOTS, e) < 0 ||
+        measure_health(b, e) < 0)
         return e->code;
     return 0;
 }
@@ -499,12 +499,13 @@ static int run(struct bench *b, struct err *e)
 static void remove_store(const struct bench *b)
 {
     static const char *const names[] = {"dreamstate.db", "dreamstate.db-wal", "dreamstate.db-shm"};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char path[600];
+    for (size_t i = 0; b->dir[0] && i < sizeof names / sizeof names[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", b->dir, names[i]);
         unlink(path);
     }
-    rmdir(b->dir);
+    if (b->dir[0])
+        rmdir(b->dir);
 }
 
 static int print_json(const struct bench *b)
@@ -575,7 +576,6 @@ int bench_service(int argc, char **argv)
         return 2;
     }
     b->conn.fd = -1;
-    snprintf(b->dir, sizeof b->dir, "/tmp/dreamstate-bench-XXXXXX");
     buf_init(&b->reply.body, (size_t)256 << 20);
     int rc = run(b, &e);
     if (rc < 0)

@@ -2,7 +2,6 @@
  * path; and the texts that they learn from. */
 #include "daemon/bench_tracking.h"
 
-#include "daemon/base/thread.h"
 #include "daemon/bench.h"
 #include "daemon/bench_corpora.h"
 
@@ -44,33 +43,22 @@ static const struct option longs[] = {
     {"seed", required_argument, NULL, 's'},  {"threads", required_argument, NULL, 't'},
     {"json", no_argument, NULL, 'j'},        {0}};
 
-static bool set_number(struct track_options *o, int option)
-{
-    if (option != 'n' && option != 's' && option != 't')
-        return false;
-    const size_t n = bench_count(optarg, option == 't' ? 256 : option == 's' ? UINT32_MAX : 65536);
-    if (option == 'n')
-        o->per = n;
-    else if (option == 's')
-        o->seed = n;
-    else
-        o->threads = (int)n;
-    return n > 0;
-}
-
 static int parse(int argc, char **argv, struct track_options *o)
 {
-    const int cores = thread_processors();
-    *o = (struct track_options){.per = PER, .seed = 1, .threads = cores > 256 ? 256 : cores};
+    struct bench_numbers n = bench_numbers(PER);
+    *o = (struct track_options){0};
     optind = 0;
     for (int k; (k = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         if (k == 'w')
             o->write = optarg;
         else if (k == 'j')
             o->json = true;
-        else if (!set_number(o, k))
+        else if (!bench_set_number(&n, k, optarg))
             return -1;
     }
+    o->per = n.limit;
+    o->seed = n.seed;
+    o->threads = n.threads;
     o->folder = argv + optind;
     o->n_folders = (size_t)(argc - optind);
     return o->n_folders <= TRACK_FOLDERS && !o->n_folders == (o->write != NULL) ? 0 : -1;

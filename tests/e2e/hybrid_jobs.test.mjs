@@ -1,26 +1,19 @@
 // From texts to a hybrid that requests run with: no restart between, none of it lost by one, none of it mixed up.
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ok, refused } from '../lib/answers.mjs';
-import { Daemon, bundledModel } from '../lib/daemon.mjs';
+import { bundledModel } from '../lib/daemon.mjs';
 import { hybridFile, metaOf } from '../lib/hybrid.mjs';
-import { done, ended, follow, make } from '../lib/jobs.mjs';
+import { done, ended, follow, make, starter } from '../lib/jobs.mjs';
 import { byteModel } from '../lib/model.mjs';
 import { random } from '../lib/random.mjs';
 
 const model = byteModel();
 const type = { 'content-type': 'application/octet-stream' };
-const running = new Set();
-after(async () => { for (const d of running) await d.kill(); });
-
-async function start(options) {
-  const d = await Daemon.start({ model, ...options, args: ['--threads', '2', ...(options?.args ?? [])] });
-  running.add(d);
-  return d;
-}
+const start = starter(model);
 
 // Long documents of sentences under the labels sea, law and law/old.
 async function addTexts(d, name = 'voices', documents = 24) {

@@ -1,24 +1,17 @@
 // From texts to states: what is baked of a data set, and that none of it depends on how often the process dies.
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ok, refused } from '../lib/answers.mjs';
-import { Daemon, bundledModel, scratch } from '../lib/daemon.mjs';
-import { done, ended, follow, make } from '../lib/jobs.mjs';
+import { bundledModel, scratch } from '../lib/daemon.mjs';
+import { done, ended, follow, make, starter } from '../lib/jobs.mjs';
 import { byteModel, readSafetensors } from '../lib/model.mjs';
 import { random } from '../lib/random.mjs';
 
 const model = byteModel();
-const running = new Set();
-after(async () => { for (const d of running) await d.kill(); });
-
-async function start(options) {
-  const d = await Daemon.start({ model, ...options, args: ['--threads', '2', ...(options?.args ?? [])] });
-  running.add(d);
-  return d;
-}
+const start = starter(model);
 
 // Documents of sentences under the labels sea, law and law/old.
 function texts(documents, sentences, seed = 1) {

@@ -1,6 +1,19 @@
 // Jobs: made, and followed by their events.
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
+import { after } from 'node:test';
+import { Daemon } from './daemon.mjs';
+
+// Starts daemons of two threads on a model; those that a test leaves running are killed at the file's end.
+export function starter(model) {
+  const running = new Set();
+  after(async () => { for (const d of running) await d.kill(); });
+  return async (options) => {
+    const d = await Daemon.start({ model, ...options, args: ['--threads', '2', ...(options?.args ?? [])] });
+    running.add(d);
+    return d;
+  };
+}
 
 export async function make(d, body) {
   const r = await d.post('/v1/jobs', body);

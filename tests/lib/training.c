@@ -175,7 +175,7 @@ void training_check_need(const struct training *t, const char *name, double memo
     const struct train_control c = {
         .stop_at = 3, .between = see_memory, .on_step = see_step, .ctx = &most};
     training_run(t, name, &c);
-    if (before > 0 && (!(most - before <= memory) || !(memory <= 4 * (most - before))))
+    if (before > 0 && (!(most - before <= memory) || !(memory <= 2 * (most - before))))
         fail_msg("%.0f bytes are held, %.0f were said", most - before, memory);
 }
 

@@ -49,7 +49,7 @@ void training_check_threads(const struct training *t, const char *name);
 void training_check_average(const struct training *t, const char *name);
 
 /* `memory`, said to be what NAME's recipe takes at most with two threads, is that, and means something: a run,
- * from its beginning on, holds less, but not less than a quarter. */
+ * from its beginning on, holds less, but not less than half. */
 void training_check_need(const struct training *t, const char *name, double memory);
 
 struct training_refusal {
