@@ -32,6 +32,7 @@ struct G(hybrid_sample) {
     const struct dit_step *last;
     const uint32_t *tokens;
     size_t T;
+    const NN_REAL *state;        /* whole (rwkv.h), where they begin; NULL: at zero */
     /* The diffusion's: target [n, D] under noise [n, D] at step `at`. NULL: no such term. */
     const NN_REAL *target, *noise;
     const struct dit_step *at;

@@ -62,7 +62,7 @@ void G(hybrid_mix_backward)(real *dz, real *dlogits, const real *dtheta, const r
 #define CHAIN_ARRAYS(XX)                                                                           \
     XX(x, R) XX(out, R) XX(dout, R) XX(z, R / 2) XX(dz, R / 2)                                     \
     XX(context, 2 * s->max_context * s->context_dim) XX(theta, n_theta) XX(dtheta, n_theta)        \
-    XX(weight, T) XX(unread, l->count)
+    XX(weight, T) XX(unread, l->count) XX(state, rwkv_layout_state(l))
 /* clang-format on */
 
 struct G(hybrid_chain) {
@@ -162,8 +162,10 @@ static double language(chain *c, const net_type *net, const real *weights, const
     for (size_t i = 0; i < s->T; i++)
         c->weight[i] = 1;
     G(rwkv_work_set_theta)(c->rwkv, c->theta, c->dtheta);
-    double loss = G(rwkv_forward)(c->rwkv, weights, s->tokens, s->tokens + 1, c->weight, s->T, NULL,
-                                  NULL, NULL);
+    if (s->state) /* forward leaves the last one in its place */
+        memcpy(c->state, s->state, rwkv_layout_state(c->l) * sizeof(real));
+    double loss = G(rwkv_forward)(c->rwkv, weights, s->tokens, s->tokens + 1, c->weight, s->T,
+                                  s->state ? c->state : NULL, NULL, NULL);
     if (!dparams)
         return loss;
     for (size_t i = 0; i < s->T; i++) /* backward reads the weights again */

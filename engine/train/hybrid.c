@@ -82,6 +82,8 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
     if (strcmp(b->p.fingerprint, rwkv_get_info(b->model)->fingerprint) ||
         b->p.n_theta != rwkv_layout_theta(&b->l) || b->p.X != b->l.shape.n_embd + 2)
         return err_set(e, ERR_INVALID, "dataset %s: made with another model", r->dataset);
+    if (r->states > 0 && b->p.S != rwkv_layout_state(&b->l))
+        return err_set(e, ERR_INVALID, "dataset %s: made without states", r->dataset);
     for (size_t i = 0; i < b->p.n; i++)
         if (b->p.first[i + 1] - b->p.first[i] > (int64_t)r->max_context)
             return err_set(e, ERR_INVALID, "dataset %s: a context has more than %llu rows",
@@ -131,21 +133,25 @@ static int save(void *ctx, struct err *e)
 static int evaluate(void *ctx, struct err *e)
 {
     struct hybrid_run *b = ctx;
-    static const char *const of[] = {"plain", "context", "wrong", "none", "diffusion"};
+    static const char *const of[HYBRID_EVALS] = {"plain", "context", "wrong",
+                                                 "none",  "state",   "both"};
     static const char *const group[RWKV_THETA] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
-    enum { FIRST = HYBRID_EVALS + 1 };
-    const size_t n = FIRST + b->l.shape.n_layer * RWKV_THETA;
-    double *value = calloc(n, sizeof *value);
+    const size_t bits = b->p.S ? HYBRID_EVALS : HYBRID_STATE, first = bits + 1;
+    const size_t n = first + b->l.shape.n_layer * RWKV_THETA;
+    double *value = calloc(n + HYBRID_EVALS, sizeof *value);
     const char **names = calloc(n, sizeof *names);
     char(*name)[48] = calloc(n, sizeof *name);
     int rc = value && names && name ? 0 : err_set(e, ERR_NOMEM, "training: out of memory");
     if (rc == 0) {
-        hybrid_trainer_evaluate(&b->t, value, &value[HYBRID_EVALS]);
-        for (size_t i = 0; i < n; i++) {
-            const size_t k = i - FIRST;
-            names[i] = i < FIRST ? of[i] : name[i];
-            if (i < FIRST)
-                continue;
+        double diffusion;
+        hybrid_trainer_evaluate(&b->t, value, &diffusion);
+        for (size_t i = 0; i < bits; i++)
+            names[i] = of[i];
+        names[bits] = "diffusion";
+        value[bits] = diffusion;
+        for (size_t i = first; i < n; i++) {
+            const size_t k = i - first;
+            names[i] = name[i];
             snprintf(name[i], sizeof *name, "alpha.%zu.%s", k / RWKV_THETA, group[k % RWKV_THETA]);
             value[i] = hybrid_alpha(&b->net, k / RWKV_THETA, k % RWKV_THETA);
         }
@@ -232,7 +238,8 @@ static double work_bytes(const struct hybrid_recipe *r, const struct rwkv_layout
     const double rwkv = (double)rwkv_work_plan_f32(l, r->continuation);
     if (!steps)
         return rwkv + 4 * (model + 5 * theta);
-    const double own = 4 * (13 * n + 3 * context + 2 * theta + model);
+    const double own =
+        4 * (13 * n + 3 * context + 2 * theta + model + 2 * (double)rwkv_layout_state(l));
     return rwkv + own + 2 * (double)dit_work_plan_f32(&net->layout, 2);
 }
 
@@ -241,8 +248,9 @@ static void add_up(const struct hybrid_recipe *r, const struct rwkv_layout *l,
 {
     const double pairs = (double)(r->pairs + r->eval_pairs), T = (double)threads;
     const double rows = 4 * (double)(r->max_context * net->layout.shape.context_dim);
-    const double rest =
-        4 * (double)rwkv_layout_theta(l) + (double)(r->continuations * r->continuation) + 32;
+    const double state = r->states > 0 ? 2 * (double)rwkv_layout_state(l) : 0;
+    const double rest = 4 * (double)rwkv_layout_theta(l) + state +
+                        (double)(r->continuations * r->continuation) + 32;
     const double params = (double)hybrid_count(&net->layout, &net->info.shape);
     const double model = 4 * 2 * (double)l->count;
     const double makes = T * work_bytes(r, l, net, false) + pairs * (2 * rows + rest);

@@ -8,7 +8,8 @@
  * one that was not), hybrid.safetensors (the averaged weights; hybrid.h opens it) and log.jsonl: both
  * losses and the gradient's norm of every step; held out, bits a byte of continuations with the
  * model's own vectors (plain), under their context, under one of another corpus (wrong), under an
- * empty one (none), the diffusion's error, and alpha of every layer and group. */
+ * empty one (none), of a dataset with states also from the state with the model's own vectors (state)
+ * and under the context (both), the diffusion's error, and alpha of every layer and group. */
 #ifndef ENGINE_TRAIN_HYBRID_H
 #define ENGINE_TRAIN_HYBRID_H
 

@@ -6,6 +6,7 @@
 #include "engine/rwkv/rwkv.h"
 #include "engine/tensor/tensor.h"
 #include "engine/tensor/write.h"
+#include "engine/train/bake.h"
 #include "engine/train/hybrid_target.h"
 
 #include <math.h>
@@ -20,7 +21,7 @@
 
 void hybrid_pairs_close(struct hybrid_pairs *p)
 {
-    void *all[] = {p->first, p->corpus, p->bytes, p->rows, p->delta, p->text};
+    void *all[] = {p->first, p->corpus, p->bytes, p->rows, p->delta, p->text, p->state};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     memset(p, 0, sizeof *p);
@@ -44,6 +45,7 @@ static int write_pairs(const struct hybrid_pairs *p, const char *path, struct er
         T("rows", DTYPE_F32, p->rows, rows, p->X),
         T("delta", DTYPE_F32, p->delta, p->n, p->n_theta),
         T("text", DTYPE_U8, p->text, p->n, text),
+        T("state", DTYPE_F16, p->state, p->n, p->S),
     };
 #undef T
     snprintf(n_train, sizeof n_train, "%zu", p->n_train);
@@ -54,7 +56,7 @@ static int write_pairs(const struct hybrid_pairs *p, const char *path, struct er
         {.key = "n_train", .type = TENSOR_META_STR, .str = n_train},
         {.key = "continuations", .type = TENSOR_META_STR, .str = n_text},
     };
-    return safetensors_write(path, t, sizeof t / sizeof *t, meta, 4, e);
+    return safetensors_write(path, t, sizeof t / sizeof *t - (p->S == 0), meta, 4, e);
 }
 
 /* A copy of a tensor of a type and number of dimensions. */
@@ -77,7 +79,7 @@ static void *copy(const struct tensor_file *f, const char *name, enum dtype type
     return p;
 }
 
-static int check_pairs(struct hybrid_pairs *p, size_t shape[6][2], struct err *e)
+static int check_pairs(struct hybrid_pairs *p, size_t shape[7][2], struct err *e)
 {
     bool ok = shape[0][0] > 1 && shape[3][1] > HYBRID_FEATURES && shape[4][1] && shape[5][1];
     p->n = ok ? shape[0][0] - 1 : 0;
@@ -86,8 +88,8 @@ static int check_pairs(struct hybrid_pairs *p, size_t shape[6][2], struct err *e
     ok = ok && p->M && shape[5][1] % p->M == 0;
     p->T = ok ? shape[5][1] / p->M : 0;
     ok = ok && shape[1][0] == p->n && shape[2][0] == p->n && shape[4][0] == p->n &&
-         shape[5][0] == p->n && p->n_train <= p->n && p->first[0] == 0 &&
-         p->first[p->n] == (int64_t)shape[3][0];
+         shape[5][0] == p->n && (!p->S || shape[6][0] == p->n) && p->n_train <= p->n &&
+         p->first[0] == 0 && p->first[p->n] == (int64_t)shape[3][0];
     for (size_t i = 0; ok && i < p->n; i++)
         ok = p->first[i] <= p->first[i + 1];
     return ok ? 0 : err_set(e, ERR_FORMAT, "pairs: the tensors do not fit each other");
@@ -96,7 +98,7 @@ static int check_pairs(struct hybrid_pairs *p, size_t shape[6][2], struct err *e
 int hybrid_pairs_open(struct hybrid_pairs *p, const char *path, struct err *e)
 {
     struct tensor_file *f = NULL;
-    size_t shape[6][2] = {{0}}, len = 0;
+    size_t shape[7][2] = {{0}}, len = 0;
     memset(p, 0, sizeof *p);
     int rc = tensor_file_open(path, &f, e);
     if (rc < 0)
@@ -118,7 +120,10 @@ int hybrid_pairs_open(struct hybrid_pairs *p, const char *path, struct err *e)
                   (p->bytes = copy(f, "bytes", DTYPE_I64, shape[2], e)) &&
                   (p->rows = copy(f, "rows", DTYPE_F32, shape[3], e)) &&
                   (p->delta = copy(f, "delta", DTYPE_F32, shape[4], e)) &&
-                  (p->text = copy(f, "text", DTYPE_U8, shape[5], e));
+                  (p->text = copy(f, "text", DTYPE_U8, shape[5], e)) &&
+                  (!tensor_file_find(f, "state") ||
+                   (p->state = copy(f, "state", DTYPE_F16, shape[6], e)));
+        p->S = shape[6][1];
         rc = ok ? check_pairs(p, shape, e) : e->code;
     }
     tensor_file_close(f);
@@ -213,20 +218,21 @@ static int allocate(struct maker *k, struct err *e)
     const struct hybrid_recipe *r = k->d->r;
     struct hybrid_pairs *p = &k->p;
     const int threads = pool_threads(k->d->pool);
-    size_t n_delta;
+    size_t n_delta, n_state;
     p->first = calloc(p->n + 1, sizeof *p->first);
     p->corpus = calloc(p->n, sizeof *p->corpus);
     p->bytes = calloc(p->n, sizeof *p->bytes);
     p->text = calloc(p->n, p->M * p->T);
     p->delta = mem_mul(p->n, p->n_theta, &n_delta) ? calloc(n_delta, sizeof *p->delta) : NULL;
+    p->state = mem_mul(p->n, p->S, &n_state) ? calloc(n_state + 1, sizeof *p->state) : NULL;
     k->context = calloc(p->n, sizeof *k->context);
     k->own = calloc(p->n_theta, sizeof *k->own);
     k->start = calloc((r->n_data + 1) * p->n_theta, sizeof *k->start);
     k->target = calloc((size_t)threads, sizeof *k->target);
     k->loss = calloc((size_t)threads, sizeof *k->loss);
     k->rng = calloc((size_t)threads, sizeof *k->rng);
-    if (!p->first || !p->corpus || !p->bytes || !p->text || !p->delta || !k->context || !k->own ||
-        !k->start || !k->target || !k->loss || !k->rng)
+    if (!p->first || !p->corpus || !p->bytes || !p->text || !p->delta || !p->state || !k->context ||
+        !k->own || !k->start || !k->target || !k->loss || !k->rng)
         return err_set(e, ERR_NOMEM, "pairs: out of memory");
     int rc = 0;
     for (int t = 0; t < threads && rc == 0; t++)
@@ -245,6 +251,7 @@ static int maker_init(struct maker *k, const struct hybrid_data *d, struct err *
     p->T = r->continuation;
     p->M = r->continuations;
     p->n_theta = rwkv_layout_theta(d->l);
+    p->S = r->states > 0 ? rwkv_layout_state(d->l) : 0;
     memcpy(p->fingerprint, rwkv_get_info(d->model)->fingerprint, 65);
     if (!r->n_data || !r->n_eval || d->l->shape.n_vocab != 256)
         return err_set(e, ERR_INVALID, "pairs: a byte model, data and eval are wanted");
@@ -297,6 +304,16 @@ struct reader {
     float *state, *hidden; /* hidden [ROWS, C] */
 };
 
+/* The state behind context i as one that text is begun from. */
+static int keep_state(struct maker *k, struct reader *r, size_t i, struct err *e)
+{
+    struct hybrid_pairs *p = &k->p;
+    int rc = bake_forget_last(rwkv_get_info(k->d->model), r->state, e);
+    if (rc == 0 && !dtype_from_f32(DTYPE_F16, r->state, p->state + i * p->S, p->S))
+        rc = err_set(e, ERR_NUMERIC, "pairs: state %zu", i);
+    return rc;
+}
+
 /* The rows of pair i: separator and context through the model. */
 static int read_context(struct maker *k, struct reader *r, size_t i, struct err *e)
 {
@@ -320,7 +337,7 @@ static int read_context(struct maker *k, struct reader *r, size_t i, struct err 
         k->p.first[i + 1] =
             k->p.first[i] +
             (int64_t)hybrid_pool_rows(&r->pool, k->p.rows + k->p.first[i] * (int64_t)k->p.X);
-    return rc;
+    return rc < 0 || !k->p.S ? rc : keep_state(k, r, i, e);
 }
 
 static int read_contexts(struct maker *k, struct err *e)

@@ -4,7 +4,8 @@
  * A context ends where a line or sentence ends; its continuations, one behind the other, begin at the
  * first such place `gap` bytes behind it, each at a line or sentence, and are read from the zero state
  * behind the separator, so that what helps them is the manner of the text and not the moment. Kept of a
- * context: the rows of the model's final hidden states over separator and text (hybrid/pooling.h).
+ * context: the rows of the model's final hidden states over separator and text (hybrid/pooling.h) and, if
+ * the recipe has `states`, the model's state behind it, shift vectors zero (bake.h).
  *
  * Target: the delta of theta that gradient descent (hybrid_target.h) finds in two stages: corpus_steps
  * steps on windows of the whole corpus, once a corpus, then from there target_steps steps on windows of
@@ -29,6 +30,8 @@ struct hybrid_pairs {
     float *rows;             /* [first[n], X] */
     float *delta;            /* [n, n_theta] */
     uint8_t *text;           /* [n, M, T] */
+    size_t S;                /* numbers of a state; 0: there are none */
+    uint16_t *state;         /* [n, S] F16 */
 };
 
 /* ERR_IO, ERR_FORMAT, ERR_NOMEM. */

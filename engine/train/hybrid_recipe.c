@@ -36,6 +36,7 @@ static const struct recipe_key keys[] = {
     K("lambda", lambda, RECIPE_REAL, 0, 1e6, false),
     K("alpha", alpha, RECIPE_REAL, 0.001, 0.999, false),
     K("context_dropout", context_dropout, RECIPE_REAL, 0, 1, false),
+    K("states", states, RECIPE_REAL, 0, 1, false),
     K("batch", batch, RECIPE_UINT, 1, 65536, false),
     K("steps", schedule.steps, RECIPE_UINT, 1, 1e12, true),
     K("warmup", schedule.warmup, RECIPE_UINT, 0, 1e12, false),

@@ -10,7 +10,8 @@
  *     seed (1), threads (1)
  *     pairs (4000), eval_pairs (240); context_min (32) and context_max (8192) bytes of a context,
  *     spread evenly on a logarithmic scale; gap (32) bytes behind it; continuations (8), of
- *     continuation (64) bytes each
+ *     continuation (64) bytes each; states (0): of the samples, the share that begins at the state
+ *     the model has behind the context, shift vectors zero, instead of the zero state
  *     max_context (64): rows a context is pooled to, at most
  *     corpus_steps (200), corpus_lr (0.01), target_steps (4), target_bytes (256; at most 64
  *     continuations), target_lr (0.01): the targets' descent, see hybrid_data.h
@@ -38,7 +39,7 @@ struct hybrid_recipe {
     uint64_t corpus_steps, target_steps, target_bytes;
     double corpus_lr, target_lr;
     uint64_t n_embd, n_head, n_block, n_mlp, sampling_steps;
-    double lambda, alpha, context_dropout, ema;
+    double lambda, alpha, context_dropout, states, ema;
     uint64_t batch;
     struct train_schedule schedule;
     struct adamw_options adamw;

@@ -2,6 +2,7 @@
 
 #include "daemon/base/mem.h"
 #include "engine/kernels/rng.h"
+#include "engine/tensor/dtype.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,6 +12,7 @@ struct hybrid_bench {
     struct hybrid_sampling sampling;
     double *x;                     /* [n] */
     float *start, *target, *noise; /* [n] */
+    float *state;                  /* [S] */
     uint32_t *tokens;              /* [T + 1] */
     double loss[2];
     double eval[HYBRID_EVALS], diffusion;
@@ -55,8 +57,9 @@ static bool bench_init(struct hybrid_trainer *t, struct hybrid_bench *b, struct 
     b->chain = hybrid_chain_new_f32(t->l, &t->net->layout, &t->op, t->p->T);
     b->x = calloc(t->n, sizeof *b->x);
     b->start = mem_calloc_aligned(3 * t->n, sizeof *b->start);
+    b->state = calloc(t->p->S + 1, sizeof *b->state);
     b->tokens = calloc(t->p->T + 1, sizeof *b->tokens);
-    if (!b->chain || !b->x || !b->start || !b->tokens)
+    if (!b->chain || !b->x || !b->start || !b->state || !b->tokens)
         return false;
     b->target = b->start + t->n;
     b->noise = b->target + t->n;
@@ -117,6 +120,7 @@ void hybrid_trainer_fini(struct hybrid_trainer *t)
             hybrid_sampling_fini(&t->bench[k].sampling);
             free(t->bench[k].x);
             free(t->bench[k].start);
+            free(t->bench[k].state);
             free(t->bench[k].tokens);
         }
     }
@@ -131,6 +135,7 @@ void hybrid_trainer_fini(struct hybrid_trainer *t)
 struct choice {
     size_t pair, context; /* whose target; whose rows, or SIZE_MAX: none */
     size_t text;          /* which of the pair's continuations */
+    bool from_state;      /* begun at the pair's state, not at zero */
     const float *params;
     struct rng rng;
 };
@@ -156,6 +161,8 @@ static struct hybrid_sample_f32 prepare(const struct hybrid_trainer *t, struct h
         b->noise[k] = (float)rng_normal(&c->rng);
         b->x[k] = rng_normal(&c->rng);
     }
+    if (c->from_state)
+        dtype_to_f32(DTYPE_F16, p->state + c->pair * p->S, b->state, p->S);
     const bool none = c->context == SIZE_MAX;
     const size_t first = none ? 0 : (size_t)p->first[c->context];
     const size_t n = none ? 0 : (size_t)p->first[c->context + 1] - first;
@@ -168,6 +175,7 @@ static struct hybrid_sample_f32 prepare(const struct hybrid_trainer *t, struct h
                                       .last = &b->sampling.steps.step[0],
                                       .tokens = b->tokens,
                                       .T = p->T,
+                                      .state = c->from_state ? b->state : NULL,
                                       .target = b->target,
                                       .noise = b->noise,
                                       .at = &t->net->schedule.step[at]};
@@ -206,6 +214,7 @@ static void gradient_part(void *ctx, int part, int parts)
         c.pair = rng_below(&c.rng, t->p->n_train);
         c.text = rng_below(&c.rng, t->p->M);
         c.context = rng_uniform(&c.rng) < t->r->context_dropout ? SIZE_MAX : c.pair;
+        c.from_state = t->r->states > 0 && rng_uniform(&c.rng) < t->r->states;
         struct hybrid_sample_f32 s = prepare(t, b, &c);
         s.weight[0] = 1 / (batch * (double)t->p->T);
         s.weight[1] = t->r->lambda / (batch * (double)t->n);
@@ -255,11 +264,12 @@ static void eval_part(void *ctx, int part, int parts)
     const size_t i = t->eval_at + (size_t)part;
     if (i >= t->p->n)
         return;
-    const size_t context[HYBRID_EVALS] = {SIZE_MAX, i, stranger(t->p, i), SIZE_MAX};
-    for (int k = 0; k < HYBRID_EVALS; k++) {
+    const size_t context[HYBRID_EVALS] = {SIZE_MAX, i, stranger(t->p, i), SIZE_MAX, SIZE_MAX, i};
+    for (int k = 0; k < (t->p->S ? HYBRID_EVALS : HYBRID_STATE); k++) {
+        const bool own = k == HYBRID_PLAIN || k == HYBRID_STATE;
         const struct hybrid_net_f32 net =
-            net_of(t, t->net->params, k == HYBRID_PLAIN ? t->no_scale : t->net->scale);
-        struct choice c = {i, context[k], 0, t->net->params, {0}};
+            net_of(t, t->net->params, own ? t->no_scale : t->net->scale);
+        struct choice c = {i, context[k], 0, k >= HYBRID_STATE, t->net->params, {0}};
         double loss[2];
         rng_init(&c.rng, t->r->seed, i); /* below the steps' streams */
         struct hybrid_sample_f32 s = prepare(t, b, &c);

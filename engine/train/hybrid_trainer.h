@@ -9,8 +9,17 @@
 #include "engine/train/hybrid_data.h"
 
 /* Losses of held-out continuations: with the model's own vectors, under the pair's context, under
- * one of another corpus, under an empty one. */
-enum { HYBRID_PLAIN, HYBRID_OWN, HYBRID_WRONG, HYBRID_NONE, HYBRID_EVALS };
+ * one of another corpus, under an empty one; where pairs have states, from the pair's with the model's
+ * own vectors and under the context (else 0). */
+enum {
+    HYBRID_PLAIN,
+    HYBRID_OWN,
+    HYBRID_WRONG,
+    HYBRID_NONE,
+    HYBRID_STATE,
+    HYBRID_BOTH,
+    HYBRID_EVALS
+};
 
 struct hybrid_bench; /* what a thread works with */
 

@@ -22,7 +22,7 @@ struct model {
     struct hybrid_net_f64 net;
     struct hybrid_sample_f64 s;
     size_t n; /* parameters */
-    double *weights, *p, *dp, *theta, *scale, *x, *target, *noise, *context;
+    double *weights, *p, *dp, *theta, *scale, *x, *target, *noise, *context, *state;
     uint32_t tokens[T + 1];
 };
 
@@ -71,6 +71,7 @@ static void model_open(struct model *m, struct rng *rng)
     m->s.noise = m->noise = normal_numbers(L * H * D, 1, rng);
     m->s.context = m->context = normal_numbers(M * X, 1, rng);
     m->s.n_context = M - 1;
+    m->state = normal_numbers(rwkv_layout_state(&m->l), 0.5, rng);
     m->s.last = &m->schedule.step[999];
     m->s.at = &m->schedule.step[400];
     m->s.tokens = m->tokens;
@@ -83,8 +84,8 @@ static void model_open(struct model *m, struct rng *rng)
 
 static void model_close(struct model *m)
 {
-    double *all[] = {m->weights, m->p,      m->dp,    m->theta,  m->scale,
-                     m->x,       m->target, m->noise, m->context};
+    double *all[] = {m->weights, m->p,      m->dp,    m->theta,   m->scale,
+                     m->x,       m->target, m->noise, m->context, m->state};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     hybrid_chain_free_f64(m->c);
@@ -105,13 +106,13 @@ static double value(void *ctx)
     return total(ctx, NULL);
 }
 
-/* Both terms, each alone, and the language model's behind a step in the middle of sampling. */
+/* Both terms, each alone, the language model's behind a step in the middle of sampling, and from a state. */
 static void test_differences(void **state)
 {
     (void)state;
     struct rng rng;
     rng_init(&rng, 41, 0);
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 5; k++) {
         struct model m;
         const struct differences d = {value, &m, 3e-4, &rng};
         model_open(&m, &rng);
@@ -121,6 +122,8 @@ static void test_differences(void **state)
             m.s.T = 0;
         if (k == 3)
             m.s.last = &m.schedule.step[499];
+        if (k == 4)
+            m.s.state = m.state;
         total(&m, m.dp);
         for (size_t i = 0; i < m.d.n; i++) {
             const struct dit_param *p = &m.d.param[i];

@@ -72,8 +72,8 @@ static int tear_down(void **state)
 {
     (void)state;
     folder_close("average average.json bad.json high killed killed.json low model.safetensors need "
-                 "need.json pairs parts "
-                 "parts.json threads1 threads1.json threads2 threads2.json whole whole.json");
+                 "need.json pairs parts parts.json states states.json threads1 threads1.json "
+                 "threads2 threads2.json whole whole.json");
     return 0;
 }
 
@@ -338,13 +338,100 @@ static void test_no_memory(void **state)
     check_files("parts", "checkpoint.safetensors hybrid.safetensors log.jsonl");
 }
 
+/* The largest difference of pair i's state from the model's behind the n bytes before `end`, read from the
+ * separator on, in units of F16's rounding. */
+static double state_error(const struct hybrid_pairs *p, size_t i, struct reading *r,
+                          const char *end)
+{
+    struct err e = {0};
+    uint32_t tokens[601] = {CORPUS_SEPARATOR};
+    const size_t n = (size_t)p->bytes[i];
+    const struct rwkv_info *info = rwkv_get_info(r->m);
+    float *state = rwkv_state_new(info);
+    double most = 0;
+    for (size_t t = 0; t < n; t++)
+        tokens[t + 1] = (uint8_t)end[(ptrdiff_t)t - (ptrdiff_t)n];
+    for (size_t at = 0; at <= n; at += 64) {
+        struct rwkv_seq q = {
+            .tokens = tokens + at, .n_tokens = n + 1 - at < 64 ? n + 1 - at : 64, .state = state};
+        assert_int_equal(rwkv_eval(r->s, &q, 1, &e), 0);
+    }
+    for (size_t layer = 0; layer < L; layer++) { /* what follows begins anew */
+        memset(rwkv_state_att_shift(info, state, layer), 0, C * sizeof *state);
+        memset(rwkv_state_ffn_shift(info, state, layer), 0, C * sizeof *state);
+    }
+    for (size_t k = 0; k < p->S; k++) {
+        const double x = (double)state[k], kept = (double)f16_to_f32(p->state[i * p->S + k]);
+        most = fmax(most, fabs(kept - x) / (0x1p-11 * fabs(x) + 0x1p-24));
+    }
+    free(state);
+    return most;
+}
+
+/* Of the ends that a pair's context can have, one gives its state. */
+static void check_state(const struct hybrid_pairs *p, size_t i, struct reading *r)
+{
+    const char *text = corpora[p->corpus[i]];
+    const char *at = memmem(text, TEXT, p->text + i * p->M * p->T, p->T);
+    double least = INFINITY;
+    for (const char *end = at - 32; end > at - 200 && end - text > p->bytes[i]; end--)
+        least = fmin(least, state_error(p, i, r, end));
+    if (!(least <= 1.01))
+        fail_msg("state %zu: off by %g roundings at the nearest", i, least);
+}
+
+static void on_eval_states(void *ctx, const struct train_eval *v)
+{
+    struct seen *seen = ctx;
+    assert_int_equal(v->n, 7 + L * 6);
+    assert_string_equal(v->names[4], "state");
+    assert_string_equal(v->names[5], "both");
+    assert_string_equal(v->names[6], "diffusion");
+    assert_true(seen->evals == 0 || v->bits[4] == seen->plain);
+    seen->plain = v->bits[4];
+    seen->context[seen->evals++ > 0] = v->bits[5];
+}
+
+/* Continuations that begin at states: pairs made without are refused; made anew they have the model's
+ * behind the context, and the vectors help from there. */
+static void test_states(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    struct hybrid_pairs p;
+    struct reading r = {0};
+    struct err e = {0};
+    bool done;
+    const struct train_control c = {.on_eval = on_eval_states, .ctx = &seen};
+    struct pool *pool = pool_new(2, "test", 0, &e);
+    write_recipe("states", ", \"states\": 0.5");
+    assert_int_equal(train(in_folder("states.json"), 0, &c, pool, &done, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "made without states"));
+    assert_int_equal(unlink(in_folder("pairs")), 0);
+    assert_true(training_run(&training, "states", &c));
+    if (!(seen.context[1] < seen.plain - 0.002))
+        fail_msg("from states %g, with the context %g", seen.plain, seen.context[1]);
+    assert_int_equal(hybrid_pairs_open(&p, in_folder("pairs"), &e), 0);
+    assert_int_equal(rwkv_open(in_folder("model.safetensors"),
+                               &(struct rwkv_options){.weights_type = -1}, pool, &r.m, &e),
+                     0);
+    r.s = rwkv_session_new(r.m, pool, 64, &e);
+    assert_int_equal(p.S, rwkv_state_floats(rwkv_get_info(r.m)));
+    for (size_t i = 0; i < p.n; i += 30)
+        check_state(&p, i, &r);
+    hybrid_pairs_close(&p);
+    rwkv_session_free(r.s);
+    rwkv_close(r.m);
+    pool_free(pool);
+}
+
 static void test_need(void **state)
 {
     (void)state;
     static struct hybrid_recipe r;
     struct hybrid_need need;
     struct err e = {0};
-    write_recipe("need", "");
+    write_recipe("need", ", \"states\": 0.5");
     assert_int_equal(unlink(in_folder("pairs")), 0); /* they are made again */
     assert_int_equal(hybrid_recipe_read(&r, in_folder("need.json"), &e), 0);
     assert_int_equal(train_hybrid_plan(&r, 2, &need, &e), 0);
@@ -387,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_killed_and_continued),
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_states),
         cmocka_unit_test(test_need),
         cmocka_unit_test(test_recipes_refused),
     };
