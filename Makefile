@@ -130,7 +130,7 @@ test-tsan: ## the C tests that use threads, under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory PROFILE=tsan test-threads
 
 # Tests with more than one thread in them.
-THREAD_TESTS := $(foreach t,pool determinism neighbors tsne lane errand stream mailbox snapshot store store_records store_backup service service_embed service_state state_cache http context rwkv_train state_tuning diffuser train_dit,$(filter %/test_$(t),$(TEST_BIN)))
+THREAD_TESTS := $(foreach t,pool determinism neighbors tsne lane errand stream mailbox snapshot store store_records store_backup service service_embed service_state state_cache http context rwkv_train state_tuning diffuser jobs train_dit,$(filter %/test_$(t),$(TEST_BIN)))
 test-threads: tests
 	$(Q)tests/run.sh $(B) $(THREAD_TESTS)
 

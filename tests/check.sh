@@ -48,7 +48,7 @@ jobs=$(nproc)
 section rules make -s check-rules
 section build make -s -j"$jobs" all tests WERROR="$WERROR"
 section unit make -s test-unit
-section fuzz-smoke make -s fuzz-smoke
+section fuzz-smoke make -s -j"$jobs" fuzz-smoke
 section asan make -s -j"$jobs" test-asan
 section tsan make -s -j"$jobs" test-tsan
 section http make -s test-http

@@ -1,11 +1,13 @@
 #!/bin/sh
-# run.sh BUILD_DIR PROGRAM ...: runs each test program under a time limit, shows what failed, and ends
-# with "N passed, N failed, N skipped" (test cases, as cmocka counts them). A failure that a program
-# printed counts even where it exited 0. What each printed is kept beside it, in PROGRAM.log.
+# run.sh BUILD_DIR PROGRAM ...: runs each test program under a time limit, as many at a time as there are
+# processors (TEST_JOBS), shows what failed, and ends with "N passed, N failed, N skipped" (test cases, as
+# cmocka counts them). A failure that a program printed counts even where it exited 0. What each printed is
+# kept beside it, in PROGRAM.log, its counts in PROGRAM.counts.
 set -u
-shift
-passed=0 failed=0 skipped=0
-for t in "$@"; do
+
+# One program: its lines, all at once.
+if [ "$1" = --one ]; then
+    t=$2
     out=$(timeout "${TEST_TIMEOUT:-1200}" ${TEST_WRAP:-} "$t" 2>&1)
     rc=$?
     p=$(printf '%s\n' "$out" | grep -c '^\[       OK \]')
@@ -13,14 +15,24 @@ for t in "$@"; do
     s=$(printf '%s\n' "$out" | grep '^\[  SKIPPED \] [^0-9]' | sort -u | wc -l)
     [ $rc -ne 0 ] && [ "$f" -eq 0 ] && f=1
     printf '%s\n' "$out" >"$t.log"
-    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    echo "$p $f $s" >"$t.counts"
     if [ $rc -eq 0 ] && [ "$f" -eq 0 ]; then
-        printf '  ok    %-46s %d passed%s\n' "${t##*/tests/}" "$p" "$([ "$s" -gt 0 ] && echo ", $s skipped")"
-        printf '%s\n' "$out" | grep '^skip: ' | sed 's/^/        /'
+        said=$(printf '  ok    %-46s %d passed%s\n' "${t##*/tests/}" "$p" "$([ "$s" -gt 0 ] && echo ", $s skipped")")
+        more=$(printf '%s\n' "$out" | grep '^skip: ')
     else
-        printf '  FAIL  %s (exit %d)\n' "${t##*/tests/}" "$rc"
-        printf '%s\n' "$out" | grep -v -E '^\[( RUN| +OK )' | tail -40 | sed 's/^/        /'
+        said=$(printf '  FAIL  %s (exit %d)\n' "${t##*/tests/}" "$rc")
+        more=$(printf '%s\n' "$out" | grep -v -E '^\[( RUN| +OK )' | tail -40)
     fi
+    printf '%s\n' "$said${more:+
+$(printf '%s\n' "$more" | sed 's/^/        /')}"
+    exit 0
+fi
+
+shift
+for t in "$@"; do
+    echo "0 1 0" >"$t.counts" # of one that does not come to its end
 done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+printf '%s\n' "$@" | xargs -P "${TEST_JOBS:-$(nproc)}" -n 1 sh "$0" --one
+for t in "$@"; do
+    cat "$t.counts"
+done | awk '{p += $1; f += $2; s += $3} END {print p " passed, " f " failed, " s " skipped"; exit f > 0}'

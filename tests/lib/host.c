@@ -24,7 +24,8 @@ static void host_open(struct host *h, const char *const *models, size_t n,
     char specs[4][512], *list[4];
     assert_true(n <= 4);
     for (size_t i = 0; i < n; i++) {
-        const char *eq = strchr(models[i], '='), *path = eq[1] == '/' ? eq + 1 : golden_path(eq + 1);
+        const char *eq = strchr(models[i], '='),
+                   *path = eq[1] == '/' ? eq + 1 : golden_path(eq + 1);
         assert_non_null(path);
         snprintf(specs[i], sizeof specs[i], "%.*s=%s", (int)(eq - models[i]), models[i], path);
         list[i] = specs[i];
@@ -138,18 +139,16 @@ static void keep_record(struct answer *a, const char *p, size_t bytes)
     a->n_prompt += t.prompt;
 }
 
-struct answer *answer_read(struct call *c)
+/* Reads a stream to its end; its records into a, or, NULL, nowhere. */
+static void read_stream(struct call *c, struct answer *a)
 {
     struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
-    struct answer *a = calloc(1, sizeof *a);
     struct buf batch;
-    assert_non_null(a);
-    buf_init(&a->text, 1u << 24);
     buf_init(&batch, 1u << 24);
     stream_set_wake(&c->stream, &(struct stream_wake){NULL, on_resume, &w});
     for (enum stream_take what; (what = stream_take(&c->stream, &batch)) != STREAM_END;) {
         size_t at = 0, n;
-        for (const void *p; what == STREAM_DATA && (p = stream_next_record(&batch, &at, &n));)
+        for (const void *p; a && what == STREAM_DATA && (p = stream_next_record(&batch, &at, &n));)
             keep_record(a, p, n);
         buf_reset(&batch);
         pthread_mutex_lock(&w.lock);
@@ -159,7 +158,20 @@ struct answer *answer_read(struct call *c)
         pthread_mutex_unlock(&w.lock);
     }
     buf_fini(&batch);
+}
+
+struct answer *answer_read(struct call *c)
+{
+    struct answer *a = calloc(1, sizeof *a);
+    assert_non_null(a);
+    buf_init(&a->text, 1u << 24);
+    read_stream(c, a);
     return a;
+}
+
+void call_wait(struct call *c)
+{
+    read_stream(c, NULL);
 }
 
 void answer_free(struct answer *a)
@@ -278,11 +290,8 @@ void oracle_reset(struct oracle *o)
 void oracle_feed(struct oracle *o, const uint32_t *ids, size_t n)
 {
     struct err e = {0};
-    struct rwkv_seq q = {.tokens = ids,
-                         .n_tokens = n,
-                         .state = o->state,
-                         .theta = o->theta,
-                         .logits = o->logits};
+    struct rwkv_seq q = {
+        .tokens = ids, .n_tokens = n, .state = o->state, .theta = o->theta, .logits = o->logits};
     must(n ? rwkv_eval(o->session, &q, 1, &e) : 0, &e, "oracle");
     o->n_read += n;
 }

@@ -38,6 +38,8 @@ struct answer {
 /* Reads the stream to its end on the calling thread. */
 struct answer *answer_read(struct call *c);
 void answer_free(struct answer *a);
+/* The same for a stream of no tokens, whose records are passed over. */
+void call_wait(struct call *c);
 
 /* A completion of model `name` with a prompt of n ids (copied). */
 struct completion *ask(struct host *h, const char *name, const uint32_t *prompt, size_t n,
