@@ -107,8 +107,8 @@ struct kern {
     /* Rows [lo, hi) of y = W x. An output is sum over k of W_ok x_k in an order fixed by the level and
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
-                     const struct mat_out *out, float *scratch);
-    /* The same for weights in panels. Q8_0, Q4_0: with x rounded to int8 in blocks of 32. BF16: as F32;
+                     const struct mat_out *out);
+    /* The same for weights in panels. Quantised types: with x rounded to int8 in blocks of 32. BF16: as F32;
      * NULL below level AMX. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
@@ -123,7 +123,8 @@ struct kern {
 /* Whether weights of type t are to stand in panels. */
 static inline bool kern_in_panels(const struct kern *k, enum dtype t)
 {
-    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || (t == DTYPE_BF16 && k->mul_panels_bf16);
+    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || t == DTYPE_Q4_K || t == DTYPE_Q5_K ||
+           t == DTYPE_Q6_K || (t == DTYPE_BF16 && k->mul_panels_bf16);
 }
 
 /* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's
@@ -132,7 +133,7 @@ static inline void kern_mat_mul(const struct kern *k, const struct mat *w, size_
                                 const struct mat_in *in, const struct mat_out *out, float *scratch)
 {
     if (!w->panels)
-        k->mul_rows(w, lo, hi, in, out, scratch);
+        k->mul_rows(w, lo, hi, in, out);
     else if (w->type == DTYPE_BF16)
         k->mul_panels_bf16(w, lo, hi, in, out, scratch);
     else

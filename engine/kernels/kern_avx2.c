@@ -130,12 +130,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
         w[i] = _mm256_castsi256_ps(
             _mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(p + 16 * i)), 16));
 }
-static inline void expand_bytes(U8x16 q, V *w)
-{
-    __m128i bytes = (__m128i)q;
-    w[0] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-    w[1] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)));
-}
 
 #include "engine/kernels/kern_tmpl.c"
 

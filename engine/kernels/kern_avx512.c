@@ -130,10 +130,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
     w[0] = bf16_vector(load256(p));
     w[1] = bf16_vector(load256(p + 32));
 }
-static inline void expand_bytes(U8x16 q, V *w)
-{
-    w[0] = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)q));
-}
 
 #include "engine/kernels/kern_tmpl.c"
 

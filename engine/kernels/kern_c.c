@@ -133,10 +133,5 @@ static inline void expand_BF16(const uint8_t *p, V *w)
         w[i] = (V)(__builtin_convertvector(h, VU) << 16);
     }
 }
-static inline void expand_bytes(U8x16 q, V *w)
-{
-    for (size_t i = 0; i < 4; i++)
-        w[i] = (V){q[4 * i], q[4 * i + 1], q[4 * i + 2], q[4 * i + 3]};
-}
 
 #include "engine/kernels/kern_tmpl.c"

@@ -3,9 +3,6 @@
 #define ENGINE_KERN_INTERNAL_H
 
 #include "engine/kernels/kern.h"
-#include "engine/tensor/blocks.h"
-
-typedef uint8_t U8x16 __attribute__((vector_size(16)));
 
 void kern__init_c(struct kern *k);
 void kern__init_neon(struct kern *k);   /* 64-bit ARM only */

@@ -125,19 +125,6 @@ static inline void expand_BF16(const uint8_t *p, V *w)
         w[2 * i + 1] = vreinterpretq_f32_u32(vshll_high_n_u16(h, 16));
     }
 }
-/* 16 integers times d to w[0], ..., w[3]. */
-static inline void expand_signed(int8x16_t q, V d, V *w)
-{
-    int16x8_t lo = vmovl_s8(vget_low_s8(q)), hi = vmovl_high_s8(q);
-    w[0] = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), d);
-    w[1] = vmulq_f32(vcvtq_f32_s32(vmovl_high_s16(lo)), d);
-    w[2] = vmulq_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), d);
-    w[3] = vmulq_f32(vcvtq_f32_s32(vmovl_high_s16(hi)), d);
-}
-static inline void expand_bytes(U8x16 q, V *w)
-{
-    expand_signed(vreinterpretq_s8_u8((uint8x16_t)q), vdupq_n_f32(1), w); /* all below 64 */
-}
 
 #include "engine/kernels/kern_tmpl.c"
 

@@ -3,7 +3,6 @@
  *     V, VW          a vector of VW floats
  *     v_*            its arithmetic; v_sum and v_sum4 add the lanes in one and the same order
  *     expand_TYPE    32 weights of a file to 32 / VW vectors of F32
- *     expand_bytes   16 bytes to 16 / VW vectors of F32
  *     TILE_COLUMNS   columns multiplied together: 4 * TILE_COLUMNS sums in registers
  * A loop's last, partial vector runs through the same instructions as the others (get, put), so that
  * no element's bits depend on where it stands. */
@@ -262,101 +261,8 @@ DEFINE_MUL(F32, 128)
 DEFINE_MUL(F16, 64)
 DEFINE_MUL(BF16, 64)
 
-/* The K types, always through scratch: unpacking a block of 256 is a long stretch of its own beside which
- * a store and a load of each weight are little. Layouts: engine/tensor/blocks.c. */
-
-INLINE U8x16 load_bytes(const uint8_t *p)
-{
-    U8x16 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-/* 16 weights scale q - min. */
-INLINE void put_bytes(float *to, U8x16 q, float scale, float min)
-{
-    V v[16 / VW];
-    expand_bytes(q, v);
-    UNROLL for (int s = 0; s < 16 / VW; s++)
-        v_store(to + s * VW, v_sub(v_mul(v[s], v_set1(scale)), v_set1(min)));
-}
-
-/* Q4_K, and Q5_K with the fifth bits, one a group, in 32 bytes at high; that is NULL for Q4_K. */
-INLINE void expand_groups(const uint8_t *b, const uint8_t *high, const uint8_t *q, float *to)
-{
-    uint8_t scale[8], min[8];
-    uint16_t d[2];
-    memcpy(d, b, sizeof d);
-    float ds = f16_to_f32(d[0]), dm = f16_to_f32(d[1]);
-    block_scales(b + 4, scale, min);
-    for (int g = 0; g < 8; g += 2, q += 32, to += 64)
-        UNROLL for (int h = 0; h < 32; h += 16)
-        {
-            U8x16 both = load_bytes(q + h), low = both & 15, up = both >> 4;
-            if (high) {
-                U8x16 bits = load_bytes(high + h) >> (uint8_t)g;
-                low |= (bits & 1) << 4;
-                up |= (bits & 2) << 3;
-            }
-            put_bytes(to + h, low, ds * (float)scale[g], dm * (float)min[g]);
-            put_bytes(to + 32 + h, up, ds * (float)scale[g + 1], dm * (float)min[g + 1]);
-        }
-}
-
-static void expand_Q4_K(const uint8_t *b, float *to)
-{
-    expand_groups(b, NULL, b + 16, to);
-}
-
-static void expand_Q5_K(const uint8_t *b, float *to)
-{
-    expand_groups(b, b + 16, b + 48, to);
-}
-
-static void expand_Q6_K(const uint8_t *b, float *to)
-{
-    const uint8_t *low = b, *high = b + 128;
-    const int8_t *scale = (const int8_t *)b + 192;
-    uint16_t half;
-    memcpy(&half, b + 208, sizeof half);
-    float d = f16_to_f32(half);
-    for (int n = 0; n < 2; n++, low += 64, high += 32, scale += 8, to += 128)
-        UNROLL for (int h = 0; h < 2; h++)
-        {
-            U8x16 a = load_bytes(low + 16 * h), c = load_bytes(low + 32 + 16 * h);
-            U8x16 bits = load_bytes(high + 16 * h);
-            const U8x16 q[4] = {(a & 15) | (bits & 3) << 4, (c & 15) | (bits & 12) << 2,
-                                a >> 4 | (bits & 48), c >> 4 | (bits & 192) >> 2};
-            UNROLL for (int k = 0; k < 4; k++)
-            {
-                float s = d * (float)scale[2 * k + h];
-                put_bytes(to + 32 * k + 16 * h, q[k], s, 32 * s);
-            }
-        }
-}
-
-static void mul_blocks(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                       const struct mat_out *out, float *scratch)
-{
-    void (*expand)(const uint8_t *, float *) = m->type == DTYPE_Q4_K   ? expand_Q4_K
-                                               : m->type == DTYPE_Q5_K ? expand_Q5_K
-                                                                       : expand_Q6_K;
-    const size_t bytes = dtype_block_bytes(m->type), blocks = m->cols / 256;
-    const uint8_t *row = (const uint8_t *)m->data + lo * m->row_bytes;
-    struct rows f = {(const uint8_t *)scratch, m->cols * sizeof *scratch, m->cols};
-    for (size_t o = lo, n; o < hi; o += n, row += n * m->row_bytes) {
-        n = hi - o >= 4 ? 4 : 1;
-        for (size_t i = 0; i < n * blocks; i++) { /* rows follow one another without a gap */
-            for (size_t line = 0; line < bytes; line += 64)
-                __builtin_prefetch(row + i * bytes + 4 * m->row_bytes + line, 0, 2);
-            expand(row + i * bytes, scratch + 256 * i);
-        }
-        (n == 4 ? rows4_F32 : rows1_F32)(&f, o, in, out);
-    }
-}
-
 static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                    const struct mat_out *out, float *scratch)
+                    const struct mat_out *out)
 {
     switch (m->type) {
     case DTYPE_F32:
@@ -368,11 +274,6 @@ static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_
     case DTYPE_BF16:
         mul_BF16(m, lo, hi, in, out);
         break;
-    case DTYPE_Q4_K:
-    case DTYPE_Q5_K:
-    case DTYPE_Q6_K:
-        mul_blocks(m, lo, hi, in, out, scratch);
-        break;
     default: /* never a struct mat: see kern.h */
         break;
     }
@@ -380,13 +281,13 @@ static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_
 
 /* Columns in blocks that stay in the second cache while all rows pass by. */
 static void NAME(mul_rows)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                          const struct mat_out *out, float *scratch)
+                          const struct mat_out *out)
 {
     for (size_t col = 0, n; col < in->n; col += n) {
         n = in->n - col < COLUMN_BLOCK ? in->n - col : COLUMN_BLOCK;
         struct mat_in part_in = {in->x + col * in->ldx, in->ldx, n};
         struct mat_out part_out = {out->y + col, out->add};
-        mul_any(m, lo, hi, &part_in, &part_out, scratch);
+        mul_any(m, lo, hi, &part_in, &part_out);
     }
 }
 

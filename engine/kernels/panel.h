@@ -7,6 +7,16 @@
  * Q8_0: byte i of group g is element 4g + i of the block. Q4_0: its low half is element 4g + i, its
  * high half element 16 + 4g + i, each 8 more than its value. Missing rows of the last panel are zero.
  *
+ * Q4_K, Q5_K and Q6_K, by blocks of 256 columns, kept whole so that a panel is one stream:
+ *     [panels][cols / 256] of
+ *         d [16 rows] F16, then m [16 rows] F16 (not Q6_K)
+ *         scales [8][16 rows], minima [8][16 rows]; Q6_K: scales [16][16 rows], 128 more each
+ *         low four bits [8 blocks of 32][4][16 rows][4 bytes], as Q4_0's
+ *         the bits above [8][16 rows][4 bytes], two such for Q6_K: of byte i of group g, element 4g + i has
+ *         bit 2g (Q6_K: bits 4 (g % 2) and the next of the second or first, g / 2), 16 + 4g + i what is above
+ * A weight is d scale q - m minimum, or d scale (q - 32). The scales' own packing is undone, so Q4_K and Q5_K
+ * take 4.625 and 5.625 bits instead of 4.5 and 5.5.
+ *
  * BF16, where there are tiles (panel_bf16_amx.c), with S = cols / 32 steps, the last padded with zeros:
  *     [panels][S][16 pairs][16 rows][2]
  *
@@ -15,7 +25,9 @@
  * (max |x| up to 2^-100: zeros; not finite: d is NaN and so is the product), and is
  *     y_o = sum over blocks b, in order, of (sum over the block of w_i q_i) (scale_ob d_b)
  * where the inner sum is an exact integer, and its product with w's scale and then d is added by a fused
- * multiply-add (but at level C). So every form at every level but C gives the same bytes. */
+ * multiply-add (but at level C). So every form at every level but C gives the same bytes. Of the K types a
+ * scale is the exact product of two; Q6_K has one for each 16; and behind each block its minimum times d
+ * times the sum of the q_i is subtracted. */
 #ifndef ENGINE_PANEL_H
 #define ENGINE_PANEL_H
 
@@ -23,11 +35,11 @@
 
 #include <stdint.h>
 
-enum { PANEL_BLOCK = 32 };
+enum { PANEL_BLOCK = 32, PANEL_SUPER = 8 /* blocks of a K type's */ };
 
 /* An integer sum begins at the bits of 1.5 2^23, to which an integer below 2^22 adds as it would to the
  * float: float and sum are then one number, s = 1.5 2^23 + i, and i scale = fma(s, scale, -1.5 2^23 scale)
- * with one rounding, as scale has 11 bits. (Not at level C.) */
+ * with one rounding, as scale has 11 bits (18, K types). (Not at level C.) */
 #define PANEL_MAGIC   0x4b400000
 #define PANEL_MAGIC_F 0x1.8p23f
 
@@ -40,6 +52,9 @@ struct panel_in {
     int32_t
         *start; /* the same: where an integer sum begins, less offset times the sum of the q_i if
                        the weights have an offset */
+    /* Of the K types alone, else NULL; groups of one column: */
+    int32_t *half; /* [n, blocks, 2]: start of each half of a block */
+    float *sum;    /* [n, blocks]: -d times the sum of the q_i */
     size_t n, blocks;
     size_t group; /* columns that lie together: 1, or a tile's 16 */
 };
@@ -58,12 +73,32 @@ static inline const uint8_t *panel__scales(const struct mat *m, size_t panel)
     return panel__integers(m, panels) + panel * (m->cols / PANEL_BLOCK) * MAT_PANEL_ROWS * 2;
 }
 
-/* Lays `to` out in scratch. */
-static inline void panel__carve(struct panel_in *to, float *scratch)
+/* The parts of 16 rows and 256 columns of a K type, as above: where each begins. */
+struct panel_super {
+    size_t scales, low, high, bytes;
+};
+static inline bool panel__is_k(enum dtype t)
 {
+    return t == DTYPE_Q4_K || t == DTYPE_Q5_K || t == DTYPE_Q6_K;
+}
+static inline struct panel_super panel__super(enum dtype t)
+{
+    const size_t scales = t == DTYPE_Q6_K ? 32 : 64, low = scales + 256, high = low + 2048;
+    return (struct panel_super){scales, low, high,
+                                high + (t == DTYPE_Q4_K   ? 0
+                                        : t == DTYPE_Q5_K ? 512
+                                                          : 1024)};
+}
+
+/* Lays `to` out in scratch. */
+static inline void panel__carve(struct panel_in *to, enum dtype type, float *scratch)
+{
+    const size_t all = PANEL_COLUMNS * to->blocks;
     to->d = scratch;
-    to->start = (int32_t *)(void *)(to->d + PANEL_COLUMNS * to->blocks);
-    to->q = (int8_t *)(to->start + PANEL_COLUMNS * to->blocks);
+    to->start = (int32_t *)(void *)(to->d + all);
+    to->half = panel__is_k(type) ? to->start + all : NULL;
+    to->sum = panel__is_k(type) ? (float *)(void *)(to->start + 3 * all) : NULL;
+    to->q = (int8_t *)(to->start + (to->half ? 4 : 1) * all);
 }
 typedef void panel_quantise(const struct mat_in *in, int32_t offset, struct panel_in *to);
 panel_quantise panel__quantise_c, panel__quantise_neon, panel__quantise_dotprod,

@@ -129,9 +129,11 @@ static void mul_columns(const struct mat *m, size_t lo, size_t hi, struct panel_
 void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                     const struct mat_out *out, float *scratch)
 {
-    size_t n = in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
+    size_t n = panel__is_k(m->type)    ? 0 /* these have no form here */
+               : in->n % TILE < FEWEST ? in->n / TILE * TILE
+                                       : in->n;
     struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = TILE};
-    panel__carve(&q, scratch);
+    panel__carve(&q, m->type, scratch);
     if (n && lo < hi)
         tiles_configure(TILE, PANEL_BLOCK, 8);
     for (size_t col = 0; col < n && lo < hi; col += q.n) {

@@ -11,7 +11,7 @@
 #define START        PANEL_MAGIC
 #define Q8_OFFSET    0
 #define NAME(f)      f##_avx2
-#define PREFETCH(p)  __builtin_prefetch((p) + 4096, 0, 2)
+#define PREFETCH(p)  __builtin_prefetch(p)
 
 typedef __m256 V;
 typedef __m256i VI;
@@ -45,6 +45,11 @@ static inline V scales_v(const uint8_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
+static inline V bytes_v(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
 static inline VS vi_set1(int32_t x)
 {
     return _mm256_set1_epi32(x);
@@ -70,6 +75,11 @@ static inline VI vi_low(VI w)
 static inline VI vi_high(VI w)
 {
     return _mm256_and_si256(_mm256_srli_epi16(w, 4), _mm256_set1_epi8(15));
+}
+static inline VI vi_above(VI w, VI h, const int left, const int mask)
+{
+    VI v = left < 0 ? _mm256_srli_epi16(h, -left) : _mm256_slli_epi16(h, left);
+    return _mm256_or_si256(w, _mm256_and_si256(v, _mm256_set1_epi8((char)mask)));
 }
 static inline VI vi_q8(VI w)
 {

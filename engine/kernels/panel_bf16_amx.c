@@ -65,6 +65,9 @@ static void four_panels(const struct job *j, size_t panel, const uint8_t *a, flo
     TILE_ZERO(2);
     TILE_ZERO(3);
     for (size_t k = 0; k < j->steps; k++, a += STEP_BYTES) {
+        for (size_t line = 0; line < PANEL_STEP; line += 64) /* few columns wait for memory */
+            for (size_t i = 0; i < 4; i++)
+                __builtin_prefetch(w[i] + (k + 1) * PANEL_STEP + line);
         TILE_LOAD(4, a, 64);
         TILE_LOAD(6, w[0] + k * PANEL_STEP, 64);
         TILE_DOT_BF16(0, 4, 6);

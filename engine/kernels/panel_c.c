@@ -48,6 +48,10 @@ static inline V scales_v(const uint8_t *p)
     dtype_to_f32(DTYPE_F16, p, f, VW);
     return v_load(f);
 }
+static inline V bytes_v(const uint8_t *p)
+{
+    return (V){p[0], p[1], p[2], p[3]};
+}
 static inline VS vi_set1(int32_t x)
 {
     return v_set1((float)x);
@@ -76,6 +80,12 @@ static inline VI vi_low(VI w)
 static inline VI vi_high(VI w)
 {
     return (w >> 4) & 0x0f0f0f0f;
+}
+static inline VI vi_above(VI w, VI h, const int left, const int mask)
+{
+    typedef uint32_t U __attribute__((vector_size(16)));
+    U v = left < 0 ? (U)h >> -left : (U)h << left;
+    return w | ((VI)v & mask * 0x01010101);
 }
 static inline VI vi_q8(VI w)
 {

@@ -15,7 +15,7 @@
 #define TILE_COLUMNS 2
 #define START        PANEL_MAGIC
 #define Q8_OFFSET    0
-#define PREFETCH(p)  __builtin_prefetch((p) + 4096, 0, 2)
+#define PREFETCH(p)  __builtin_prefetch(p)
 
 typedef float32x4_t V;
 typedef int8x16_t VI;
@@ -49,6 +49,12 @@ static inline V scales_v(const uint8_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
 }
+static inline V bytes_v(const uint8_t *p)
+{
+    uint32_t bytes;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bytes))))));
+}
 static inline VS vi_set1(int32_t x)
 {
     return vdupq_n_s32(x);
@@ -74,6 +80,11 @@ static inline VI vi_low(VI w)
 static inline VI vi_high(VI w)
 {
     return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(w), 4));
+}
+static inline VI vi_above(VI w, VI h, const int left, const int mask)
+{
+    uint8x16_t v = vshlq_u8(vreinterpretq_u8_s8(h), vdupq_n_s8((int8_t)left));
+    return vorrq_s8(w, vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8((uint8_t)mask))));
 }
 static inline VI vi_q8(VI w)
 {

@@ -2,7 +2,9 @@
  * vectors. Each defines first
  *     V, VW           a vector of VW floats, one a row of the panel
  *     v_*             its arithmetic; scales_v: VW scales from F16
- *     VI, VS, vi_*    four bytes and one integer sum a row; vi_dot adds four products w a to each sum
+ *     bytes_v         VW floats from bytes
+ *     VI, VS, vi_*    four bytes and one integer sum a row; vi_dot adds four products w a to each sum;
+ *                     vi_above: w and, above its four bits, those of h shifted left (right: negative) in a mask
  *     START           where integer sums begin; vi_scaled: such a sum times the scale
  *     Q8_OFFSET       what vi_q8 adds to the weights of Q8_0 to make them fit for vi_dot
  *     TILE_ROWS       vectors of rows, and
@@ -14,6 +16,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 #define SUBS   (MAT_PANEL_ROWS / VW) /* vectors a panel */
+
+enum { AHEAD = 1024 }; /* bytes that are asked for before they are read */
 
 /* ---- columns ---------------------------------------------------------------------------------- */
 
@@ -27,31 +31,30 @@ INLINE int32_t block_top(const float *x)
         top = (bits[i] & 0x7fffffff) > top ? (bits[i] & 0x7fffffff) : top;
     return top;
 }
-/* q_i = x_i scale to the nearest; returns their sum. */
-INLINE int32_t block_round(const float *x, float scale, int8_t *q)
+/* q_i = x_i scale to the nearest; sum: of each half. */
+INLINE void block_round(const float *x, float scale, int8_t *q, int32_t sum[2])
 {
-    int32_t sum = 0;
+    sum[0] = sum[1] = 0;
     for (int i = 0; i < PANEL_BLOCK; i++) {
         int32_t v = (int32_t)__builtin_rintf(x[i] * scale);
-        sum += v;
+        sum[i / (PANEL_BLOCK / 2)] += v;
         q[i] = (int8_t)v;
     }
-    return sum;
 }
 #endif
 
-/* 32 numbers; returns d. */
-INLINE float quantise(const float *x, int8_t *q, int32_t *sum)
+/* 32 numbers; returns d; sum: of each half's integers. */
+INLINE float quantise(const float *x, int8_t *q, int32_t sum[2])
 {
     int32_t top = block_top(x);
     float most;
     memcpy(&most, &top, sizeof most);
     if (top >= 0x7f800000) {
         memset(q, 0, PANEL_BLOCK);
-        *sum = 0;
+        sum[0] = sum[1] = 0;
         return NAN;
     }
-    *sum = block_round(x, most > 0x1p-100f ? 127 / most : 0, q);
+    block_round(x, most > 0x1p-100f ? 127 / most : 0, q, sum);
     return most / 127;
 }
 
@@ -60,14 +63,26 @@ void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, struct panel
     for (size_t c = 0; c < in->n; c++)
         for (size_t b = 0; b < to->blocks; b++) {
             size_t at = (c / to->group * to->blocks + b) * to->group + c % to->group;
-            int32_t sum;
+            int32_t sum[2];
             to->d[at] =
-                quantise(in->x + c * in->ldx + b * PANEL_BLOCK, to->q + at * PANEL_BLOCK, &sum);
-            to->start[at] = START - offset * sum;
+                quantise(in->x + c * in->ldx + b * PANEL_BLOCK, to->q + at * PANEL_BLOCK, sum);
+            to->start[at] = START - offset * (sum[0] + sum[1]);
+            if (!to->half)
+                continue;
+            to->half[2 * at] = START - offset * sum[0];
+            to->half[2 * at + 1] = START - offset * sum[1];
+            to->sum[at] = -to->d[at] * (float)(sum[0] + sum[1]);
         }
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------ */
+
+struct panel_job {
+    const struct mat *m;
+    size_t lo, hi;
+    const struct panel_in *in;
+    const struct mat_out *out;
+};
 
 /* Vectors of rows: consecutive ones lie `sub` bytes apart within a panel, and panels `stride`. */
 struct panel_rows {
@@ -78,6 +93,15 @@ struct panel_rows {
 INLINE const uint8_t *vector_at(const uint8_t *base, size_t v, size_t panel_bytes, size_t bytes)
 {
     return base + v / SUBS * panel_bytes + v % SUBS * (VW * bytes);
+}
+
+/* What follows n bytes at p, which a tile reads now, in each panel of its rows. One column waits for memory:
+ * all of it is asked for; with more, the sums are what takes time. */
+INLINE void ask_for(const uint8_t *p, size_t n, size_t apart, const int R, const int C)
+{
+    for (size_t line = 0; line < (C == 1 ? n : 64); line += 64)
+        UNROLL for (int r = 0; r < R; r += SUBS)
+            PREFETCH(vector_at(p + line + AHEAD, (size_t)r, apart, 0));
 }
 
 INLINE void dots_q8(VS *s, const struct panel_rows *w, const struct panel_in *in, size_t b,
@@ -119,6 +143,116 @@ INLINE void dots_q4(VS *s, const struct panel_rows *w, const struct panel_in *in
     }
 }
 
+/* The K types, see panel.h. Bits above the four of groups g, low and high half of a block, at h. */
+INLINE VI k_above(VI w, const uint8_t *h, size_t g, const int half, const enum dtype type)
+{
+    if (type == DTYPE_Q4_K)
+        return w;
+    if (type == DTYPE_Q5_K)
+        return vi_above(w, vi_load(h), 4 - (2 * (int)g + half), 0x10);
+    return vi_above(w, vi_load(h), 4 - (4 * ((int)g % 2) + 2 * half), 0x30);
+}
+
+/* Adds to s the sums of one half of block k of the super block at p; panels lie `apart` bytes apart. */
+INLINE void dots_k(VS *s, const uint8_t *p, size_t apart, size_t first, const int8_t *q, size_t ldq,
+                   size_t k, const int half, const enum dtype type, const int R, const int C)
+{
+    const struct panel_super at = panel__super(type);
+    const uint8_t *low = p + at.low + k * 256;
+    const uint8_t *high = p + at.high + k * (type == DTYPE_Q5_K ? 64 : 128);
+    UNROLL for (size_t g = 0; g < 4; g++)
+    {
+        VI v[TILE_ROWS];
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            VI w = vi_load(vector_at(low + g * 64, first + (size_t)r, apart, 4));
+            v[r] = k_above(half ? vi_high(w) : vi_low(w),
+                           vector_at(high + (type == DTYPE_Q6_K ? g / 2 * 64 : 0),
+                                     first + (size_t)r, apart, 4),
+                           g, half, type);
+        }
+        UNROLL for (int c = 0; c < C; c++)
+        {
+            VI a = vi_four(q + (size_t)c * ldq + 16 * half + 4 * (int)g);
+            UNROLL for (int r = 0; r < R; r++) s[r * C + c] = vi_dot(s[r * C + c], v[r], a);
+        }
+    }
+}
+
+/* acc += sums scale d */
+INLINE void add_k(V *acc, const VS *s, const V *scale, const float *d, size_t ldd, const int R,
+                  const int C)
+{
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        V bias = v_mul(scale[r], v_set1(-PANEL_MAGIC_F));
+        UNROLL for (int c = 0; c < C; c++) acc[r * C + c] = v_fma(
+            vi_scaled(s[r * C + c], scale[r], bias), v_set1(d[(size_t)c * ldd]), acc[r * C + c]);
+    }
+}
+
+/* Block k of the super block at p, which is block b of the columns. d, m [R]: of the super block. */
+INLINE void block_k(V *acc, const uint8_t *p, size_t apart, size_t first, const V *d, const V *m,
+                    const struct panel_in *in, size_t col, size_t b, const enum dtype type,
+                    const int R, const int C)
+{
+    const struct panel_super at = panel__super(type);
+    const size_t k = b % PANEL_SUPER, x = col * in->blocks + b;
+    const int8_t *q = in->q + x * PANEL_BLOCK;
+    const uint8_t *scales = p + at.scales + k * (type == DTYPE_Q6_K ? 32 : 16);
+    VS s[TILE_ROWS * TILE_COLUMNS];
+    V scale[TILE_ROWS];
+    UNROLL for (int half = 0; half < 2; half++)
+    {
+        if (type == DTYPE_Q6_K || half == 0) {
+            UNROLL for (int i = 0; i < R * C; i++)
+            {
+                const size_t c = x + (size_t)(i % C) * in->blocks;
+                s[i] = vi_set1(type == DTYPE_Q6_K ? in->half[2 * c + (size_t)half] : START);
+            }
+        }
+        dots_k(s, p, apart, first, q, in->blocks * PANEL_BLOCK, k, half, type, R, C);
+        if (type != DTYPE_Q6_K && half == 0)
+            continue;
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            const uint8_t *at_scale = vector_at(scales + (type == DTYPE_Q6_K ? 16 * half : 0),
+                                                first + (size_t)r, apart, 1);
+            V own = bytes_v(at_scale);
+            scale[r] = v_mul(d[r], type == DTYPE_Q6_K ? v_add(own, v_set1(-128)) : own);
+        }
+        add_k(acc, s, scale, in->d + x, in->blocks, R, C);
+    }
+    if (type == DTYPE_Q6_K)
+        return;
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        V min = v_mul(m[r], bytes_v(vector_at(scales + 128, first + (size_t)r, apart, 1)));
+        UNROLL for (int c = 0; c < C; c++) acc[r * C + c] =
+            v_fma(min, v_set1(in->sum[x + (size_t)c * in->blocks]), acc[r * C + c]);
+    }
+}
+
+INLINE void tile_k(V *acc, const struct panel_job *j, size_t v, size_t col, const enum dtype type,
+                   const int R, const int C)
+{
+    const size_t bytes = panel__super(type).bytes, apart = j->in->blocks / PANEL_SUPER * bytes;
+    const uint8_t *p = (const uint8_t *)j->m->data + v / SUBS * apart;
+    UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
+    for (size_t b = 0; b < j->in->blocks; p += bytes) {
+        V d[TILE_ROWS], m[TILE_ROWS];
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            d[r] = scales_v(vector_at(p, v % SUBS + (size_t)r, apart, 2));
+            m[r] = scales_v(vector_at(p + 32, v % SUBS + (size_t)r, apart, 2));
+        }
+        for (size_t end = b + PANEL_SUPER; b < end; b++) {
+            ask_for(p + b % PANEL_SUPER * (bytes / PANEL_SUPER), bytes / PANEL_SUPER, apart, R, C);
+            block_k(acc, p, apart, v % SUBS, d, m, j->in, col, b, type, R, C);
+        }
+    }
+}
+
 /* acc [R][C]: R vectors of rows against C columns. */
 INLINE void tile(V *acc, const struct panel_rows *w, const struct panel_in *in, size_t col,
                  const enum dtype type, const int R, const int C)
@@ -128,7 +262,8 @@ INLINE void tile(V *acc, const struct panel_rows *w, const struct panel_in *in, 
         VS s[TILE_ROWS * TILE_COLUMNS];
         UNROLL for (int i = 0; i < R * C; i++) s[i] =
             vi_set1(in->start[(col + (size_t)(i % C)) * in->blocks + b]);
-        PREFETCH(w->integers + b * (type == DTYPE_Q8_0 ? 512 : 256));
+        ask_for(w->integers + b * panel__group_bytes(type), panel__group_bytes(type),
+                in->blocks * panel__group_bytes(type), R, C);
         if (type == DTYPE_Q8_0)
             dots_q8(s, w, in, b, col, R, C);
         else
@@ -167,20 +302,16 @@ INLINE void tile_store(V sum, float *y, size_t row, size_t lo, size_t hi, bool a
     store_part(all, y, row, lo, hi, add);
 }
 
-struct panel_job {
-    const struct mat *m;
-    size_t lo, hi;
-    const struct panel_in *in;
-    const struct mat_out *out;
-};
-
 INLINE void tile_run(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
                      const int R, const int C)
 {
     V acc[TILE_ROWS * TILE_COLUMNS];
     size_t panel = v / SUBS;
     struct panel_rows w = {panel__integers(j->m, panel), panel__scales(j->m, panel), v % SUBS};
-    tile(acc, &w, j->in, col, type, R, C);
+    if (panel__is_k(type))
+        tile_k(acc, j, v, col, type, R, C);
+    else
+        tile(acc, &w, j->in, col, type, R, C);
     UNROLL for (int c = 0; c < C; c++)
     {
         UNROLL for (int r = 0; r < R; r++)
@@ -218,26 +349,35 @@ INLINE void rows_run(const struct panel_job *j, size_t v, const enum dtype type,
     }
 DEFINE_JOB(Q8_0)
 DEFINE_JOB(Q4_0)
+DEFINE_JOB(Q4_K)
+DEFINE_JOB(Q5_K)
+DEFINE_JOB(Q6_K)
+
+/* Of each type: its jobs, and what its weights are more than they mean. */
+static const struct {
+    void (*rows)(const struct panel_job *, size_t), (*row)(const struct panel_job *, size_t);
+    int32_t offset;
+} forms[DTYPE_COUNT] = {
+    [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET}, [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8},
+    [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},         [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0},
+    [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
+};
 
 void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                       const struct mat_out *out, float *scratch)
 {
-    bool q8 = m->type == DTYPE_Q8_0;
     size_t blocks = m->cols / PANEL_BLOCK, end = (hi + VW - 1) / VW;
     struct panel_in q = {.blocks = blocks, .group = 1};
-    panel__carve(&q, scratch);
+    panel__carve(&q, m->type, scratch);
     for (size_t col = 0; col < in->n && lo < hi; col += q.n) {
         q.n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;
         struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
         struct mat_out to = {out->y + col, out->add};
         struct panel_job j = {m, lo, hi, &q, &to};
-        NAME(panel__quantise)(&part, q8 ? Q8_OFFSET : 8, &q);
+        NAME(panel__quantise)(&part, forms[m->type].offset, &q);
         for (size_t v = lo / VW; v < end;) {
             size_t n = end - v >= TILE_ROWS ? TILE_ROWS : 1;
-            if (n == TILE_ROWS)
-                (q8 ? rows_Q8_0 : rows_Q4_0)(&j, v);
-            else
-                (q8 ? row_Q8_0 : row_Q4_0)(&j, v);
+            (n == TILE_ROWS ? forms[m->type].rows : forms[m->type].row)(&j, v);
             v += n;
         }
     }

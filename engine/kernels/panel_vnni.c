@@ -11,7 +11,7 @@
 #define START        PANEL_MAGIC
 #define Q8_OFFSET    128 /* vpdpbusd wants one side unsigned */
 #define NAME(f)      f##_vnni
-#define PREFETCH(p)  __builtin_prefetch((p) + 4096, 0, 2)
+#define PREFETCH(p)  __builtin_prefetch(p)
 
 typedef __m512 V;
 typedef __m512i VI;
@@ -45,6 +45,11 @@ static inline V scales_v(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+static inline V bytes_v(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 static inline VS vi_set1(int32_t x)
 {
     return _mm512_set1_epi32(x);
@@ -71,6 +76,11 @@ static inline VI vi_high(VI w)
 {
     return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15));
 }
+static inline VI vi_above(VI w, VI h, const int left, const int mask)
+{
+    VI v = left < 0 ? _mm512_srli_epi16(h, -left) : _mm512_slli_epi16(h, left);
+    return _mm512_or_si512(w, _mm512_and_si512(v, _mm512_set1_epi8((char)mask)));
+}
 static inline VI vi_q8(VI w)
 {
     return _mm512_xor_si512(w, _mm512_set1_epi8(-128));
@@ -88,13 +98,14 @@ static inline int32_t block_top(const float *x)
     return _mm512_reduce_max_epi32(
         _mm512_max_epi32(_mm512_and_si512(a, size), _mm512_and_si512(b, size)));
 }
-static inline int32_t block_round(const float *x, float scale, int8_t *q)
+static inline void block_round(const float *x, float scale, int8_t *q, int32_t sum[2])
 {
     __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(scale)));
     __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), _mm512_set1_ps(scale)));
     _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(b));
-    return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    sum[0] = _mm512_reduce_add_epi32(a);
+    sum[1] = _mm512_reduce_add_epi32(b);
 }
 
 #include "engine/kernels/panel_tmpl.c"

@@ -77,12 +77,7 @@ static void test_bf16_safetensors(void **state)
 
 static void check_rounding(const char *what, const float *got, const float *want, size_t n, double most)
 {
-    double sum = 0, sq = 0, diff = 0;
-    for (size_t i = 0; i < n; i++) {
-        double a = (double)want[i], b = (double)got[i];
-        sum += a, sq += a * a, diff += (a - b) * (a - b);
-    }
-    double error = sqrt(diff / (double)n) / sqrt(sq / (double)n - sum * sum / (double)n / (double)n);
+    const double error = relative_rms(got, want, n);
     printf("  %s: rounding to int8 costs %.2g of a standard deviation\n", what, error);
     assert_true(error > 0 && error < most);
 }

@@ -62,6 +62,17 @@ double max_abs_diff(const float *a, const float *b, size_t n)
     return worst;
 }
 
+double relative_rms(const float *got, const float *want, size_t n)
+{
+    double sum = 0, squares = 0, diff = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double w = (double)want[i], d = (double)got[i] - w;
+        sum += w, squares += w * w, diff += d * d;
+    }
+    const double mean = sum / (double)n;
+    return sqrt(diff / (double)n) / sqrt(squares / (double)n - mean * mean);
+}
+
 void check_close(const char *what, const float *got, const float *want, size_t n, double tol)
 {
     size_t at = 0;

@@ -29,6 +29,8 @@ const struct kern *test_kern(void);
 
 /* Largest |a - b|; any NaN counts as infinite. */
 double max_abs_diff(const float *a, const float *b, size_t n);
+/* Root mean square of got - want over the standard deviation of want. */
+double relative_rms(const float *got, const float *want, size_t n);
 /* Fails unless all |a - b| <= tol, naming what, the worst element and both values. */
 void check_close(const char *what, const float *got, const float *want, size_t n, double tol);
 

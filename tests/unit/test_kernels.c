@@ -331,8 +331,9 @@ static void test_products(void **state)
     each_level(products);
 }
 
-/* The K types' weights as llama.cpp's gguf-py expands them, to the bit: their products with columns of
- * one 1 among zeros, alone and 67 together. */
+/* The K types' weights as llama.cpp's gguf-py expands them: 127 times each is its product with a column of one
+ * 127 among zeros, which rounds to itself, but for what both sides round; another bit of it would be far more.
+ * Columns alone and 67 together. */
 static void golden_blocks(const struct kern *k)
 {
     static const char *const names[] = {"Q4_K", "Q5_K", "Q6_K"};
@@ -345,26 +346,37 @@ static void golden_blocks(const struct kern *k)
         y[i] = sums[i];
     for (size_t t = 0; t < 3; t++) {
         char name[16];
-        struct mat m = {.rows = R, .cols = C};
+        struct mat m = {.rows = R, .cols = C, .panels = true};
         assert_true(dtype_parse(names[t], &m.type) && dtype_bytes(m.type, C, &m.row_bytes));
+        assert_true(kern_in_panels(k, m.type));
         snprintf(name, sizeof name, "%s.blocks", names[t]);
-        m.data = tensor_file_find(f, name)->data;
+        const uint8_t *rows = tensor_file_find(f, name)->data;
+        uint8_t *data = calloc(mat_data_bytes(&m), 1);
+        m.data = data;
+        for (size_t o = 0; o < R; o++)
+            mat_put_blocks(&m, o, 0, rows + o * m.row_bytes, C / 256);
         snprintf(name, sizeof name, "%s.values", names[t]);
         float *want = golden_f32(f, name, R * C);
         for (size_t at = 0, n; at < C; at += n) {
             n = at % 3 || C - at < MAX ? 1 : MAX;
             for (size_t i = 0; i < n; i++)
-                x[i * C + at + i] = 1;
+                x[i * C + at + i] = 127;
             kern_mat_mul(k, &m, 0, R, &(struct mat_in){x, C, n}, &(struct mat_out){y, false}, scratch);
             for (size_t i = 0; i < n; i++) {
                 x[i * C + at + i] = 0;
-                for (size_t o = 0; o < R; o++)
-                    if (sums[i][o] != want[o * C + at + i])
+                for (size_t o = 0; o < R; o++) {
+                    double largest = 0; /* of the group: the parts of a difference are about as large */
+                    for (size_t g = (at + i) / 32 * 32, e = g + 32; g < e; g++)
+                        largest = fmax(largest, fabs((double)want[o * C + g]));
+                    const double v = (double)want[o * C + at + i];
+                    if (!(fabs((double)sums[i][o] / 127 - v) <= 0x1p-20 * largest))
                         fail_msg("%s row %zu column %zu is %.9g, want %.9g", names[t], o, at + i,
-                                 (double)sums[i][o], (double)want[o * C + at + i]);
+                                 (double)sums[i][o] / 127, v);
+                }
             }
         }
         free(want);
+        free(data);
     }
     guarded_end(scratch, mat_scratch_floats(C));
     free(x);
@@ -449,6 +461,10 @@ static void test_panels(void **state)
             panels_of(DTYPE_Q8_0, 3 + cols % 37, cols, n);
             panels_of(DTYPE_Q4_0, 3 + cols % 37, cols, n);
         }
+    for (size_t n = 1; n < MAX; n += 1 + n / 3)
+        for (enum dtype t = 0; t < DTYPE_COUNT; t++)
+            if (t == DTYPE_Q4_K || t == DTYPE_Q5_K || t == DTYPE_Q6_K)
+                panels_of(t, 3 + 5 * n, n % 2 ? 768 : 256, n);
     panels_of(DTYPE_Q8_0, 32, 64, MAX);
     each_level(panel_extremes);
 }

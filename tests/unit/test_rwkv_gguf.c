@@ -157,6 +157,19 @@ static void check_same_model(const char *a_path, const char *b_path, size_t n_vo
     free(b);
 }
 
+/* The same weights, one held in a type whose products round what they multiply to int8. */
+static void check_near_model(const char *a_path, const char *b_path, size_t n_vocab)
+{
+    char a_print[65], b_print[65];
+    float *a = run(a_path, -1, a_print), *b = run(b_path, -1, b_print);
+    assert_string_equal(a_print, b_print);
+    const double error = relative_rms(a, b, N_TOKENS * n_vocab);
+    printf("  rounding to int8 costs %.2g of a standard deviation\n", error);
+    assert_true(error > 0 && error < 0.016);
+    free(a);
+    free(b);
+}
+
 /* The same weights: the same fingerprint and the same logits to the bit. */
 static void test_same_model(void **state)
 {
@@ -265,7 +278,7 @@ static void check_k_type(enum dtype t)
     replace_matrices(f, t, k, v);
     write_tensors(f, k, "k.gguf");
     write_tensors(f, v, "v.gguf");
-    check_same_model(in_folder("k.gguf"), in_folder("v.gguf"), 61);
+    check_near_model(in_folder("k.gguf"), in_folder("v.gguf"), 61);
     struct rwkv_model *m = NULL;
     assert_int_equal(
         rwkv_open(in_folder("k.gguf"), &(struct rwkv_options){.weights_type = -1}, pool, &m, &e),
