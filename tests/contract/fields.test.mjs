@@ -72,7 +72,9 @@ const named = (param, names) => (param === null ? [null] : param.replace(/\[\d+\
 // What is wrong with the answer to a wrong value; undefined: nothing.
 async function fault(op, url, body, names) {
   const late = setTimeout(() => { throw new Error(`no answer: ${op.id} ${body?.slice(0, 200)}`); }, 20000);
-  const r = await d.fetch(op.method, url, body);
+  let r;
+  do r = await d.fetch(op.method, url, body); // again where one of the others at the same time is writing the same name
+  while (r.json?.error?.code === 'state_busy');
   clearTimeout(late);
   if (r.status < 400 || r.status >= 500) return `${r.status} ${r.text.slice(0, 200)}`;
   check('#/components/schemas/Error', r.json, op.id);
