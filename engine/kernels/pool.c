@@ -5,6 +5,7 @@
  * against "changed it, then asked who sleeps" safe in every order. */
 #include "engine/kernels/pool.h"
 
+#include "daemon/base/clock.h"
 #include "daemon/base/err.h"
 #include "daemon/base/mem.h"
 
@@ -19,7 +20,8 @@
 #include <unistd.h>
 
 #define MAX_THREADS 256
-#define SPINS       400 /* pauses of about 20 ns: some 8 us, then the core is given away */
+#define SPIN_NS     50000 /* then the core is given away */
+#define SPINS       32    /* pauses between two looks at the clock; some take 20 ns, some 140 cycles */
 
 struct gate {
     _Alignas(64) atomic_uint value; /* the futex */
@@ -53,13 +55,24 @@ static void cpu_relax(void)
 #endif
 }
 
+/* Whether g moved on from old within SPIN_NS. */
+static bool gate_spin(struct gate *g, unsigned old)
+{
+    const uint64_t end = clock_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < SPINS; i++) {
+            if (atomic_load(&g->value) != old)
+                return true;
+            cpu_relax();
+        }
+    } while (clock_ns() < end);
+    return false;
+}
+
 static void gate_wait(struct gate *g, unsigned old)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load(&g->value) != old)
-            return;
-        cpu_relax();
-    }
+    if (gate_spin(g, old))
+        return;
     atomic_fetch_add(&g->sleepers, 1);
     while (atomic_load(&g->value) == old)
         syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);

@@ -4,8 +4,8 @@
  * itself. pool_run calls fn once on every thread of the pool, the caller being thread 0, and returns
  * when all are done. Inside fn, pool_barrier makes all threads wait for each other, so that a whole
  * step (many products, norms and recurrences) is one pool_run with barriers between its parts.
- * Waiting threads spin for a few microseconds, then park on a futex: a core taken by another program
- * costs little.
+ * Waiting threads spin for some tens of microseconds, which is longer than any wait of a quiet machine, then park on a
+ * futex: a core taken by another program costs little.
  *
  *     static void scale(void *ctx, int part, int parts) {
  *         struct job *j = ctx;
