@@ -95,11 +95,11 @@ INLINE const uint8_t *vector_at(const uint8_t *base, size_t v, size_t panel_byte
     return base + v / SUBS * panel_bytes + v % SUBS * (VW * bytes);
 }
 
-/* What follows n bytes at p, which a tile reads now, in each panel of its rows. One column waits for memory:
- * all of it is asked for; with more, the sums are what takes time. */
-INLINE void ask_for(const uint8_t *p, size_t n, size_t apart, const int R, const int C)
+/* Asks for what follows n bytes at p, which a tile reads now, in each panel of its rows: the first columns
+ * find it in memory, the others in the cache. */
+INLINE void ask_for(const uint8_t *p, size_t n, size_t apart, size_t col, const int R)
 {
-    for (size_t line = 0; line < (C == 1 ? n : 64); line += 64)
+    for (size_t line = 0; col == 0 && line < n; line += 64)
         UNROLL for (int r = 0; r < R; r += SUBS)
             PREFETCH(vector_at(p + line + AHEAD, (size_t)r, apart, 0));
 }
@@ -247,7 +247,8 @@ INLINE void tile_k(V *acc, const struct panel_job *j, size_t v, size_t col, cons
             m[r] = scales_v(vector_at(p + 32, v % SUBS + (size_t)r, apart, 2));
         }
         for (size_t end = b + PANEL_SUPER; b < end; b++) {
-            ask_for(p + b % PANEL_SUPER * (bytes / PANEL_SUPER), bytes / PANEL_SUPER, apart, R, C);
+            ask_for(p + b % PANEL_SUPER * (bytes / PANEL_SUPER), bytes / PANEL_SUPER, apart, col,
+                    R);
             block_k(acc, p, apart, v % SUBS, d, m, j->in, col, b, type, R, C);
         }
     }
@@ -263,7 +264,7 @@ INLINE void tile(V *acc, const struct panel_rows *w, const struct panel_in *in, 
         UNROLL for (int i = 0; i < R * C; i++) s[i] =
             vi_set1(in->start[(col + (size_t)(i % C)) * in->blocks + b]);
         ask_for(w->integers + b * panel__group_bytes(type), panel__group_bytes(type),
-                in->blocks * panel__group_bytes(type), R, C);
+                in->blocks * panel__group_bytes(type), col, R);
         if (type == DTYPE_Q8_0)
             dots_q8(s, w, in, b, col, R, C);
         else
