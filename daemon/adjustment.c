@@ -12,9 +12,15 @@
 
 #define MAX_CONTEXT ((uint64_t)4 << 20) /* tokens, where nothing was said */
 
+size_t adjustment_rank(const struct adjustment *a)
+{
+    return hybrid_get_info(a->hybrid->hybrid)->rank;
+}
+
 static size_t theta_bytes(const struct sequence *q)
 {
-    return rwkv_theta_floats(q->model->rwkv_info) * sizeof(float);
+    const size_t rank = adjustment_rank(q->adjustment);
+    return rwkv_theta_floats(q->model->rwkv_info, rank) * sizeof(float);
 }
 
 int adjustment_check(const struct service *s, const struct model_info *m,
@@ -54,6 +60,7 @@ int adjustment_check(const struct service *s, const struct model_info *m,
 static void take(struct sequence *q)
 {
     q->theta = q->adjustment->theta;
+    q->rank = adjustment_rank(q->adjustment);
     worker_take_post(q->worker, q);
 }
 
@@ -109,7 +116,7 @@ static void hash(const void *p, size_t n, char sha256[65])
 static int mix(struct sequence *q, float *theta, struct err *e)
 {
     struct adjustment *a = q->adjustment;
-    if (hybrid_weaken(q->model->rwkv, theta, a->ask.strength, e) < 0)
+    if (hybrid_weaken(q->model->rwkv, adjustment_rank(a), theta, a->ask.strength, e) < 0)
         return e->code;
     a->theta = theta;
     if (a->ask.strength < 1)

@@ -38,7 +38,7 @@ struct adjustment {
     struct served_hybrid *hybrid; /* of the leader's model, when it began; one reference */
     struct lane_task task;
     struct adjustment_used used;
-    float *theta; /* [L, 6, C]; NULL: the model's own */
+    float *theta; /* [L, G, C] of the hybrid's rank; NULL: the model's own */
     char key[65]; /* SHA-256 of theta, by which states are told apart; "": NULL */
 };
 
@@ -62,6 +62,8 @@ bool adjustment_advance(struct sequence *q, size_t n, const float *hidden);
 /* Takes q, which has read all. */
 void adjustment_make_post(struct sequence *q);
 
+/* Of theta. [any thread that has a sequence of it, once there is a hybrid] */
+size_t adjustment_rank(const struct adjustment *a);
 /* Stores what was made, as the context that q's call asks for. [thread: lane] */
 int context_put(struct sequence *q, const float *theta, const struct hybrid_norms *norms,
                 struct err *e);

@@ -106,18 +106,24 @@ struct beginnings {
     size_t length, S, n_theta, n;
     uint32_t *tokens;    /* [length + 1] */
     char *shuffled;      /* [length] */
-    float *behind;       /* [n, n_theta]: of every case's context */
+    float *behind;       /* [n, n_theta], room for either hybrid's rank: of every case's context */
     float *behind_state; /* [n, S] */
     float *theta;        /* [HB_ROWS, n_theta] of the present case */
     float *state;        /* [HB_GAPS, S] */
 };
+
+static size_t rank_of(const struct hybrid *h)
+{
+    return h ? hybrid_get_info(h)->rank : 0;
+}
 
 static int beginnings_open(struct beginnings *g, const struct hb_bench *b, size_t length, size_t n,
                            struct err *e)
 {
     *g = (struct beginnings){.b = b, .info = rwkv_get_info(b->model), .length = length, .n = n};
     g->S = rwkv_state_floats(g->info);
-    g->n_theta = rwkv_theta_floats(g->info);
+    const size_t rank[2] = {rank_of(b->hybrid), rank_of(b->control)};
+    g->n_theta = rwkv_theta_floats(g->info, rank[0] > rank[1] ? rank[0] : rank[1]);
     g->session = rwkv_session_new(b->model, b->pool, ROWS, e);
     g->tokens = calloc(length + 1, sizeof *g->tokens);
     g->shuffled = calloc(length, 1);
@@ -299,11 +305,13 @@ static int score_case(struct beginnings *g, struct hb_case *c, struct err *e)
         if (!s.measured)
             continue;
         text_tokens(c, s.goes_on, tokens[n]);
-        seq[n] = (struct score_seq){.tokens = tokens[n],
-                                    .n_tokens = HB_TEXT + 1,
-                                    .bits = bits[row],
-                                    .state = s.state,
-                                    .theta = s.theta};
+        seq[n] =
+            (struct score_seq){.tokens = tokens[n],
+                               .n_tokens = HB_TEXT + 1,
+                               .bits = bits[row],
+                               .state = s.state,
+                               .theta = s.theta,
+                               .rank = rank_of(row == HB_CONTROL ? g->b->control : g->b->hybrid)};
         c->bits[row] = 0;
         n++;
     }

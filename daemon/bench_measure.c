@@ -88,32 +88,41 @@ static int run_decode(struct rwkv_session *s, const struct rwkv_info *i, struct 
     return 0;
 }
 
-int measure_decode(struct rwkv_session *s, const struct rwkv_info *i, size_t n_seqs, size_t steps,
-                   double *tokens_per_s, struct err *e)
+int measure_decode(struct rwkv_session *s, const struct rwkv_info *i,
+                   const struct measure_decode *how, double *tokens_per_s, struct err *e)
 {
-    size_t floats = rwkv_state_floats(i);
+    size_t floats = rwkv_state_floats(i), n_seqs = how->n_seqs;
+    size_t n_theta = how->adjusted ? rwkv_theta_floats(i, how->rank) : 0;
+    float *theta = calloc(n_seqs * n_theta + 1, sizeof *theta);
     float *states = mem_calloc_aligned(n_seqs * floats, sizeof *states);
     float *logits = mem_calloc_aligned(n_seqs * i->n_vocab, sizeof *logits);
     struct rwkv_seq *q = calloc(n_seqs, sizeof *q);
     uint32_t *tokens = calloc(n_seqs, sizeof *tokens);
     int rc = -1;
-    if (!states || !logits || !q || !tokens) {
+    if (!states || !logits || !q || !tokens || !theta) {
         rc = err_set(e, ERR_NOMEM, "no memory for %zu sequences", n_seqs);
         goto out;
     }
-    for (size_t k = 0; k < n_seqs; k++)
+    for (size_t k = 0; k < n_seqs; k++) {
         q[k] = (struct rwkv_seq){.state = states + k * floats, .logits = logits + k * i->n_vocab};
+        if (!how->adjusted)
+            continue;
+        rwkv_get_theta(how->adjusted, how->rank, theta + k * n_theta);
+        q[k].theta = theta + k * n_theta;
+        q[k].rank = how->rank;
+    }
     if ((rc = run_decode(s, i, q, tokens, n_seqs, 2, e)) < 0)
         goto out;
     uint64_t start = clock_ns();
-    if ((rc = run_decode(s, i, q, tokens, n_seqs, steps, e)) < 0)
+    if ((rc = run_decode(s, i, q, tokens, n_seqs, how->steps, e)) < 0)
         goto out;
-    *tokens_per_s = (double)(n_seqs * steps) * 1e9 / (double)(clock_ns() - start);
+    *tokens_per_s = (double)(n_seqs * how->steps) * 1e9 / (double)(clock_ns() - start);
 out:
     free(tokens);
     free(q);
     free(logits);
     free(states);
+    free(theta);
     return rc;
 }
 

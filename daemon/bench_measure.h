@@ -9,8 +9,14 @@
  * `bytes` of fresh memory. 0 without memory. */
 double measure_bandwidth(struct pool *pool, size_t bytes);
 
+struct measure_decode {
+    size_t n_seqs, steps;
+    /* Each sequence has vectors of its own: those of this model, of a rank; NULL: none has. */
+    const struct rwkv_model *adjusted;
+    size_t rank;
+};
 /* Tokens/s of n_seqs sequences fed one token a step, `steps` steps, logits of each. */
-int measure_decode(struct rwkv_session *s, const struct rwkv_info *i, size_t n_seqs, size_t steps,
+int measure_decode(struct rwkv_session *s, const struct rwkv_info *i, const struct measure_decode *how,
                    double *tokens_per_s, struct err *e);
 /* Tokens/s of one prompt of n tokens, logits after the last. */
 int measure_prefill(struct rwkv_session *s, const struct rwkv_info *i, size_t n, double *tokens_per_s,

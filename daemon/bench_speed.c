@@ -1,5 +1,6 @@
-/* bench speed: how fast a model decodes, reads prompts and trains here, against what the memory allows
- * and, where its programs are given, beside llama.cpp on the same file in the same run.
+/* bench speed: how fast a model decodes (also with vectors of their own for each sequence, as hybrids
+ * make them), reads prompts and trains here, against what the memory allows and, where its programs are
+ * given, beside llama.cpp on the same file in the same run.
  *
  * Everything is measured several times in turn, so that a busy neighbour hurts all alike; figures are
  * medians, the bandwidth is the best seen. The limit of decoding is
@@ -20,8 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 5, N_DECODE = 4, MAX_RESULTS = 48, PROMPT = 512, ROWS = 128 };
+enum { ROUNDS = 5, N_DECODE = 4, N_RANKS = 3, MAX_RESULTS = 48, PROMPT = 512, ROWS = 128 };
 static const size_t decode_seqs[N_DECODE] = {1, 4, 8, 16};
+/* Of vectors that a hybrid makes, a set for each of 1 and 16 sequences. */
+static const size_t ranks[N_RANKS] = {0, 4, 8};
 /* The bundled diffuser's shape, and the states of larger models. */
 static const struct bench_dit dit_shapes[] = {
     {{4, 192, 32}, 512, 12, 160, 5, 64},
@@ -51,6 +54,7 @@ struct bench {
     struct rwkv_model *m;
     struct rwkv_session *s;
     struct figure bandwidth_one, bandwidth, decode[N_DECODE], prefill, training[2];
+    struct figure adjusted[N_RANKS][2]; /* of plain decoding, measured just before it */
     struct figure cores; /* CPU seconds a second while decoding: below --threads, others were at work */
     struct figure peer_decode[N_DECODE], peer_prefill;
     double load_ms;
@@ -171,8 +175,8 @@ static int measure_ours(struct bench *b, struct err *e)
     start = clock_ns();
     cpu = cpu_seconds();
     for (int k = 0; k < N_DECODE; k++) {
-        size_t steps = 96 / decode_seqs[k] + 16;
-        if (measure_decode(b->s, info, decode_seqs[k], steps, &v, e) < 0)
+        const struct measure_decode how = {decode_seqs[k], 96 / decode_seqs[k] + 16, NULL, 0};
+        if (measure_decode(b->s, info, &how, &v, e) < 0)
             return e->code;
         add_figure(&b->decode[k], v);
     }
@@ -180,6 +184,24 @@ static int measure_ours(struct bench *b, struct err *e)
     if (measure_prefill(b->s, info, PROMPT, &v, e) < 0)
         return e->code;
     add_figure(&b->prefill, v);
+    return 0;
+}
+
+static int measure_adjusted(struct bench *b, struct err *e)
+{
+    const struct rwkv_info *info = rwkv_get_info(b->m);
+    for (int r = 0; r < N_RANKS; r++)
+        for (int many = 0; many < 2; many++) {
+            const size_t n = decode_seqs[many ? N_DECODE - 1 : 0];
+            struct measure_decode how = {n, 96 / n + 16, NULL, ranks[r]};
+            double plain = 0, adjusted = 0;
+            if (measure_decode(b->s, info, &how, &plain, e) < 0)
+                return e->code;
+            how.adjusted = b->m;
+            if (measure_decode(b->s, info, &how, &adjusted, e) < 0)
+                return e->code;
+            add_figure(&b->adjusted[r][many], adjusted / plain);
+        }
     return 0;
 }
 
@@ -206,7 +228,7 @@ static int measure_all(struct bench *b, struct err *e)
     if (!b->o.llama)
         snprintf(b->peer_note, sizeof b->peer_note, "no --llama and no DREAMSTATE_LLAMA");
     for (int r = 0; r < b->o.rounds; r++) {
-        if (measure_ours(b, e) < 0)
+        if (measure_ours(b, e) < 0 || measure_adjusted(b, e) < 0)
             return e->code;
         measure_peer(b);
         for (int bf16 = 0; bf16 < 2; bf16++) {
@@ -250,6 +272,10 @@ static void collect(struct bench *b)
     for (int k = 0; k < N_DECODE; k++)
         add_result(b, "tokens/s", median(&b->decode[k]), "decode, %zu at once", decode_seqs[k]);
     add_result(b, "%", 100 * median(&b->decode[0]) / limit, "share of the memory limit");
+    for (int r = 0; r < N_RANKS; r++)
+        for (int many = 0; many < 2; many++)
+            add_result(b, "x", median(&b->adjusted[r][many]), "own vectors, rank %zu, %zu at once",
+                       ranks[r], decode_seqs[many ? N_DECODE - 1 : 0]);
     add_result(b, "tokens/s", median(&b->prefill), "prefill, %d tokens", PROMPT);
     add_result(b, "cores", median(&b->cores), "cores had, of %d", b->o.threads);
     add_result(b, "tokens/s", median(&b->training[0]), "training, 4 x 192, F32 products");

@@ -23,7 +23,7 @@ struct asked {
     struct hybrid *hybrid, *control;
     struct rwkv_session *session, *tuned_session;
     const struct rwkv_info *info;
-    size_t S, n_theta;
+    size_t S, n_theta; /* room for the vectors of either hybrid */
     float *theta;           /* [TASKS, CONTEXTS, n_theta], then of none and of the control */
     float *state;           /* [TASKS, CONTEXTS, S] */
     struct rwkv_seq *seq;   /* [per] */
@@ -69,7 +69,8 @@ static int open_all(struct asked *a, const char *folder, struct err *e)
         return rc;
     a->info = rwkv_get_info(a->model);
     a->S = rwkv_state_floats(a->info);
-    a->n_theta = rwkv_theta_floats(a->info);
+    const size_t rank[2] = {hybrid_get_info(a->hybrid)->rank, hybrid_get_info(a->control)->rank};
+    a->n_theta = rwkv_theta_floats(a->info, rank[0] > rank[1] ? rank[0] : rank[1]);
     if (rwkv_state_floats(rwkv_get_info(a->tuned)) != a->S)
         return err_set(e, ERR_INVALID, "%s: tuned is of another shape than model", folder);
     const size_t n = TRACK_TASKS * CONTEXTS, per = a->o->per;
@@ -186,6 +187,7 @@ static int ask(const struct asked *a, enum track_row row, size_t task, double *r
     for (size_t i = 0; i < a->o->per; i++) {
         const size_t context = i % CONTEXTS;
         a->seq[i].theta = theta_for(a, row, task, context);
+        a->seq[i].rank = hybrid_get_info(row == TRACK_CONTROL ? a->control : a->hybrid)->rank;
         if (row == TRACK_STATE)
             memcpy(a->states + i * a->S, a->state + (task * CONTEXTS + context) * a->S,
                    a->S * sizeof *a->states);

@@ -11,12 +11,16 @@
 static char *write_meta(const struct sequence *q, const struct hybrid_norms *norms)
 {
     static const char *const groups[] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
+    static const char *const added[] = {"receptance", "key", "value"};
+    const bool adds = adjustment_rank(q->adjustment) > 0;
     const struct adjustment_used *used = &q->adjustment->used;
     json_t *meta = q->context->meta ? json_loads(q->context->meta, 0, NULL) : json_object();
     json_t *change = json_object();
     bool ok = meta && change;
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         ok = ok && json_object_set_new(change, groups[i], json_real(norms->change[i])) == 0;
+    for (size_t i = 0; adds && i < sizeof added / sizeof *added; i++)
+        ok = ok && json_object_set_new(change, added[i], json_real(norms->low[i])) == 0;
     const struct {
         const char *key;
         uint64_t value;
@@ -42,7 +46,8 @@ int context_put(struct sequence *q, const float *theta, const struct hybrid_norm
     struct store_item item = {.kind = STORE_CONTEXT};
     char *meta = write_meta(q, norms);
     item.meta = meta;
-    item.bytes = rwkv_theta_floats(q->model->rwkv_info) * sizeof *theta;
+    item.bytes =
+        rwkv_theta_floats(q->model->rwkv_info, adjustment_rank(q->adjustment)) * sizeof *theta;
     snprintf(item.name, sizeof item.name, "%s", c->name);
     snprintf(item.model, sizeof item.model, "%s", q->model->name);
     memcpy(item.fingerprint, q->model->rwkv_info->fingerprint, sizeof item.fingerprint);

@@ -65,14 +65,14 @@ int hybrids_load(struct service *s, struct err *e)
 
 static char *write_meta(const struct hybrid_info *i, const char *training)
 {
-    json_t *o =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o*}", "n_layer",
-                  (json_int_t)i->shape.n_layer, "n_embd", (json_int_t)i->shape.n_embd, "head_size",
-                  (json_int_t)i->shape.head_size, "max_context", (json_int_t)i->max_context,
-                  "sampling_steps", (json_int_t)i->sampling_steps, "width", (json_int_t)i->n_embd,
-                  "n_head", (json_int_t)i->n_head, "n_block", (json_int_t)i->n_block, "n_params",
-                  (json_int_t)i->n_params, "steps", (json_int_t)i->steps, "training",
-                  training ? json_loads(training, 0, NULL) : NULL);
+    json_t *o = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o*}", "n_layer",
+        (json_int_t)i->shape.n_layer, "n_embd", (json_int_t)i->shape.n_embd, "head_size",
+        (json_int_t)i->shape.head_size, "rank", (json_int_t)i->rank, "max_context",
+        (json_int_t)i->max_context, "sampling_steps", (json_int_t)i->sampling_steps, "width",
+        (json_int_t)i->n_embd, "n_head", (json_int_t)i->n_head, "n_block", (json_int_t)i->n_block,
+        "n_params", (json_int_t)i->n_params, "steps", (json_int_t)i->steps, "training",
+        training ? json_loads(training, 0, NULL) : NULL);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     return text;

@@ -92,6 +92,7 @@ struct sequence {
     bool has_logits;
     struct adjustment *adjustment; /* borrowed from the call; NULL: the model as it is */
     const float *theta; /* borrowed from it, once it is there; NULL: the model's own vectors */
+    size_t rank;        /* of theta */
     bool leads_context; /* it makes that for all */
     struct hybrid_context *rows;  /* READ: what was read so far */
     size_t heard;                 /* READ: tokens of the text that were fed */

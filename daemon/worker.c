@@ -280,7 +280,8 @@ static size_t gather(struct worker *w, bool prompts, size_t budget, size_t n, si
     LIST_FOR_EACH(node, &w->active)
     {
         struct sequence *q = LIST_OWNER(node, struct sequence, link);
-        struct rwkv_seq row = {.state = q->state, .theta = q->theta, .cancel = &q->call->cancel};
+        struct rwkv_seq row = {
+            .state = q->state, .theta = q->theta, .rank = q->rank, .cancel = &q->call->cancel};
         if (prompts != is_prompt(q))
             continue;
         row.n_tokens = sequence_next(q, &row.tokens);

@@ -4,15 +4,15 @@
 struct G(hybrid_net) {
     struct state_shape shape;   /* of the model: L, C, N */
     const struct dit_layout *dit;
-    const NN_REAL *params;      /* [hybrid_count]: the transformer's, then logits of alpha [L, 6] */
-    const NN_REAL *theta;       /* [L, 6, C] the model's own */
-    const NN_REAL *scale;       /* [L, 6] of a group's deltas */
+    const NN_REAL *params;      /* [hybrid_count]: the transformer's, then logits of alpha [L, G] */
+    const NN_REAL *theta;       /* [L, G, C] the model's own */
+    const NN_REAL *scale;       /* [L, G] of a group's deltas */
 };
 
-/* theta [L, 6, C] from the coordinates z [L H, 6 N] at a strength. */
+/* theta [L, G, C] from the coordinates z [L H, G N] at a strength. */
 void G(hybrid_mix_forward)(NN_REAL *theta, const NN_REAL *z, const struct G(hybrid_net) *net,
                            double strength);
-/* Of strength 1: adds to dz and to dlogits [L, 6]. */
+/* Of strength 1: adds to dz and to dlogits [L, G]. */
 void G(hybrid_mix_backward)(NN_REAL *dz, NN_REAL *dlogits, const NN_REAL *dtheta, const NN_REAL *z,
                             const struct G(hybrid_net) *net);
 

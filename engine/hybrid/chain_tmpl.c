@@ -15,16 +15,17 @@ static real alpha_of(const net_type *net, size_t group)
 }
 
 /* Where group q of layer i has head h: in z, in theta. */
-#define AT_Z(i, q, h)     (((i)*H + (h)) * RWKV_THETA * N + (q)*N)
-#define AT_THETA(i, q, h) (((i)*RWKV_THETA + (q)) * H * N + (h)*N)
+#define AT_Z(i, q, h)     (((i)*H + (h)) * groups * N + (q)*N)
+#define AT_THETA(i, q, h) (((i)*groups + (q)) * H * N + (h)*N)
 
 void G(hybrid_mix_forward)(real *theta, const real *z, const net_type *net, double strength)
 {
     const size_t N = net->shape.head_size, H = net->shape.n_embd / N;
+    const size_t groups = hybrid_groups(net->dit, &net->shape);
     const real B = HYBRID_BOUND;
     for (size_t i = 0; i < net->shape.n_layer; i++)
-        for (size_t q = 0; q < RWKV_THETA; q++) {
-            const size_t group = i * RWKV_THETA + q;
+        for (size_t q = 0; q < groups; q++) {
+            const size_t group = i * groups + q;
             const real by = (real)strength * (1 - alpha_of(net, group)) * net->scale[group];
             for (size_t h = 0; h < H; h++)
                 for (size_t j = 0; j < N; j++) {
@@ -39,10 +40,11 @@ void G(hybrid_mix_backward)(real *dz, real *dlogits, const real *dtheta, const r
                             const net_type *net)
 {
     const size_t N = net->shape.head_size, H = net->shape.n_embd / N;
+    const size_t groups = hybrid_groups(net->dit, &net->shape);
     const real B = HYBRID_BOUND;
     for (size_t i = 0; i < net->shape.n_layer; i++)
-        for (size_t q = 0; q < RWKV_THETA; q++) {
-            const size_t group = i * RWKV_THETA + q;
+        for (size_t q = 0; q < groups; q++) {
+            const size_t group = i * groups + q;
             const real alpha = alpha_of(net, group), by = (1 - alpha) * net->scale[group];
             real sum = 0; /* of dtheta B tanh(z / B) */
             for (size_t h = 0; h < H; h++)
@@ -66,7 +68,7 @@ void G(hybrid_mix_backward)(real *dz, real *dlogits, const real *dtheta, const r
 /* clang-format on */
 
 struct G(hybrid_chain) {
-    size_t nD;
+    size_t nD, n_theta, rank; /* rank: of theta's low-rank additions */
     struct G(dit_work) * dit;
     struct G(rwkv_work) * rwkv;
     const struct rwkv_layout *l;
@@ -79,7 +81,7 @@ struct G(hybrid_chain) {
 
 static size_t lay_out(chain *c, const struct rwkv_layout *l, const struct dit_shape *s, size_t T)
 {
-    const size_t R = 2 * s->n_token * s->token_dim, n_theta = rwkv_layout_theta(l);
+    const size_t R = 2 * s->n_token * s->token_dim, n_theta = c->n_theta;
     size_t used = 0;
 #define XX(name, size)                                                                             \
     c->name = c->memory ? c->memory + used : NULL;                                                 \
@@ -92,10 +94,13 @@ static size_t lay_out(chain *c, const struct rwkv_layout *l, const struct dit_sh
 chain *G(hybrid_chain_new)(const struct rwkv_layout *l, const struct dit_layout *dit,
                            const struct G(nn) * op, size_t T)
 {
+    const struct state_shape shape = {l->shape.n_layer, l->shape.n_embd, l->shape.head_size};
     chain *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
     c->l = l;
+    c->rank = hybrid_rank(dit, &shape);
+    c->n_theta = rwkv_layout_theta(l, c->rank);
     c->max_T = T;
     c->nD = dit->shape.n_token * dit->shape.token_dim;
     c->dit = G(dit_work_new)(dit, op, 2);
@@ -155,13 +160,12 @@ static double language(chain *c, const net_type *net, const real *weights, const
                        real *dparams)
 {
     const real a = (real)sqrt(s->last->alpha_bar), b = (real)sqrt(1 - s->last->alpha_bar);
-    const size_t n_theta = rwkv_layout_theta(c->l);
     for (size_t i = 0; i < c->nD; i++)
         c->z[i] = a * c->x[i] - b * c->out[i];
     G(hybrid_mix_forward)(c->theta, c->z, net, 1);
     for (size_t i = 0; i < s->T; i++)
         c->weight[i] = 1;
-    G(rwkv_work_set_theta)(c->rwkv, c->theta, c->dtheta);
+    G(rwkv_work_set_theta)(c->rwkv, c->rank, c->theta, c->dtheta);
     if (s->state) /* forward leaves the last one in its place */
         memcpy(c->state, s->state, rwkv_layout_state(c->l) * sizeof(real));
     double loss = G(rwkv_forward)(c->rwkv, weights, s->tokens, s->tokens + 1, c->weight, s->T,
@@ -170,7 +174,7 @@ static double language(chain *c, const net_type *net, const real *weights, const
         return loss;
     for (size_t i = 0; i < s->T; i++) /* backward reads the weights again */
         c->weight[i] = (real)s->weight[0];
-    memset(c->dtheta, 0, n_theta * sizeof(real));
+    memset(c->dtheta, 0, c->n_theta * sizeof(real));
     memset(c->dz, 0, c->nD * sizeof(real));
     G(rwkv_backward)(c->rwkv, weights, c->unread, false, NULL, NULL);
     G(hybrid_mix_backward)(c->dz, dparams + net->dit->count, c->dtheta, c->z, net);

@@ -4,6 +4,7 @@
 #include "engine/hybrid/pooling.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ROWS 64 /* tokens of one call while a context is read */
@@ -13,7 +14,7 @@ int hybrid_init(struct hybrid *h, const struct dit_shape *s, struct err *e)
     const struct state_shape *m = &h->info.shape;
     struct dit_shape d = *s;
     d.n_token = m->n_layer * state_shape_heads(m);
-    d.token_dim = RWKV_THETA * m->head_size;
+    d.token_dim = rwkv_theta_groups(h->info.rank) * m->head_size;
     d.context_dim = m->n_embd + HYBRID_FEATURES;
     d.max_context = h->info.max_context;
     d.per_token = true;
@@ -26,7 +27,7 @@ int hybrid_init(struct hybrid *h, const struct dit_shape *s, struct err *e)
     h->info.n_head = d.n_head;
     h->info.n_block = d.n_block;
     h->info.n_mlp = d.n_mlp;
-    h->info.n_params = h->layout.n_params + m->n_layer * RWKV_THETA;
+    h->info.n_params = h->layout.n_params + m->n_layer * hybrid_get_groups(h);
     h->info.weight_bytes = 4 * h->info.n_params;
     return 0;
 }
@@ -54,9 +55,28 @@ const struct hybrid_info *hybrid_get_info(const struct hybrid *h)
     return &h->info;
 }
 
+size_t hybrid_get_groups(const struct hybrid *h)
+{
+    return rwkv_theta_groups(h->info.rank);
+}
+
+void hybrid_group_name(size_t group, size_t rank, char name[24])
+{
+    static const char *const six[RWKV_THETA] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
+    static const char *const low[RWKV_LOW] = {"receptance", "key", "value"};
+    if (group < RWKV_THETA) {
+        snprintf(name, 24, "%s", six[group]);
+        return;
+    }
+    const size_t at = (group - RWKV_THETA) % (2 * rank);
+    snprintf(name, 24, "%s.%c.%u", low[(group - RWKV_THETA) / (2 * rank) % RWKV_LOW],
+             at < rank ? 'a' : 'b', (unsigned)(at % rank));
+}
+
 double hybrid_alpha(const struct hybrid *h, size_t layer, size_t group)
 {
-    return 1 / (1 + exp(-(double)h->params[h->layout.count + layer * RWKV_THETA + group]));
+    const float *logits = h->params + h->layout.count;
+    return 1 / (1 + exp(-(double)logits[layer * hybrid_get_groups(h) + group]));
 }
 
 /* ---- sampling ---- */
@@ -210,24 +230,51 @@ void hybrid_normalise(const struct hybrid *h, float *rows, size_t n)
         rows[i] = (rows[i] - h->context_mean[i % X]) / h->context_scale[i % X];
 }
 
+static double dot(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* |B A|^2 over the channels: the sum over j and k of (A_j A_k) (B_j B_k), of rows A [r, C], columns B. */
+static double low_squares(const float *a, size_t rank, size_t C)
+{
+    const float *b = a + rank * C;
+    double sum = 0;
+    for (size_t j = 0; j < rank; j++)
+        for (size_t k = 0; k < rank; k++)
+            sum += dot(a + j * C, a + k * C, C) * dot(b + j * C, b + k * C, C);
+    return sum;
+}
+
 static void measure(const struct hybrid *h, const float *own, const float *theta, const float *z,
                     struct hybrid_norms *norms)
 {
-    const size_t C = h->info.shape.n_embd, L = h->info.shape.n_layer;
+    const size_t C = h->info.shape.n_embd, L = h->info.shape.n_layer, rank = h->info.rank;
+    const size_t groups = hybrid_get_groups(h);
     *norms = (struct hybrid_norms){0};
     for (size_t q = 0; q < RWKV_THETA; q++) {
         double change = 0, all = 0;
         for (size_t i = 0; i < L; i++)
             for (size_t c = 0; c < C; c++) {
-                const size_t at = (i * RWKV_THETA + q) * C + c;
+                const size_t at = (i * groups + q) * C + c;
                 const double x = (double)own[at], d = (double)theta[at] - x;
                 change += d * d;
                 all += x * x;
             }
         norms->change[q] = all > 0 ? sqrt(change / all) : sqrt(change);
     }
+    for (size_t q = 0; q < RWKV_LOW; q++) {
+        double all = 0;
+        for (size_t i = 0; i < L; i++)
+            all += low_squares(theta + (i * groups + rwkv_theta_low(rank, (enum rwkv_low)q)) * C,
+                               rank, C);
+        norms->low[q] = sqrt(all > 0 ? all : 0);
+    }
     double largest = 0; /* written so: GCC 12 for ARM does not get through a loop of fmax */
-    for (size_t i = 0; i < L * RWKV_THETA * C; i++)
+    for (size_t i = 0; i < L * groups * C; i++)
         if (fabs((double)z[i]) > largest)
             largest = fabs((double)z[i]);
     norms->coordinate = largest;
@@ -271,13 +318,13 @@ int hybrid_adjust(const struct hybrid *h, const struct hybrid_context *c,
                   struct err *e)
 {
     const struct dit_shape *s = &h->layout.shape;
-    const size_t n_theta = rwkv_theta_floats(c->info);
+    const size_t n_theta = rwkv_theta_floats(c->info, h->info.rank);
     *norms = (struct hybrid_norms){0};
     if (!(o->strength >= 0 && o->strength <= 4))
         return err_set_param(e, ERR_INVALID, "strength", "strength must be from 0 to 4");
     if (o->steps > 100)
         return err_set_param(e, ERR_INVALID, "steps", "steps must be from 1 to 100");
-    rwkv_get_theta(c->model, theta);
+    rwkv_get_theta(c->model, h->info.rank, theta);
     if (o->strength == 0)
         return 0;
     float *own = malloc(n_theta * sizeof *own);
@@ -294,15 +341,16 @@ int hybrid_adjust(const struct hybrid *h, const struct hybrid_context *c,
     return rc;
 }
 
-int hybrid_weaken(const struct rwkv_model *m, float *theta, double strength, struct err *e)
+int hybrid_weaken(const struct rwkv_model *m, size_t rank, float *theta, double strength,
+                  struct err *e)
 {
-    const size_t n = rwkv_theta_floats(rwkv_get_info(m));
+    const size_t n = rwkv_theta_floats(rwkv_get_info(m), rank);
     float *own = strength < 1 ? malloc(n * sizeof *own) : NULL;
     if (strength >= 1)
         return 0;
     if (!own)
         return err_set(e, ERR_NOMEM, "hybrid: out of memory");
-    rwkv_get_theta(m, own);
+    rwkv_get_theta(m, rank, own);
     for (size_t i = 0; i < n; i++)
         theta[i] = (float)((double)own[i] + strength * ((double)theta[i] - (double)own[i]));
     free(own);

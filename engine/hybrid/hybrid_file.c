@@ -1,5 +1,6 @@
 /* A hybrid as one safetensors file: the transformer's tensors in F16, and in F32 alpha's logits, the scales of deltas,
- * the normaliser of contexts; in the metadata what the shapes do not tell. */
+ * the normaliser of contexts; in the metadata what the shapes do not tell, and the rank of low-rank
+ * additions where there are any. */
 #include "engine/hybrid/net.h"
 
 #include "daemon/base/mem.h"
@@ -56,6 +57,7 @@ int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
 {
     const struct hybrid_info *i = &h->info;
     const size_t n = h->layout.n, L = i->shape.n_layer, X = h->layout.shape.context_dim;
+    const size_t groups = hybrid_get_groups(h);
     const struct {
         const char *key;
         uint64_t value;
@@ -70,6 +72,7 @@ int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
         {"dit.n_block", i->n_block},
         {"dit.n_mlp", i->n_mlp},
         {"steps", i->steps},
+        {"rank", i->rank}, /* the last: left out where it is 0 */
     };
     enum { N = sizeof numbers / sizeof *numbers };
     char text[N][24];
@@ -86,12 +89,12 @@ int hybrid_write(const struct hybrid *h, const char *path, struct err *e)
             (struct tensor_meta){.key = numbers[k].key, .type = TENSOR_META_STR, .str = text[k]};
     }
     dit_params_tensors(&h->layout, h->params, t);
-    t[n] = f32_tensor("alpha", h->params + h->layout.count, L, RWKV_THETA);
-    t[n + 1] = f32_tensor("scale", h->scale, L, RWKV_THETA);
+    t[n] = f32_tensor("alpha", h->params + h->layout.count, L, groups);
+    t[n + 1] = f32_tensor("scale", h->scale, L, groups);
     t[n + 2] = f32_tensor("context.mean", h->context_mean, 0, X);
     t[n + 3] = f32_tensor("context.scale", h->context_scale, 0, X);
     uint16_t *half = halve(t, n, e);
-    int rc = half ? safetensors_write(path, t, n + 4, meta, N + 2, e) : e->code;
+    int rc = half ? safetensors_write(path, t, n + 4, meta, N + 1 + (i->rank > 0), e) : e->code;
     free(half);
     free(t);
     return rc;
@@ -116,7 +119,9 @@ static int read_meta(struct hybrid *h, struct dit_shape *s, const struct tensor_
         {"dit.n_block", &s->n_block},
         {"dit.n_mlp", &s->n_mlp},
         {"steps", &steps},
+        {"rank", &i->rank},
     };
+    enum { N = sizeof numbers / sizeof *numbers };
     const char *format = tensor_file_meta_str(f, "format", &len);
     if (!format || strcmp(format, FORMAT))
         return err_set(e, ERR_FORMAT, "hybrid file: the format is not " FORMAT);
@@ -124,7 +129,8 @@ static int read_meta(struct hybrid *h, struct dit_shape *s, const struct tensor_
     if (!print || len != 64 || strlen(print) != 64)
         return err_set(e, ERR_FORMAT, "hybrid file: no fingerprint of a model");
     memcpy(i->fingerprint, print, 65);
-    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
+    const size_t n = tensor_file_meta_str(f, "rank", &len) ? N : N - 1;
+    for (size_t k = 0; k < n; k++) {
         const char *v = tensor_file_meta_str(f, numbers[k].key, &len);
         char *end = NULL;
         *numbers[k].to = v && *v >= '0' && *v <= '9' && len < 16 ? strtoull(v, &end, 10) : 0;
@@ -132,7 +138,8 @@ static int read_meta(struct hybrid *h, struct dit_shape *s, const struct tensor_
             return err_set(e, ERR_FORMAT, "hybrid file: no number '%s'", numbers[k].key);
     }
     i->steps = steps;
-    if (i->sampling_steps < 1 || i->sampling_steps > 100 || i->max_context % 2 || !s->n_head)
+    if (i->sampling_steps < 1 || i->sampling_steps > 100 || i->max_context % 2 || !s->n_head ||
+        i->rank > RWKV_MAX_RANK)
         return err_set(e, ERR_FORMAT, "hybrid file: a number is outside its range");
     return state_shape_check(&i->shape, e);
 }
@@ -157,9 +164,10 @@ static int read_tensor(float *to, const struct tensor_file *f, const char *name,
 static int read_weights(struct hybrid *h, const struct tensor_file *f, struct err *e)
 {
     const size_t L = h->info.shape.n_layer, X = h->layout.shape.context_dim;
+    const size_t groups = hybrid_get_groups(h);
     const size_t n = hybrid_count(&h->layout, &h->info.shape);
     h->params = mem_calloc_aligned(n, sizeof *h->params);
-    h->scale = calloc(L * RWKV_THETA, sizeof *h->scale);
+    h->scale = calloc(L * groups, sizeof *h->scale);
     h->context_mean = calloc(X, sizeof *h->context_mean);
     h->context_scale = calloc(X, sizeof *h->context_scale);
     if (!h->params || !h->scale || !h->context_mean || !h->context_scale)
@@ -168,9 +176,9 @@ static int read_weights(struct hybrid *h, const struct tensor_file *f, struct er
     for (size_t i = 0; i < h->layout.count; i++)
         if (!isfinite(h->params[i]))
             return err_set(e, ERR_FORMAT, "hybrid file: a weight is not finite");
-    int rc = read_tensor(h->params + h->layout.count, f, "alpha", L, RWKV_THETA, e);
+    int rc = read_tensor(h->params + h->layout.count, f, "alpha", L, groups, e);
     if (rc == 0)
-        rc = read_tensor(h->scale, f, "scale", L, RWKV_THETA, e);
+        rc = read_tensor(h->scale, f, "scale", L, groups, e);
     if (rc == 0)
         rc = read_tensor(h->context_mean, f, "context.mean", 0, X, e);
     if (rc == 0)

@@ -11,12 +11,12 @@ struct hybrid {
     struct dit_layout layout;
     struct dit_schedule schedule;        /* cosine, all of its timesteps */
     float *params;                       /* [hybrid_count] */
-    float *scale;                        /* [L, 6] of a group's deltas; 0: it has none */
+    float *scale;                        /* [L, G] of a group's deltas (chain.h); 0: it has none */
     float *context_mean, *context_scale; /* [X]: the network sees (row - mean) / scale */
 };
 
 void hybrid_fini(struct hybrid *h); /* a zeroed one is fine */
-/* The layout and schedule for info.shape, info.max_context and the network's sizes
+/* The layout and schedule for info.shape, info.rank, info.max_context and the network's sizes
  * in s, whose other members are set here. ERR_INVALID, ERR_NOMEM. */
 int hybrid_init(struct hybrid *h, const struct dit_shape *s, struct err *e)
     __attribute__((warn_unused_result));

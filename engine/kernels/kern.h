@@ -96,6 +96,8 @@ struct kern {
     void (*vec_relu2)(float *y, const float *x, size_t n);    /* max(x, 0)^2 */
     /* y_i = z_i + (prev_i - z_i) mu_i: the token shift. */
     void (*vec_mix)(float *y, const float *z, const float *prev, const float *mu, size_t n);
+    /* y_i += sum over j of a_j x_ji, j in order, x [m, ld]. */
+    void (*vec_add_rows)(float *y, const float *x, size_t ld, const float *a, size_t m, size_t n);
     bool (*vec_finite)(const float *x, size_t n); /* no infinity, no NaN */
 
     /* LayerNorm in two parts, so that threads may share the second: mean and 1/sqrt(var + eps), the

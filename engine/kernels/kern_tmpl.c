@@ -103,6 +103,17 @@ static void NAME(vec_mix)(float *y, const float *z, const float *prev, const flo
     }
 }
 
+static void NAME(vec_add_rows)(float *y, const float *x, size_t ld, const float *a, size_t m,
+                               size_t n)
+{
+    FOR_VECTORS(i, n) {
+        V sum = get(y + i, left);
+        for (size_t j = 0; j < m; j++)
+            sum = v_fma(v_set1(a[j]), get(x + j * ld + i, left), sum);
+        put(y + i, sum, left);
+    }
+}
+
 /* x - x is 0 for a finite x, else NaN; sums of zeros stay 0. */
 static bool NAME(vec_finite)(const float *x, size_t n)
 {
@@ -401,6 +412,7 @@ void NAME(kern__init)(struct kern *k)
         .vec_softplus = NAME(vec_softplus),
         .vec_relu2 = NAME(vec_relu2),
         .vec_mix = NAME(vec_mix),
+        .vec_add_rows = NAME(vec_add_rows),
         .vec_finite = NAME(vec_finite),
         .norm_stats = NAME(norm_stats),
         .norm_apply = NAME(norm_apply),

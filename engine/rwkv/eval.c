@@ -4,7 +4,6 @@
  * shift then needs nothing of another thread, and the row statistics that every thread computes for
  * itself cost less than a barrier. Products are cut by output rows, time mixing by heads. The numbers
  * in comments are the steps of reference/rwkv7.md section 1. */
-#include "engine/rwkv/params.h"
 #include "engine/rwkv/session.h"
 
 #include <math.h>
@@ -120,6 +119,44 @@ static void lora_down(const struct part *p, const struct mat *w, int mix, int lo
         f(s->down[lora].row[i] + lo, s->down[lora].row[i] + lo, hi - lo);
 }
 
+/* A of a row's low-rank addition to q, the columns of B behind it; NULL: its sequence has none. */
+static const float *low_vectors(const struct part *p, size_t row, size_t layer, int q)
+{
+    const struct rwkv_seq *seq = p->s->rows[row].seq;
+    const size_t C = p->s->m->info.n_embd, rank = seq->rank;
+    if (!seq->theta || !rank)
+        return NULL;
+    return seq->theta +
+           (layer * rwkv_theta_groups(rank) + rwkv_theta_low(rank, (enum rwkv_low)q)) * C;
+}
+
+static float *low_of(const struct rwkv_session *s, size_t row, int q)
+{
+    return s->low + (row * RWKV_LOW + (size_t)q) * RWKV_MAX_RANK;
+}
+
+/* The first halves of theta's low-rank additions, A x: this thread's share of rows and q. */
+static void low_down(const struct part *p, size_t layer)
+{
+    static const int mix[RWKV_LOW] = {MIX_R, MIX_K, MIX_V};
+    const struct rwkv_session *s = p->s;
+    const size_t C = s->m->info.n_embd;
+    size_t from, to;
+    pool_slice(p->n * RWKV_LOW, 1, p->part, p->parts, &from, &to);
+    for (size_t at = from; at < to; at++) {
+        const size_t i = at / RWKV_LOW;
+        const int q = (int)(at % RWKV_LOW);
+        const float *a = low_vectors(p, i, layer, q);
+        if (!a)
+            continue;
+        const struct rows_buf *x = &s->in[mix[q]];
+        const struct mat w = {DTYPE_F32, s->rows[i].seq->rank, C, C * sizeof *a, a, false};
+        const struct mat_in in = {x->row[i], x->ld, 1};
+        float *h = low_of(s, i, q);
+        p->kern->mul_rows(&w, 0, w.rows, &in, &(struct mat_out){&h, false});
+    }
+}
+
 /* 2. r, k, v, and the first halves of the low-rank pairs. */
 static void att_project(const struct part *p, size_t layer)
 {
@@ -133,6 +170,20 @@ static void att_project(const struct part *p, size_t layer)
     lora_down(p, &y->down[LORA_G], MIX_G, LORA_G, p->kern->vec_sigmoid);
     if (layer)
         lora_down(p, &y->down[LORA_V], MIX_V, LORA_V, NULL);
+    low_down(p, layer);
+}
+
+/* The second halves of theta's low-rank additions: channels lo..lo + n of one row's r, k and v. */
+static void low_up(const struct part *p, size_t layer, size_t i, size_t lo, size_t n)
+{
+    const struct rwkv_session *s = p->s;
+    float *const y[RWKV_LOW] = {s->r.row[i], s->k.row[i], s->v.row[i]};
+    const size_t C = s->m->info.n_embd, rank = s->rows[i].seq->rank;
+    for (int q = 0; q < RWKV_LOW; q++) {
+        const float *a = low_vectors(p, i, layer, q);
+        if (a)
+            p->kern->vec_add_rows(y[q] + lo, a + rank * C + lo, C, low_of(s, i, q), rank, n);
+    }
 }
 
 /* Vector q of the recurrence for a row's sequence: its own or the model's. */
@@ -140,8 +191,9 @@ static const float *theta_of(const struct part *p, size_t row, size_t layer, enu
 {
     const struct rwkv_layer *y = &p->s->m->layers[layer];
     const float *own[RWKV_THETA] = {y->w0, y->a0, y->v0, y->k_k, y->k_a, y->r_k};
-    const float *theta = p->s->rows[row].seq->theta;
-    return theta ? theta + (layer * RWKV_THETA + q) * p->s->m->info.n_embd : own[q];
+    const struct rwkv_seq *seq = p->s->rows[row].seq;
+    const size_t groups = rwkv_theta_groups(seq->rank);
+    return seq->theta ? seq->theta + (layer * groups + q) * p->s->m->info.n_embd : own[q];
 }
 
 /* 3 to 6 but for the normalisation of kk: channels lo..lo + n of one row. */
@@ -212,8 +264,10 @@ static void att_mix(const struct part *p, size_t layer)
     for (int q = 0; q < N_LORA; q++)
         if (q != LORA_V || layer)
             product(p, &y->up[q], &s->down[q], p->n, s->lora[q].row, false, from * N, to * N);
-    for (size_t i = 0; i < p->n; i++)
+    for (size_t i = 0; i < p->n; i++) {
+        low_up(p, layer, i, from * N, (to - from) * N);
         gates(p, layer, i, from * N, (to - from) * N);
+    }
     for (size_t h = from; h < to; h++)
         recur(p, y, layer, h);
 }
@@ -331,6 +385,9 @@ static int check_seqs(const struct rwkv_session *s, struct rwkv_seq *seqs, size_
         seqs[i].not_finite = seqs[i].given_up = false;
         if (seqs[i].n_tokens == 0)
             return err_set(e, ERR_INVALID, "sequence %zu has no tokens", i);
+        if (seqs[i].rank > RWKV_MAX_RANK)
+            return err_set(e, ERR_INVALID, "sequence %zu: rank %zu, at most %d", i, seqs[i].rank,
+                           RWKV_MAX_RANK);
         for (size_t t = 0; t < seqs[i].n_tokens; t++)
             if (seqs[i].tokens[t] >= vocab)
                 return err_set(e, ERR_INVALID,

@@ -11,10 +11,11 @@ size_t G(rwkv_work_plan)(const struct rwkv_layout *l, size_t T);
 void G(rwkv_work_free)(struct G(rwkv_work) *w);
 size_t G(rwkv_work_bytes)(const struct G(rwkv_work) *w);
 
-/* From now on theta [L, RWKV_THETA, C] (params.h) stands for the vectors of the parameters in
- * every forward and backward, and their gradients are added to dtheta instead of dparams; both are
- * the caller's. NULL, NULL: the parameters' own again. */
-void G(rwkv_work_set_theta)(struct G(rwkv_work) *w, const NN_REAL *theta, NN_REAL *dtheta);
+/* From now on theta [L, rwkv_theta_groups(rank), C] (params.h) stands for the vectors of the
+ * parameters in every forward and backward, and their gradients are added to dtheta instead of
+ * dparams; both are the caller's. 0, NULL, NULL: the parameters' own again. */
+void G(rwkv_work_set_theta)(struct G(rwkv_work) *w, size_t rank, const NN_REAL *theta,
+                            NN_REAL *dtheta);
 
 /* Runs tokens [T] from the state and returns sum_t weight[t] * ce[t], with targets [T] and ce in
  * nats; keeps what backward needs. state: in the initial state, out the final one; NULL: zero, not

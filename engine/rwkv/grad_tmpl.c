@@ -52,6 +52,7 @@ struct G(rwkv_work) {
     const real *weight;
     const real *theta; /* instead of the parameters' vectors; NULL: those */
     real *dtheta;
+    size_t rank;         /* of its low-rank additions */
     struct layer *layer; /* [L] */
     real *memory;
 #define XX(name, size) real *name;
@@ -72,7 +73,7 @@ static size_t lay_out(work *w)
     const struct rwkv_shape *s = &w->l->shape;
     const size_t T = w->max_T, C = s->n_embd, F = s->n_ffn, N = s->head_size, H = w->l->n_head;
     const size_t n_state = rwkv_layout_state(w->l);
-    size_t low = s->rank_w, used = 0;
+    size_t low = s->rank_w > RWKV_MAX_RANK ? s->rank_w : RWKV_MAX_RANK, used = 0;
     low = s->rank_a > low ? s->rank_a : low;
     low = s->rank_v > low ? s->rank_v : low;
     low = s->rank_g > low ? s->rank_g : low;
@@ -132,8 +133,9 @@ size_t G(rwkv_work_bytes)(const work *w)
     return w->bytes;
 }
 
-void G(rwkv_work_set_theta)(work *w, const real *theta, real *dtheta)
+void G(rwkv_work_set_theta)(work *w, size_t rank, const real *theta, real *dtheta)
 {
+    w->rank = rank;
     w->theta = theta;
     w->dtheta = dtheta;
 }
@@ -154,6 +156,8 @@ struct view {
     real *dp;                      /* their gradients (backward) */
     const real *theta[RWKV_THETA]; /* [C] each */
     real *dtheta[RWKV_THETA];
+    const real *low[RWKV_LOW]; /* A [rank, C], behind it B's columns [rank, C]; NULL: none */
+    real *dlow[RWKV_LOW];
     bool matrices;
     size_t i, T, C, F, N, H, TC;
     const struct rwkv_shape *s;
@@ -171,13 +175,19 @@ static void find_theta(struct view *v)
     static const int id[RWKV_THETA] = {RWKV_P_W0,  RWKV_P_A0,  RWKV_P_V0,
                                        RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
     const work *w = v->w;
+    const size_t first = v->i * rwkv_theta_groups(w->rank) * v->C;
     for (size_t q = 0; q < RWKV_THETA; q++) {
-        const size_t at = (v->i * RWKV_THETA + q) * v->C, own = v->at[id[q]];
+        const size_t at = first + q * v->C, own = v->at[id[q]];
         if (own == SIZE_MAX) /* layer 0's v0 */
             continue;
         v->theta[q] = w->theta ? w->theta + at : v->p + own;
         if (v->dp)
             v->dtheta[q] = w->theta ? w->dtheta + at : v->dp + own;
+    }
+    for (size_t q = 0; w->rank && q < RWKV_LOW; q++) {
+        const size_t at = first + rwkv_theta_low(w->rank, (enum rwkv_low)q) * v->C;
+        v->low[q] = w->theta + at;
+        v->dlow[q] = v->dp ? w->dtheta + at : NULL;
     }
 }
 
@@ -204,6 +214,33 @@ static const real *mix(const struct view *v, const real *mu)
     return v->w->xq;
 }
 
+/* out += B (A x), the low-rank addition to q. */
+static void low_forward(const struct view *v, real *out, const real *x, enum rwkv_low q)
+{
+    const size_t T = v->T, C = v->C, rank = v->w->rank;
+    const real *A = v->low[q];
+    real *h = v->w->dlow, *add = v->w->dt; /* the backward's, free here */
+    if (!A)
+        return;
+    v->op->linear_forward(h, x, A, T, C, rank, 0);
+    v->op->project_forward(add, h, A + rank * C, T, rank, C);
+    for (size_t n = 0; n < v->TC; n++)
+        out[n] += add[n];
+}
+
+/* Adds to w->dxq and the gradients of A and B; h = A x is computed again. */
+static void low_backward(const struct view *v, const real *dout, const real *x, enum rwkv_low q)
+{
+    const size_t T = v->T, C = v->C, rank = v->w->rank;
+    const real *A = v->low[q];
+    real *dA = v->dlow[q], *h = v->w->dlow, *dh = v->w->dlow2;
+    if (!A)
+        return;
+    v->op->linear_forward(h, x, A, T, C, rank, 0);
+    v->op->project_backward(zero(dh, T * rank), dA + rank * C, dout, h, A + rank * C, T, rank, C);
+    v->op->linear_backward(v->w->dxq, dA, dh, x, A, T, C, rank);
+}
+
 /* Decay, in-context rate, gate and value-residual pairs. */
 static void pairs_forward(const struct view *v)
 {
@@ -228,6 +265,7 @@ static void pairs_forward(const struct view *v)
     /* v = Wv x_v, then towards layer 0's v by sigmoid(v0 + (x_v v1) v2) */
     const real *xv = mix(v, P(X_V));
     op->linear_forward(y->v, xv, P(VAL), T, C, C, 0);
+    low_forward(v, y->v, xv, RWKV_LOW_V);
     if (v->i == 0)
         return;
     op->project_forward(y->hv, xv, P(V1), T, C, s->rank_v);
@@ -244,7 +282,9 @@ static void att_forward(const struct view *v)
     size_t T = v->T, C = v->C, H = v->H, N = v->N;
     op->norm_forward(y->z, y->mean1, y->rstd1, y->x, P(LN1_W), P(LN1_B), T, 1, C, LN_EPS);
     op->linear_forward(y->r, mix(v, P(X_R)), P(REC), T, C, C, 0);
+    low_forward(v, y->r, w->xq, RWKV_LOW_R);
     op->linear_forward(y->k, mix(v, P(X_K)), P(KEY), T, C, C, 0);
+    low_forward(v, y->k, w->xq, RWKV_LOW_K);
     pairs_forward(v);
     const real *vv = v->i ? y->vv : y->v;
     op->kk_forward(y->kk, y->kk_rnorm, y->k, TH(K_K), T, H, N);
@@ -425,6 +465,7 @@ static void value_backward(const struct view *v)
         dv = w->dv_first;
     }
     op->linear_backward(w->dxq, DM(VAL), dv, xv, P(VAL), T, C, C);
+    low_backward(v, dv, xv, RWKV_LOW_V);
     mix_backward(v, RWKV_P_X_V);
 }
 
@@ -444,8 +485,10 @@ static void att_backward(const struct view *v)
     pairs_backward(v);
     value_backward(v);
     op->linear_backward(zero(w->dxq, TC), DM(REC), w->dr, mix(v, P(X_R)), P(REC), T, C, C);
+    low_backward(v, w->dr, w->xq, RWKV_LOW_R);
     mix_backward(v, RWKV_P_X_R);
     op->linear_backward(zero(w->dxq, TC), DM(KEY), w->dk, mix(v, P(X_K)), P(KEY), T, C, C);
+    low_backward(v, w->dk, w->xq, RWKV_LOW_K);
     mix_backward(v, RWKV_P_X_K);
     op->norm_backward(w->dx, DP(LN1_W), DP(LN1_B), w->dz, y->x, y->mean1, y->rstd1, P(LN1_W), T, 1,
                       C);

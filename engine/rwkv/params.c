@@ -1,6 +1,7 @@
 #include "engine/rwkv/params.h"
 
 #include "daemon/base/mem.h"
+#include "engine/kernels/rng.h"
 #include "engine/tensor/tensor.h"
 #include "engine/tensor/write.h"
 
@@ -9,6 +10,7 @@
 
 #define DIM_LIMIT    ((size_t)1 << 20)
 #define ALIGN_FLOATS 16
+#define LOW_SEED     7 /* of A of the low-rank additions: hybrids are trained with it */
 
 static const struct layer_param {
     const char *name, *dims;
@@ -161,17 +163,33 @@ static size_t dim_of(const struct tensor_file *f, const char *name, int from_end
     return t && t->n_dims > from_end ? t->shape[t->n_dims - 1 - from_end] : 0;
 }
 
-void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, float *theta)
+void rwkv_theta_own_low(float *theta, size_t layer, size_t C, size_t rank)
+{
+    const double by = sqrt(3.0 / (double)C);
+    for (int q = 0; q < RWKV_LOW; q++) {
+        float *a = theta + rwkv_theta_low(rank, (enum rwkv_low)q) * C, *b = a + rank * C;
+        for (size_t j = 0; j < rank; j++) {
+            struct rng rng;
+            rng_init(&rng, LOW_SEED, (layer * RWKV_LOW + (size_t)q) * RWKV_MAX_RANK + j);
+            for (size_t c = 0; c < C; c++)
+                a[j * C + c] = (float)(by * (2 * rng_uniform(&rng) - 1));
+        }
+        memset(b, 0, rank * C * sizeof *b);
+    }
+}
+
+void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, size_t rank, float *theta)
 {
     static const int id[RWKV_THETA] = {RWKV_P_W0,  RWKV_P_A0,  RWKV_P_V0,
                                        RWKV_P_K_K, RWKV_P_K_A, RWKV_P_R_K};
     const size_t C = l->shape.n_embd;
-    memset(theta, 0, rwkv_layout_theta(l) * sizeof *theta);
-    for (size_t i = 0; i < l->shape.n_layer; i++)
+    memset(theta, 0, rwkv_layout_theta(l, rank) * sizeof *theta);
+    for (size_t i = 0; i < l->shape.n_layer; i++, theta += rwkv_theta_groups(rank) * C) {
         for (size_t q = 0; q < RWKV_THETA; q++)
             if (l->layer[i][id[q]] != SIZE_MAX)
-                memcpy(theta + (i * RWKV_THETA + q) * C, flat + l->layer[i][id[q]],
-                       C * sizeof *theta);
+                memcpy(theta + q * C, flat + l->layer[i][id[q]], C * sizeof *theta);
+        rwkv_theta_own_low(theta, i, C, rank);
+    }
 }
 
 int rwkv_shape_read(struct rwkv_shape *s, const struct tensor_file *f, struct err *e)

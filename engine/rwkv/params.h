@@ -104,12 +104,31 @@ int rwkv_params_init(const struct rwkv_layout *l, float *flat, uint64_t seed, st
  * order. Decay exp(-e^(-1/2) sigmoid(w0 + ...)), in-context rate sigmoid(a0 + ...), value residual
  * sigmoid(v0 + ...) (nothing reads layer 0's, which is 0), removal and replacement keys, bonus. */
 enum rwkv_theta { RWKV_W0, RWKV_A0, RWKV_V0, RWKV_K_K, RWKV_K_A, RWKV_R_K, RWKV_THETA };
-static inline size_t rwkv_layout_theta(const struct rwkv_layout *l)
+
+/* Theta of rank r > 0 also adds to receptance, key and value: W x becomes W x + B (A x). Behind the six
+ * of a layer stand, for each of the three in this order, the rows of A [r, C] and then the columns of
+ * B [C, r], as [r, C]: theta is [L, rwkv_theta_groups(r), C]. */
+enum rwkv_low { RWKV_LOW_R, RWKV_LOW_K, RWKV_LOW_V, RWKV_LOW };
+#define RWKV_MAX_RANK 8
+static inline size_t rwkv_theta_groups(size_t rank)
 {
-    return l->shape.n_layer * RWKV_THETA * l->shape.n_embd;
+    return RWKV_THETA + 2 * RWKV_LOW * rank;
+}
+/* The vector of a layer where A of q begins; B begins `rank` vectors behind it. */
+static inline size_t rwkv_theta_low(size_t rank, enum rwkv_low q)
+{
+    return RWKV_THETA + 2 * rank * q;
+}
+/* A model's own: B is 0, so that it adds nothing, and A, which B's gradient comes through, is uniform of
+ * variance 1 / C, the same numbers for every model and rank. Those of a layer, behind its six vectors. */
+void rwkv_theta_own_low(float *theta, size_t layer, size_t C, size_t rank);
+
+static inline size_t rwkv_layout_theta(const struct rwkv_layout *l, size_t rank)
+{
+    return l->shape.n_layer * rwkv_theta_groups(rank) * l->shape.n_embd;
 }
 /* Those of flat. */
-void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, float *theta);
+void rwkv_params_theta(const struct rwkv_layout *l, const float *flat, size_t rank, float *theta);
 
 /* Numbers of one sequence's state: per layer att shift [C], wkv [H, N, N], ffn shift [C] (rwkv.h).
  */

@@ -94,17 +94,19 @@ struct rwkv_session *rwkv_session_new(const struct rwkv_model *m, struct pool *p
 void rwkv_session_free(struct rwkv_session *s);
 size_t rwkv_session_bytes(const struct rwkv_session *s);
 
-/* The vectors theta [L, 6, C] of the recurrence in the order w0, a0, v0, k_k, k_a, r_k (params.h:
- * RWKV_THETA; layer 0's v0 is 0 and never read), as the model has them. */
-size_t rwkv_theta_floats(const struct rwkv_info *i);
-void rwkv_get_theta(const struct rwkv_model *m, float *theta);
+/* The vectors theta [L, 6 + 6 rank, C] of the recurrence in the order w0, a0, v0, k_k, k_a, r_k (params.h:
+ * RWKV_THETA; layer 0's v0 is 0 and never read), as the model has them, and with a rank, up to 8, low-rank
+ * additions to receptance, key and value (params.h), which are 0 in every model. */
+size_t rwkv_theta_floats(const struct rwkv_info *i, size_t rank);
+void rwkv_get_theta(const struct rwkv_model *m, size_t rank, float *theta);
 
 struct rwkv_seq {
     const uint32_t *tokens; /* [n_tokens], each below n_vocab */
     size_t n_tokens;        /* at least 1 */
     float *state;           /* in and out; distinct for each sequence of a call */
-    const float *theta;     /* [L, 6, C] these vectors instead of the model's, which give the same bytes
-                               where they are the same numbers; read only; NULL: the model's */
+    const float *theta;     /* [L, 6 + 6 rank, C] these vectors instead of the model's, which give the
+                               same bytes where they are the same numbers; read only; NULL: the model's */
+    size_t rank;            /* of theta's low-rank additions, F32 whatever the weights' type */
     float *logits;          /* out: [V] after the last token, or [n_tokens, V] with all_logits; or NULL */
     bool all_logits;
     float *hidden;          /* out: [n_tokens, C] LN_out after each token, what the head multiplies; or

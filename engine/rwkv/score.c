@@ -85,6 +85,7 @@ static int step(struct rwkv_session *session, struct pool *pool, struct slot *sl
                                              .n_tokens = s->chunk,
                                              .state = s->state,
                                              .theta = s->seq->theta,
+                                             .rank = s->seq->rank,
                                              .logits = s->logits,
                                              .all_logits = true};
         for (size_t i = 0; i < s->chunk; i++, rows.n++) {

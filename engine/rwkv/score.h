@@ -17,6 +17,7 @@ struct score_seq {
     float *bits;            /* out: [n_tokens - 1] */
     const float *state;     /* where it starts (rwkv.h); NULL: at zero */
     const float *theta;     /* instead of the model's vectors (rwkv.h); NULL: those */
+    size_t rank;            /* of theta */
 };
 
 /* Sequences of fewer than two tokens are passed over. ERR_INVALID, ERR_NUMERIC, ERR_NOMEM. */

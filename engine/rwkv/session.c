@@ -57,6 +57,7 @@ static void carve_all(struct carver *c, struct rwkv_session *s)
         widest = max_size(widest, ranks[q]);
     }
     carve_rows(c, &s->ffn, rows, i->n_ffn);
+    s->low = carve(c, rows, RWKV_LOW * RWKV_MAX_RANK * sizeof *s->low);
     s->scratch_floats = mat_scratch_floats(widest);
     s->scratch = carve(c, threads, s->scratch_floats * sizeof *s->scratch);
     s->rows = carve(c, rows, sizeof *s->rows);

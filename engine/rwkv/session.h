@@ -3,6 +3,7 @@
 #define ENGINE_RWKV_SESSION_H
 
 #include "engine/rwkv/model.h"
+#include "engine/rwkv/params.h"
 
 /* A buffer of one float vector a row, and its rows as mat_mul wants them. */
 struct rows_buf {
@@ -38,6 +39,7 @@ struct rwkv_session {
     struct rows_buf kk, v_first; /* [C] */
     struct rows_buf lora[N_LORA]; /* [C] ends of the low-rank pairs: decay, a, v's mix, gate */
     struct rows_buf down[N_LORA]; /* [rank] */
+    float *low;                   /* [max_rows, RWKV_LOW, RWKV_MAX_RANK]: A x of low-rank additions */
     struct rows_buf y;          /* [C] output of time mixing before its projection */
     struct rows_buf ffn;        /* [F] */
     float *scratch;             /* [threads, scratch_floats] */

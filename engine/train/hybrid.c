@@ -80,8 +80,8 @@ static int open_pairs(struct hybrid_run *b, struct err *e)
     if (rc < 0)
         return rc;
     if (strcmp(b->p.fingerprint, rwkv_get_info(b->model)->fingerprint) ||
-        b->p.n_theta != rwkv_layout_theta(&b->l) || b->p.X != b->l.shape.n_embd + 2)
-        return err_set(e, ERR_INVALID, "dataset %s: made with another model", r->dataset);
+        b->p.n_theta != rwkv_layout_theta(&b->l, r->rank) || b->p.X != b->l.shape.n_embd + 2)
+        return err_set(e, ERR_INVALID, "dataset %s: made with another model or rank", r->dataset);
     if (r->states > 0 && b->p.S != rwkv_layout_state(&b->l))
         return err_set(e, ERR_INVALID, "dataset %s: made without states", r->dataset);
     for (size_t i = 0; i < b->p.n; i++)
@@ -100,6 +100,7 @@ static int init_network(struct hybrid *net, const struct hybrid_recipe *r,
     const struct dit_shape s = {
         .n_embd = r->n_embd, .n_head = r->n_head, .n_block = r->n_block, .n_mlp = r->n_mlp};
     net->info.shape = (struct state_shape){l->shape.n_layer, l->shape.n_embd, l->shape.head_size};
+    net->info.rank = r->rank;
     net->info.max_context = r->max_context;
     net->info.sampling_steps = r->sampling_steps;
     return hybrid_init(net, &s, e);
@@ -135,12 +136,11 @@ static int evaluate(void *ctx, struct err *e)
     struct hybrid_run *b = ctx;
     static const char *const of[HYBRID_EVALS] = {"plain", "context", "wrong",
                                                  "none",  "state",   "both"};
-    static const char *const group[RWKV_THETA] = {"w0", "a0", "v0", "k_k", "k_a", "r_k"};
     const size_t bits = b->p.S ? HYBRID_EVALS : HYBRID_STATE, first = bits + 1;
-    const size_t n = first + b->l.shape.n_layer * RWKV_THETA;
+    const size_t G = hybrid_get_groups(&b->net), n = first + b->l.shape.n_layer * G;
     double *value = calloc(n + HYBRID_EVALS, sizeof *value);
     const char **names = calloc(n, sizeof *names);
-    char(*name)[48] = calloc(n, sizeof *name);
+    char(*name)[64] = calloc(n, sizeof *name);
     int rc = value && names && name ? 0 : err_set(e, ERR_NOMEM, "training: out of memory");
     if (rc == 0) {
         double diffusion;
@@ -151,9 +151,11 @@ static int evaluate(void *ctx, struct err *e)
         value[bits] = diffusion;
         for (size_t i = first; i < n; i++) {
             const size_t k = i - first;
+            char group[24];
+            hybrid_group_name(k % G, b->r->rank, group);
             names[i] = name[i];
-            snprintf(name[i], sizeof *name, "alpha.%zu.%s", k / RWKV_THETA, group[k % RWKV_THETA]);
-            value[i] = hybrid_alpha(&b->net, k / RWKV_THETA, k % RWKV_THETA);
+            snprintf(name[i], sizeof *name, "alpha.%zu.%s", k / G, group);
+            value[i] = hybrid_alpha(&b->net, k / G, k % G);
         }
         const struct train_eval v = {
             .step = b->run.step, .n = n, .names = names, .bits = value, .mean = value[HYBRID_OWN]};
@@ -232,7 +234,7 @@ static double work_bytes(const struct hybrid_recipe *r, const struct rwkv_layout
                          const struct hybrid *net, bool steps)
 {
     const struct dit_shape *s = &net->layout.shape;
-    const double theta = (double)rwkv_layout_theta(l), model = (double)l->count;
+    const double theta = (double)rwkv_layout_theta(l, r->rank), model = (double)l->count;
     const double n = (double)(s->n_token * s->token_dim);
     const double context = (double)(s->max_context * s->context_dim);
     const double rwkv = (double)rwkv_work_plan_f32(l, r->continuation);
@@ -249,7 +251,7 @@ static void add_up(const struct hybrid_recipe *r, const struct rwkv_layout *l,
     const double pairs = (double)(r->pairs + r->eval_pairs), T = (double)threads;
     const double rows = 4 * (double)(r->max_context * net->layout.shape.context_dim);
     const double state = r->states > 0 ? 2 * (double)rwkv_layout_state(l) : 0;
-    const double rest = 4 * (double)rwkv_layout_theta(l) + state +
+    const double rest = 4 * (double)rwkv_layout_theta(l, r->rank) + state +
                         (double)(r->continuations * r->continuation) + 32;
     const double params = (double)hybrid_count(&net->layout, &net->info.shape);
     const double model = 4 * 2 * (double)l->count;

@@ -236,7 +236,7 @@ static int allocate(struct maker *k, struct err *e)
         return err_set(e, ERR_NOMEM, "pairs: out of memory");
     int rc = 0;
     for (int t = 0; t < threads && rc == 0; t++)
-        rc = hybrid_target_init(&k->target[t], k->d->l, k->d->weights, p->T, e);
+        rc = hybrid_target_init(&k->target[t], k->d->l, k->d->weights, r->rank, p->T, e);
     return rc;
 }
 
@@ -250,7 +250,7 @@ static int maker_init(struct maker *k, const struct hybrid_data *d, struct err *
     p->X = d->l->shape.n_embd + HYBRID_FEATURES;
     p->T = r->continuation;
     p->M = r->continuations;
-    p->n_theta = rwkv_layout_theta(d->l);
+    p->n_theta = rwkv_layout_theta(d->l, r->rank);
     p->S = r->states > 0 ? rwkv_layout_state(d->l) : 0;
     memcpy(p->fingerprint, rwkv_get_info(d->model)->fingerprint, 65);
     if (!r->n_data || !r->n_eval || d->l->shape.n_vocab != 256)
@@ -262,7 +262,7 @@ static int maker_init(struct maker *k, const struct hybrid_data *d, struct err *
         rc = allocate(k, e);
     if (rc < 0)
         return rc;
-    rwkv_params_theta(d->l, d->weights, k->own);
+    rwkv_params_theta(d->l, d->weights, r->rank, k->own);
     for (size_t c = 0; c <= r->n_data; c++)
         memcpy(k->start + c * p->n_theta, k->own, p->n_theta * sizeof *k->own);
     return 0;

@@ -1,5 +1,6 @@
 #include "engine/train/hybrid_recipe.h"
 
+#include "engine/rwkv/params.h"
 #include "engine/train/recipe_json.h"
 
 #include <string.h>
@@ -31,6 +32,7 @@ static const struct recipe_key keys[] = {
     K("n_head", n_head, RECIPE_UINT, 1, 1024, false),
     K("n_block", n_block, RECIPE_UINT, 1, 256, false),
     K("n_mlp", n_mlp, RECIPE_UINT, 1, 65536, false),
+    K("rank", rank, RECIPE_UINT, 0, RWKV_MAX_RANK, false),
     K("products", products, RECIPE_TEXT, 0, sizeof((struct hybrid_recipe *)0)->products, false),
     K("sampling_steps", sampling_steps, RECIPE_UINT, 1, 100, false),
     K("lambda", lambda, RECIPE_REAL, 0, 1e6, false),

@@ -15,6 +15,8 @@
  *     max_context (64): rows a context is pooled to, at most
  *     corpus_steps (200), corpus_lr (0.01), target_steps (4), target_bytes (256; at most 64
  *     continuations), target_lr (0.01): the targets' descent, see hybrid_data.h
+ *     rank (0, at most 8): of low-rank additions to receptance, key and value, which the dataset's
+ *     targets then have too
  *     n_embd (128), n_head (4), n_block (3), n_mlp (4 n_embd)
  *     products ("f32", or "bf16" as in recipe.h); sampling_steps (1), of which the last is differentiated; lambda (1), of the diffusion's term;
  *     alpha (0.73) at the start; context_dropout (0.1 of the samples see an empty context; 1: the
@@ -38,7 +40,7 @@ struct hybrid_recipe {
         max_context;
     uint64_t corpus_steps, target_steps, target_bytes;
     double corpus_lr, target_lr;
-    uint64_t n_embd, n_head, n_block, n_mlp, sampling_steps;
+    uint64_t n_embd, n_head, n_block, n_mlp, rank, sampling_steps;
     double lambda, alpha, context_dropout, states, ema;
     uint64_t batch;
     struct train_schedule schedule;

@@ -10,11 +10,32 @@
 #define BETA2 0.99
 #define EPS   1e-8
 
-int hybrid_target_init(struct hybrid_target *t, const struct rwkv_layout *l, const float *weights,
-                       size_t T, struct err *e)
+static double rms(const float *x, size_t n)
 {
-    const size_t n = rwkv_layout_theta(l), C = l->shape.n_embd;
-    *t = (struct hybrid_target){.l = l, .weights = weights, .n_theta = n};
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sqrt(sum / (double)n);
+}
+
+/* Of group g, whose own numbers are theta [C]. */
+static double unit_of(const struct hybrid_target *t, size_t g, const float *theta)
+{
+    static const int of[RWKV_LOW] = {RWKV_P_REC, RWKV_P_KEY, RWKV_P_VAL};
+    const size_t C = t->l->shape.n_embd, groups = rwkv_theta_groups(t->rank), q = g % groups;
+    for (int k = 0; k < RWKV_LOW; k++) {
+        const size_t b = rwkv_theta_low(t->rank, (enum rwkv_low)k) + t->rank;
+        if (q >= b && q < b + t->rank)
+            return sqrt((double)C) * rms(t->weights + t->l->layer[g / groups][of[k]], C * C);
+    }
+    return rms(theta, C);
+}
+
+int hybrid_target_init(struct hybrid_target *t, const struct rwkv_layout *l, const float *weights,
+                       size_t rank, size_t T, struct err *e)
+{
+    const size_t n = rwkv_layout_theta(l, rank), C = l->shape.n_embd;
+    *t = (struct hybrid_target){.l = l, .weights = weights, .n_theta = n, .rank = rank};
     t->work = rwkv_work_new_f32(l, nn_f32_for(CPU_AUTO), T);
     t->theta = calloc(5 * n, sizeof *t->theta);
     t->unread = mem_calloc_aligned(l->count, sizeof *t->unread);
@@ -26,13 +47,11 @@ int hybrid_target_init(struct hybrid_target *t, const struct rwkv_layout *l, con
     t->m = t->unit + n;
     t->v = t->m + n;
     t->g = t->v + n;
-    rwkv_params_theta(l, weights, t->theta);
+    rwkv_params_theta(l, weights, rank, t->theta);
     for (size_t i = 0; i < n; i += C) {
-        double sum = 0;
+        const float unit = (float)unit_of(t, i / C, t->theta + i);
         for (size_t c = 0; c < C; c++)
-            sum += (double)t->theta[i + c] * (double)t->theta[i + c];
-        for (size_t c = 0; c < C; c++)
-            t->unit[i + c] = (float)sqrt(sum / (double)C);
+            t->unit[i + c] = unit;
     }
     return 0;
 }
@@ -62,7 +81,7 @@ static double forward(struct hybrid_target *t, const float *theta, struct hybrid
         t->tokens[i + 1] = w.text[i];
         t->weight[i] = (float)weight;
     }
-    rwkv_work_set_theta_f32(t->work, theta, t->g);
+    rwkv_work_set_theta_f32(t->work, t->rank, theta, t->g);
     return rwkv_forward_f32(t->work, t->weights, t->tokens, t->tokens + 1, t->weight, w.n, NULL,
                             NULL, NULL);
 }

@@ -1,5 +1,7 @@
 /* The vectors that suit a text, by gradient: Adam on theta from given vectors, each group (layer,
- * kind) in units of the root mean square of the model's own numbers.
+ * kind) in units of the root mean square of the model's own numbers; of a low-rank addition's B, which
+ * are 0, in units of that of the projection's weights times sqrt(C): as the rows of A have length 1,
+ * one such unit in every column changes the projection by about as much as it is.
  *
  *     hybrid_target_begin(&t, theta);
  *     for (...)
@@ -23,7 +25,7 @@ struct hybrid_target {
     const struct rwkv_layout *l;
     const float *weights; /* [l->count] */
     struct rwkv_work_f32 *work;
-    size_t n_theta;
+    size_t n_theta, rank;
     float *theta;            /* [n_theta]: where it stands */
     float *unit, *m, *v, *g; /* [n_theta] */
     float *unread;           /* [l->count]: takes the gradients of all else */
@@ -32,9 +34,9 @@ struct hybrid_target {
     uint64_t steps;          /* since the beginning */
 };
 
-/* For windows of up to T bytes. ERR_NOMEM. */
+/* For theta of a rank and windows of up to T bytes. ERR_NOMEM. */
 int hybrid_target_init(struct hybrid_target *t, const struct rwkv_layout *l, const float *weights,
-                       size_t T, struct err *e) __attribute__((warn_unused_result));
+                       size_t rank, size_t T, struct err *e) __attribute__((warn_unused_result));
 void hybrid_target_fini(struct hybrid_target *t); /* a zeroed one is fine */
 
 void hybrid_target_begin(struct hybrid_target *t, const float *theta);

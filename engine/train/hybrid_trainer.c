@@ -83,7 +83,7 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
     if (s->r->bf16)
         nn_bf16_products(&t->op);
     const size_t count = hybrid_count(&net->layout, &net->info.shape);
-    const size_t groups = net->info.shape.n_layer * RWKV_THETA, X = t->p->X;
+    const size_t groups = net->info.shape.n_layer * hybrid_get_groups(net), X = t->p->X;
     const size_t n_rows = (size_t)t->p->first[t->p->n] * X;
     net->params = mem_calloc_aligned(count, sizeof *net->params);
     net->scale = calloc(groups, sizeof(float));
@@ -100,7 +100,7 @@ int hybrid_trainer_init(struct hybrid_trainer *t, const struct hybrid_setup *s, 
         ok = bench_init(t, &t->bench[k], e);
     if (!ok)
         return e->code ? e->code : err_set(e, ERR_NOMEM, "training: out of memory");
-    rwkv_params_theta(t->l, t->weights, t->theta);
+    rwkv_params_theta(t->l, t->weights, net->info.rank, t->theta);
     find_scales(t);
     find_normaliser(t);
     memcpy(t->rows, t->p->rows, n_rows * sizeof(float));
@@ -146,16 +146,17 @@ static struct hybrid_sample_f32 prepare(const struct hybrid_trainer *t, struct h
 {
     const struct hybrid_pairs *p = t->p;
     const size_t N = t->net->info.shape.head_size, C = t->net->info.shape.n_embd, H = C / N;
+    const size_t G = hybrid_get_groups(t->net);
     const float *delta = p->delta + c->pair * p->n_theta;
     const uint8_t *text = p->text + (c->pair * p->M + c->text) * p->T;
     const size_t at = rng_below(&c->rng, DIT_TIMESTEPS), X = p->X;
     b->tokens[0] = CORPUS_SEPARATOR;
     for (size_t k = 0; k < p->T; k++)
         b->tokens[k + 1] = text[k];
-    for (size_t k = 0; k < p->n_theta; k++) { /* from [L, 6, H, N] to [L, H, 6, N] */
-        const size_t group = k / C, h = k % C / N, i = group / RWKV_THETA, q = group % RWKV_THETA;
+    for (size_t k = 0; k < p->n_theta; k++) { /* from [L, G, H, N] to [L, H, G, N] */
+        const size_t group = k / C, h = k % C / N, i = group / G, q = group % G;
         const float scale = t->net->scale[group];
-        b->target[((i * H + h) * RWKV_THETA + q) * N + k % N] = scale > 0 ? delta[k] / scale : 0;
+        b->target[((i * H + h) * G + q) * N + k % N] = scale > 0 ? delta[k] / scale : 0;
     }
     for (size_t k = 0; k < t->n; k++) {
         b->noise[k] = (float)rng_normal(&c->rng);

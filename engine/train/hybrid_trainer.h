@@ -33,7 +33,7 @@ struct hybrid_trainer {
     struct pool *pool;
     int threads;
     size_t n;                   /* coordinates of a sample */
-    float *theta, *no_scale;    /* the model's own vectors; [L, 6] zeros */
+    float *theta, *no_scale;    /* the model's own vectors; [L, G] zeros */
     float *rows;                /* the pairs' rows, normalised */
     struct ema_weights w;       /* its average: net->params */
     struct hybrid_bench *bench; /* [threads] */

@@ -10,6 +10,7 @@ import { hybridFile, hybridModel, metaOf } from '../lib/hybrid.mjs';
 import { byteModel } from '../lib/model.mjs';
 
 const model = await hybridModel();
+const models = { 0: model, 2: await hybridModel({ rank: 2 }) }; // by the rank of low-rank additions
 const withDaemon = (run, options) => Daemon.with({ model, ...options }, run);
 const sea = 'The whale swam on through the green water. '.repeat(20), law = 'Thou shalt not steal.\n'.repeat(30);
 
@@ -73,7 +74,7 @@ test('a text in the request is the stored context of its text and seed; several 
   });
 });
 
-test('under different contexts side by side: each is what it is alone, also as a stream', async () => {
+for (const rank of [0, 2]) test(`under different contexts side by side: each is what it is alone, also as a stream; rank ${rank}`, async () => {
   await withContexts(async (d) => {
     const asks = [];
     for (let i = 0; i < 24; i++)
@@ -86,10 +87,10 @@ test('under different contexts side by side: each is what it is alone, also as a
     const frames = [...text.matchAll(/^data: (\{.*\})$/gm)].map((m) => JSON.parse(m[1]));
     assert.equal(frames.map((f) => f.choices[0]?.text ?? '').join(''), alone[1].choices[0].text);
     assert.equal(frames.at(-1).hybrid.context, 'sea');
-  });
+  }, { model: models[rank] });
 });
 
-test('kept over a restart and over kill -9, with the same answers; listed, deleted', async () => {
+for (const [rank, model] of Object.entries(models)) test(`kept over a restart and over kill -9, with the same answers; listed, deleted; rank ${rank}`, async () => {
   const data = scratch();
   let seen, said;
   const d = await Daemon.start({ model, data });
@@ -104,7 +105,9 @@ test('kept over a restart and over kill -9, with the same answers; listed, delet
   }
   const [sea1] = seen.data.slice(-1);
   assert.deepEqual([sea1.name, sea1.tags, sea1.description, sea1.n_tokens, sea1.seed, sea1.damaged], ['sea', ['x'], 'wet', sea.length, 1, false]);
-  assert.deepEqual(Object.keys(sea1.norms), ['w0', 'a0', 'v0', 'k_k', 'k_a', 'r_k']);
+  const { n_layer, n_embd } = (await metaOf(model));
+  assert.equal(sea1.bytes, 4 * n_layer * (6 + 6 * rank) * n_embd);
+  assert.deepEqual(Object.keys(sea1.norms), ['w0', 'a0', 'v0', 'k_k', 'k_a', 'r_k', ...(+rank ? ['receptance', 'key', 'value'] : [])]);
   for (const v of Object.values(sea1.norms)) assert.ok(v > 0 && v < 10);
   await withDaemon(async (e) => {
     assert.deepEqual(await ok(e.get('/v1/contexts'), 200), seen);
@@ -118,7 +121,7 @@ test('kept over a restart and over kill -9, with the same answers; listed, delet
     await refused(e.get('/v1/contexts/law'), 404, 'context_not_found');
     await refused(e.post('/v1/completions', { prompt: 'x', hybrid: { context: 'law' } }), 404, 'context_not_found', 'hybrid.context');
     assert.equal((await make(e, { name: 'law', text: law })).sha256, seen.data[0].sha256);
-  }, { data });
+  }, { model, data });
 });
 
 test('what a chat left behind under a context is found under that context alone', async () => {
@@ -244,7 +247,9 @@ test('of another model, of another hybrid, without a hybrid', async () => {
   }, { model: both, data, args: ['--hybrid', second] });
   // one that does not fit, or is damaged, is no hybrid if it only stands there, and an end if it is asked for
   for (const [bytes, why] of [[hybridFile({ ...meta, fingerprint: 'ab'.repeat(32) }), /was trained for the model abab/], [hybridFile(meta).subarray(0, 5000), /hybrid|safetensors|tensor/],
-    [hybridFile(meta, { change: (t) => { t.alpha.data.writeFloatLE(NaN, 0); } }), /alpha is not finite/]]) {
+    [hybridFile(meta, { change: (t) => { t.alpha.data.writeFloatLE(NaN, 0); } }), /alpha is not finite/],
+    [hybridFile(meta, { rank: 9 }), /a number is outside its range/],
+    [hybridFile(meta, { rank: 2, change: (t) => { t.scale = { dtype: t.scale.dtype, shape: [meta.n_layer, 6], data: t.scale.data.subarray(0, 24 * meta.n_layer) }; } }), /tensor scale is missing or of another shape/]]) {
     const alone = byteModel();
     writeFileSync(join(dirname(alone), 'hybrid.safetensors'), bytes);
     await withDaemon(async (d) => {

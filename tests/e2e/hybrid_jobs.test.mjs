@@ -59,11 +59,13 @@ test('a hybrid is trained, served at once and after a restart, replaced and dele
   assert.equal(await served(d), sha256);
   assert.deepEqual((await ok(under(d, 'c'), 200)).hybrid, said);
   // Another one takes its place: what the first made of a text is not taken for the second's.
-  const second = (await done(d, { ...train, if_exists: 'replace', seed: 2 })).result;
+  const second = (await done(d, { ...train, if_exists: 'replace', seed: 2, rank: 1 })).result;
   assert.notEqual(second.sha256, sha256);
   assert.equal(await served(d), second.sha256);
   await refused(under(d, 'c'), 409, 'model_mismatch', 'hybrid.context');
-  assert.notEqual((await ok(context(d, 'c', { if_exists: 'replace' }))).sha256, made.sha256);
+  assert.deepEqual([record.meta.rank, (await ok(d.get('/v1/hybrids/reader'), 200)).meta.rank], [0, 1]);
+  const low = await ok(context(d, 'c', { if_exists: 'replace' }));
+  assert.deepEqual([low.bytes, Object.keys(low.norms).length], [2 * made.bytes, 9]); // 12 vectors a layer, not 6
   await ok(under(d, 'c'), 200);
   await ok(d.delete('/v1/hybrids/reader'), 200);
   assert.equal(await served(d), sha256); // the one before: `again`

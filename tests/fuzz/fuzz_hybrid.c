@@ -50,7 +50,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     const struct hybrid_info *i = hybrid_get_info(h);
     for (size_t l = 0; l < i->shape.n_layer; l++)
-        for (size_t g = 0; g < 6; g++) {
+        for (size_t g = 0; g < hybrid_get_groups(h); g++) {
+            char name[24];
+            hybrid_group_name(g, i->rank, name);
+            ASSERT(name[0]);
             double alpha = hybrid_alpha(h, l, g);
             ASSERT(alpha >= 0 && alpha <= 1);
         }

@@ -290,8 +290,12 @@ void oracle_reset(struct oracle *o)
 void oracle_feed(struct oracle *o, const uint32_t *ids, size_t n)
 {
     struct err e = {0};
-    struct rwkv_seq q = {
-        .tokens = ids, .n_tokens = n, .state = o->state, .theta = o->theta, .logits = o->logits};
+    struct rwkv_seq q = {.tokens = ids,
+                         .n_tokens = n,
+                         .state = o->state,
+                         .theta = o->theta,
+                         .rank = o->rank,
+                         .logits = o->logits};
     must(n ? rwkv_eval(o->session, &q, 1, &e) : 0, &e, "oracle");
     o->n_read += n;
 }

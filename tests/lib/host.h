@@ -61,6 +61,7 @@ struct oracle {
     struct rwkv_session *session;
     float *state, *logits;
     const float *theta; /* borrowed; NULL: the model's own vectors */
+    size_t rank;        /* of theta */
     uint64_t n_read;
 };
 struct oracle *oracle_new(const char *file);

@@ -12,7 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { L = 2, C = 32, N = 16, H = C / N, T = 11, V = 13, D = 6 * N, X = 5, M = 4 };
+enum { L = 2, C = 32, N = 16, H = C / N, T = 11, V = 13, X = 5, M = 4 };
 
 struct model {
     struct rwkv_layout l;
@@ -21,13 +21,14 @@ struct model {
     struct hybrid_chain_f64 *c;
     struct hybrid_net_f64 net;
     struct hybrid_sample_f64 s;
-    size_t n; /* parameters */
+    size_t n, groups, D; /* parameters, a layer's vectors, a token's numbers */
     double *weights, *p, *dp, *theta, *scale, *x, *target, *noise, *context, *state;
     uint32_t tokens[T + 1];
 };
 
-static void model_open(struct model *m, struct rng *rng)
+static void model_open(struct model *m, size_t rank, struct rng *rng)
 {
+    const size_t groups = rwkv_theta_groups(rank), D = groups * N;
     const struct rwkv_shape r = {.n_layer = L,
                                  .n_embd = C,
                                  .head_size = N,
@@ -48,7 +49,7 @@ static void model_open(struct model *m, struct rng *rng)
                                 .per_token = true};
     struct err e = {0};
     gemm_setup();
-    *m = (struct model){.net = {.shape = {L, C, N}, .dit = &m->d}};
+    *m = (struct model){.net = {.shape = {L, C, N}, .dit = &m->d}, .groups = groups, .D = D};
     assert_int_equal(rwkv_layout_init(&m->l, &r, &e), 0);
     assert_int_equal(dit_layout_init(&m->d, &d, &e), 0);
     assert_int_equal(dit_schedule_init(&m->schedule, DIT_SCHEDULE_COSINE, DIT_TIMESTEPS, &e), 0);
@@ -62,9 +63,9 @@ static void model_open(struct model *m, struct rng *rng)
                 m->weights[m->l.param[i].offset + k] += strstr(m->l.param[i].name, ".x_") ? 0.5 : 1;
     m->net.params = m->p = normal_numbers(m->n, 0.25, rng);
     m->dp = normal_numbers(m->n, 0, rng);
-    m->net.theta = m->theta = normal_numbers(rwkv_layout_theta(&m->l), 0.4, rng);
-    m->net.scale = m->scale = normal_numbers(L * RWKV_THETA, 0, rng);
-    for (size_t i = 0; i < L * RWKV_THETA; i++)
+    m->net.theta = m->theta = normal_numbers(rwkv_layout_theta(&m->l, rank), 0.4, rng);
+    m->net.scale = m->scale = normal_numbers(L * groups, 0, rng);
+    for (size_t i = 0; i < L * groups; i++)
         m->scale[i] = 0.02 + 0.1 * rng_uniform(rng);
     m->s.x = m->x = normal_numbers(L * H * D, 1, rng);
     m->s.target = m->target = normal_numbers(L * H * D, 1, rng);
@@ -77,7 +78,7 @@ static void model_open(struct model *m, struct rng *rng)
     m->s.tokens = m->tokens;
     m->s.T = T;
     m->s.weight[0] = 1.0 / T;
-    m->s.weight[1] = 0.7 / (L * H * D);
+    m->s.weight[1] = 0.7 / (double)(L * H * D);
     for (size_t t = 0; t <= T; t++)
         m->tokens[t] = (uint32_t)rng_below(rng, V);
 }
@@ -106,23 +107,24 @@ static double value(void *ctx)
     return total(ctx, NULL);
 }
 
-/* Both terms, each alone, the language model's behind a step in the middle of sampling, and from a state. */
+/* Both terms, each alone, the language model's behind a step in the middle of sampling, and from a state;
+ * with low-rank additions. */
 static void test_differences(void **state)
 {
     (void)state;
     struct rng rng;
     rng_init(&rng, 41, 0);
-    for (int k = 0; k < 5; k++) {
+    for (int k = 0; k < 7; k++) {
         struct model m;
         const struct differences d = {value, &m, 3e-4, &rng};
-        model_open(&m, &rng);
+        model_open(&m, k < 5 ? 0 : 2, &rng);
         if (k == 1)
             m.s.target = NULL;
         if (k == 2)
             m.s.T = 0;
-        if (k == 3)
+        if (k == 3 || k == 6)
             m.s.last = &m.schedule.step[499];
-        if (k == 4)
+        if (k == 4 || k == 6)
             m.s.state = m.state;
         total(&m, m.dp);
         for (size_t i = 0; i < m.d.n; i++) {
@@ -130,21 +132,19 @@ static void test_differences(void **state)
             check_gradient(&d, p->name, m.p + p->offset, m.dp + p->offset, p->count);
         }
         if (k != 2)
-            check_gradient(&d, "alpha", m.p + m.d.count, m.dp + m.d.count, L * RWKV_THETA);
+            check_gradient(&d, "alpha", m.p + m.d.count, m.dp + m.d.count, L * m.groups);
         model_close(&m);
     }
 }
 
-static void test_mixing(void **state)
+static void check_mixing(size_t rank, struct rng *rng)
 {
-    (void)state;
-    struct rng rng;
     struct model m;
-    rng_init(&rng, 42, 0);
-    model_open(&m, &rng);
-    const size_t n = rwkv_layout_theta(&m.l);
-    double *z = normal_numbers(L * H * D, 1e6, &rng), *theta = normal_numbers(n, 0, &rng),
-           *half = normal_numbers(n, 0, &rng);
+    model_open(&m, rank, rng);
+    const size_t n = rwkv_layout_theta(&m.l, rank), D = m.D;
+    assert_int_equal(hybrid_rank(&m.d, &m.net.shape), rank);
+    double *z = normal_numbers(L * H * D, 1e6, rng), *theta = normal_numbers(n, 0, rng),
+           *half = normal_numbers(n, 0, rng);
     hybrid_mix_forward_f64(theta, z, &m.net, 0);
     assert_memory_equal(theta, m.theta, n * sizeof *theta);
     hybrid_mix_forward_f64(theta, z, &m.net, 1);
@@ -157,7 +157,7 @@ static void test_mixing(void **state)
     }
     /* with any such vectors the model's losses stay numbers */
     m.s.target = NULL;
-    for (size_t i = 0; i < L * RWKV_THETA; i++)
+    for (size_t i = 0; i < L * m.groups; i++)
         m.scale[i] = 1e3;
     for (size_t i = 0; i < L * H * D; i++)
         m.x[i] *= 1e6;
@@ -166,6 +166,15 @@ static void test_mixing(void **state)
         assert_true(isfinite(m.dp[i]));
     free(z), free(theta), free(half);
     model_close(&m);
+}
+
+static void test_mixing(void **state)
+{
+    (void)state;
+    struct rng rng;
+    rng_init(&rng, 42, 0);
+    check_mixing(0, &rng);
+    check_mixing(2, &rng);
 }
 
 static void test_pooling(void **state)

@@ -168,7 +168,7 @@ static void test_theta(void **state)
     const struct differences d = {loss, &m, 5e-4, &rng};
     rng_init(&rng, 8, 0);
     model_open(&m, 3, 16, 32, &rng);
-    const size_t n = rwkv_layout_theta(&m.l), C = 32;
+    const size_t n = rwkv_layout_theta(&m.l, 0), C = 32;
     double *theta = normal_numbers(n, 0, &rng), *dtheta = normal_numbers(n, 0, &rng);
     for (size_t i = 0; i < 3; i++)
         for (size_t q = 0; q < RWKV_THETA; q++)
@@ -177,7 +177,7 @@ static void test_theta(void **state)
                        C * sizeof *theta);
     double own = loss(&m);
     backward(&m, m.dp, m.dstate, true);
-    rwkv_work_set_theta_f64(m.w, theta, dtheta);
+    rwkv_work_set_theta_f64(m.w, 0, theta, dtheta);
     double *dp = normal_numbers(m.l.count, 0, &rng), *dstate = normal_numbers(m.S, 0, &rng);
     assert_true(loss(&m) == own);
     backward(&m, dp, dstate, true);
@@ -201,7 +201,7 @@ static void test_theta(void **state)
         else
             for (size_t c = 0; c < C; c++)
                 assert_true(dtheta[k * C + c] == 0);
-    rwkv_work_set_theta_f64(m.w, NULL, NULL);
+    rwkv_work_set_theta_f64(m.w, 0, NULL, NULL);
     assert_true(loss(&m) == own);
     free(theta);
     free(dtheta);
@@ -210,13 +210,67 @@ static void test_theta(void **state)
     model_close(&m);
 }
 
+/* Low-rank additions: with the model's own, whose B is 0, nothing changes and B alone has a gradient; with
+ * others every vector, every parameter of the model and the initial state have theirs. */
+static void test_low_rank(void **state)
+{
+    (void)state;
+    static const size_t ranks[] = {1, 3, RWKV_MAX_RANK};
+    struct rng rng;
+    rng_init(&rng, 9, 0);
+    for (size_t k = 0; k < sizeof ranks / sizeof *ranks; k++) {
+        struct model m;
+        const struct differences d = {loss, &m, 4e-5, &rng}; /* steep in B */
+        model_open(&m, 2, 16, 32, &rng);
+        const size_t rank = ranks[k], C = 32, G = rwkv_theta_groups(rank);
+        const size_t n = rwkv_layout_theta(&m.l, rank);
+        double *theta = normal_numbers(n, 0, &rng), *dtheta = normal_numbers(n, 0, &rng);
+        float *flat = calloc(m.l.count, sizeof *flat), *own = calloc(n, sizeof *own);
+        for (size_t i = 0; i < m.l.count; i++)
+            m.p[i] = (double)(flat[i] = (float)m.p[i]);
+        rwkv_params_theta(&m.l, flat, rank, own);
+        for (size_t i = 0; i < n; i++)
+            theta[i] = (double)own[i];
+        const double plain = loss(&m);
+        rwkv_work_set_theta_f64(m.w, rank, theta, dtheta);
+        assert_true(loss(&m) == plain);
+        for (int other = 0; other < 2; other++) {
+            for (size_t i = 0; i < n; i++)
+                theta[i] += other ? 0.2 * rng_normal(&rng) : 0;
+            memset(dtheta, 0, n * sizeof *dtheta);
+            backward(&m, m.dp, m.dstate, true);
+            for (size_t g = 0; g < n / C; g++) {
+                const bool a = g % G >= RWKV_THETA && (g % G - RWKV_THETA) / rank % 2 == 0;
+                if (g != RWKV_V0 && (other || !a))
+                    check_gradient(&d, "theta", theta + g * C, dtheta + g * C, C);
+                else
+                    for (size_t c = 0; c < C; c++)
+                        assert_true(dtheta[g * C + c] == 0);
+            }
+        }
+        for (size_t i = 0; i < m.l.n; i++) {
+            const struct rwkv_param *p = &m.l.param[i];
+            bool vector = false; /* theta stands for it */
+            for (size_t q = 0; q < m.l.shape.n_layer; q++)
+                for (int id = 0; id < RWKV_P_COUNT; id++)
+                    vector |= m.l.layer[q][id] == p->offset &&
+                              (id == RWKV_P_W0 || id == RWKV_P_A0 || id == RWKV_P_V0 ||
+                               id == RWKV_P_K_K || id == RWKV_P_K_A || id == RWKV_P_R_K);
+            if (!vector)
+                check_gradient(&d, p->name, m.p + p->offset, m.dp + p->offset, p->count);
+        }
+        check_gradient(&d, "initial state", m.state, m.dstate, m.S);
+        free(theta), free(dtheta), free(flat), free(own);
+        model_close(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_frozen_matrices),
-        cmocka_unit_test(test_cut_in_two),
-        cmocka_unit_test(test_theta),
+        cmocka_unit_test(test_differences), cmocka_unit_test(test_frozen_matrices),
+        cmocka_unit_test(test_cut_in_two),  cmocka_unit_test(test_theta),
+        cmocka_unit_test(test_low_rank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@
 #include "tests/lib/folder.h"
 #include "tests/lib/training.h"
 
-#include "engine/hybrid/hybrid.h"
+#include "engine/hybrid/net.h"
 #include "engine/kernels/rng.h"
 #include "engine/tensor/tensor.h"
 #include "engine/train/hybrid.h"
@@ -17,7 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STEPS = 60, TEXT = 24000, L = TRAINING_L, C = TRAINING_C };
+enum { STEPS = 60, TEXT = 24000, L = TRAINING_L, C = TRAINING_C, LOW = 2 };
+
+static size_t rank; /* of the recipes that are written: 0, or LOW with pairs of its own */
 
 static void write_recipe(const char *name, const char *more)
 {
@@ -30,13 +32,15 @@ static void write_recipe(const char *name, const char *more)
         "\"corpus_steps\": 4, \"target_steps\": 2, \"target_lr\": 0.2, \"n_embd\": 24, \"n_head\": "
         "2, \"n_block\": 2, "
         "\"n_mlp\": 32, "
-        "\"sampling_steps\": 2, \"lr\": 0.01, \"warmup\": 5, \"checkpoint_every\": 7, "
+        "\"rank\": %zu, \"sampling_steps\": 2, \"lr\": 0.01, \"warmup\": 5, \"checkpoint_every\": "
+        "7, "
         "\"eval_every\": 20, \"data\": [{\"name\": \"low\", \"path\": \"%s\"}, "
         "{\"name\": \"high\", \"path\": \"%s\"}], "
         "\"eval\": [{\"name\": \"low\", \"path\": \"%s\"}, "
         "{\"name\": \"high\", \"path\": \"%s\"}]%s}",
-        in_folder("model.safetensors"), in_folder("pairs"), in_folder("%s", name), STEPS,
-        in_folder("low"), in_folder("high"), in_folder("low"), in_folder("high"), more);
+        in_folder("model.safetensors"), in_folder(rank ? "pairs-low" : "pairs"),
+        in_folder("%s", name), STEPS, rank, in_folder("low"), in_folder("high"), in_folder("low"),
+        in_folder("high"), more);
     assert_true(n > 0 && (size_t)n < sizeof text);
     snprintf(file, sizeof file, "%s.json", name);
     write_file(file, text, (size_t)n);
@@ -72,8 +76,9 @@ static int tear_down(void **state)
 {
     (void)state;
     folder_close("average average.json bad.json high killed killed.json low model.safetensors need "
-                 "need.json pairs parts parts.json states states.json threads1 threads1.json "
-                 "threads2 threads2.json whole whole.json");
+                 "need.json pairs pairs-low parts parts.json rank rank-parts rank-parts.json "
+                 "rank-wrong rank.json states states.json threads1 threads1.json threads2 "
+                 "threads2.json whole whole.json");
     return 0;
 }
 
@@ -94,7 +99,9 @@ static void on_step(void *ctx, const struct train_step *s)
 static void on_eval(void *ctx, const struct train_eval *v)
 {
     struct seen *seen = ctx;
-    assert_int_equal(v->n, 5 + L * 6);
+    assert_int_equal(v->n, 5 + L * rwkv_theta_groups(rank));
+    assert_string_equal(v->names[5], "alpha.0.w0");
+    assert_string_equal(v->names[v->n - 1], rank ? "alpha.1.value.b.1" : "alpha.1.r_k");
     assert_string_equal(v->names[0], "plain");
     assert_string_equal(v->names[1], "context");
     assert_true(seen->evals == 0 || v->bits[0] == seen->plain); /* nothing moves the model */
@@ -104,27 +111,34 @@ static void on_eval(void *ctx, const struct train_eval *v)
         assert_true(v->bits[i] > 0 && v->bits[i] < 1);
 }
 
-static void test_whole(void **state)
+static void check_whole(const char *name)
 {
-    (void)state;
     struct seen seen = {0};
     struct hybrid *h = NULL;
     struct err e = {0};
     const struct train_control c = {.on_step = on_step, .on_eval = on_eval, .ctx = &seen};
-    write_recipe("whole", "");
-    assert_true(training_run(&training, "whole", &c));
+    write_recipe(name, "");
+    assert_true(training_run(&training, name, &c));
     assert_int_equal(seen.evals, 4);
     if (!(seen.last < 0.9 * seen.first) || !(seen.context[1] < seen.plain - 0.002))
         fail_msg("diffusion from %g to %g; held out %g, with the context %g", seen.first, seen.last,
                  seen.plain, seen.context[1]);
-    if (hybrid_open(in_folder("whole/hybrid.safetensors"), &h, &e) < 0)
+    if (hybrid_open(in_folder("%s/hybrid.safetensors", name), &h, &e) < 0)
         fail_msg("%s", e.msg);
     const struct hybrid_info *i = hybrid_get_info(h);
+    assert_int_equal(i->rank, rank);
+    assert_int_equal(hybrid_get_groups(h), rwkv_theta_groups(rank));
     assert_int_equal(i->steps, STEPS);
     assert_int_equal(i->max_context, 8);
     assert_int_equal(i->sampling_steps, 2);
     assert_int_equal(i->shape.n_embd, C);
     hybrid_close(h);
+}
+
+static void test_whole(void **state)
+{
+    (void)state;
+    check_whole("whole");
 }
 
 /* The pairs are what they are said to be: text of their corpora, rows bounded, targets that move. */
@@ -156,6 +170,53 @@ static void test_pairs(void **state)
     hybrid_pairs_close(&p);
 }
 
+/* The first step of low-rank additions moves B by the rate in units of the projection, and not A, whose
+ * gradient is 0 while B is; going on lowers the loss further than without them. */
+static void check_low_descent(const struct rwkv_layout *l, const float *weights,
+                              const struct hybrid_window w[2], double rate)
+{
+    static const int of[] = {RWKV_P_REC, RWKV_P_KEY, RWKV_P_VAL};
+    const size_t G = rwkv_theta_groups(LOW), n = L * G * C;
+    struct hybrid_target t, plain;
+    struct err e = {0};
+    float *own = calloc(n, sizeof *own), *six = calloc(L * 6 * C, sizeof *six);
+    rwkv_params_theta(l, weights, LOW, own);
+    rwkv_params_theta(l, weights, 0, six);
+    assert_int_equal(hybrid_target_init(&t, l, weights, LOW, 50, &e), 0);
+    assert_int_equal(hybrid_target_init(&plain, l, weights, 0, 50, &e), 0);
+    assert_int_equal(t.n_theta, n);
+    hybrid_target_begin(&t, own);
+    hybrid_target_begin(&plain, six);
+    assert_true(hybrid_target_loss(&t, own, w[0]) == hybrid_target_loss(&plain, six, w[0]));
+    hybrid_target_step(&t, w, 2, rate);
+    hybrid_target_step(&plain, w, 2, rate);
+    for (size_t i = 0; i < L; i++) {
+        for (size_t k = 0; k < 6 * C; k++) /* the six: as without */
+            assert_true(t.theta[i * G * C + k] == plain.theta[i * 6 * C + k]);
+        for (size_t q = 0; q < 3; q++) {
+            const size_t a = (i * G + 6 + 2 * LOW * q) * C, b = a + LOW * C;
+            const float *p = weights + l->layer[i][of[q]];
+            double unit = 0;
+            for (size_t k = 0; k < C * C; k++)
+                unit += (double)p[k] * (double)p[k] / C;
+            for (size_t k = 0; k < LOW * C; k++) {
+                assert_true(t.theta[a + k] == own[a + k]);
+                assert_true(own[b + k] == 0);
+                assert_true(fabs(fabs((double)t.theta[b + k]) / (rate * sqrt(unit)) - 1) < 0.02);
+            }
+        }
+    }
+    for (int i = 0; i < 20; i++) {
+        hybrid_target_step(&t, w, 2, rate);
+        hybrid_target_step(&plain, w, 2, rate);
+    }
+    assert_true(hybrid_target_loss(&t, t.theta, w[0]) + 0.01 <
+                hybrid_target_loss(&plain, plain.theta, w[0]));
+    hybrid_target_fini(&t);
+    hybrid_target_fini(&plain);
+    free(own), free(six);
+}
+
 /* A descent's first step moves every number by the rate in units of its group, against the gradient, as
  * Adam's does; going on lowers the loss; a group that is 0 in the model stays; the same twice. */
 static void test_descent(void **state)
@@ -174,8 +235,8 @@ static void test_descent(void **state)
           *kept = calloc(L * 6 * C, sizeof *kept);
     assert_int_equal(rwkv_params_read(&l, weights, f, &e), 0);
     tensor_file_close(f);
-    rwkv_params_theta(&l, weights, own);
-    assert_int_equal(hybrid_target_init(&t, &l, weights, 50, &e), 0);
+    rwkv_params_theta(&l, weights, 0, own);
+    assert_int_equal(hybrid_target_init(&t, &l, weights, 0, 50, &e), 0);
     const struct hybrid_window w[2] = {{(const uint8_t *)corpora[0] + 100, 50},
                                        {(const uint8_t *)corpora[0] + 700, 31}};
     for (int round = 0; round < 2; round++) {
@@ -200,6 +261,7 @@ static void test_descent(void **state)
         memcpy(kept, t.theta, L * 6 * C * sizeof *kept);
     }
     hybrid_target_fini(&t);
+    check_low_descent(&l, weights, w, rate);
     rwkv_layout_fini(&l);
     free(weights), free(own), free(kept);
 }
@@ -234,9 +296,8 @@ static float *read_to_theta(struct reading *r, size_t n, size_t chunk, double st
     return theta;
 }
 
-static void test_reading(void **state)
+static void check_reading(const char *name)
 {
-    (void)state;
     struct err e = {0};
     struct reading r = {0};
     struct hybrid_norms norms;
@@ -245,10 +306,10 @@ static void test_reading(void **state)
                                &(struct rwkv_options){.weights_type = -1}, pool, &r.m, &e),
                      0);
     r.s = rwkv_session_new(r.m, pool, 64, &e);
-    r.n_theta = rwkv_theta_floats(rwkv_get_info(r.m));
-    assert_int_equal(hybrid_open(in_folder("whole/hybrid.safetensors"), &r.h, &e), 0);
+    assert_int_equal(hybrid_open(in_folder("%s/hybrid.safetensors", name), &r.h, &e), 0);
+    r.n_theta = rwkv_theta_floats(rwkv_get_info(r.m), rank);
     float *own = calloc(r.n_theta, sizeof *own), *first = NULL;
-    rwkv_get_theta(r.m, own);
+    rwkv_get_theta(r.m, rank, own);
     static const size_t lengths[] = {0, 1, 15, 16, 17, 400, 20000};
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
         float *a = read_to_theta(&r, lengths[k], 512, 1, &norms);
@@ -271,6 +332,8 @@ static void test_reading(void **state)
     for (size_t i = 0; i < r.n_theta; i++)
         assert_true(fabsf(2 * (half[i] - own[i]) - (whole[i] - own[i])) <= 1e-5f);
     assert_true(norms.change[0] > 0 && norms.change[5] > 0 && norms.coordinate > 0);
+    for (int q = 0; q < 3; q++)
+        assert_true(rank ? norms.low[q] > 0 && norms.low[q] < 100 : norms.low[q] == 0);
     struct hybrid_options bad = {.strength = 5};
     struct hybrid_context *c = hybrid_context_new(r.h, r.m, &e);
     assert_int_equal(hybrid_adjust(r.h, c, &bad, half, &norms, &e), ERR_INVALID);
@@ -283,12 +346,17 @@ static void test_reading(void **state)
     pool_free(pool);
 }
 
-/* Damaged files: every prefix and many changed bytes are refused or opened, never read past. */
-static void test_damage(void **state)
+static void test_reading(void **state)
 {
     (void)state;
+    check_reading("whole");
+}
+
+/* Damaged files: every prefix and many changed bytes are refused or opened, never read past. */
+static void check_damage(const char *file)
+{
     size_t n;
-    char *bytes = read_file("whole/hybrid.safetensors", &n);
+    char *bytes = read_file(file, &n);
     struct rng rng;
     rng_init(&rng, 13, 0);
     for (size_t i = 0; i < 400; i++) {
@@ -306,6 +374,12 @@ static void test_damage(void **state)
         free(copy);
     }
     free(bytes);
+}
+
+static void test_damage(void **state)
+{
+    (void)state;
+    check_damage("whole/hybrid.safetensors");
 }
 
 static void test_stopped_and_continued(void **state)
@@ -329,6 +403,45 @@ static void test_steps(void **state)
     (void)state;
     training_check_threads(&training, "threads");
     training_check_average(&training, "average");
+}
+
+/* The same with low-rank additions, of which the pairs' targets then have some too. */
+static void test_low_rank(void **state)
+{
+    (void)state;
+    static struct hybrid_recipe r;
+    struct hybrid *h = NULL;
+    struct hybrid_need need, low;
+    struct err e = {0};
+    bool done;
+    rank = LOW;
+    check_whole("rank");
+    write_recipe("rank-parts", "");
+    training_check_stops(&training, "rank", "rank-parts", 11);
+    check_reading("rank");
+    check_damage("rank/hybrid.safetensors");
+    /* written again: the same bytes */
+    size_t n[2];
+    assert_int_equal(hybrid_open(in_folder("rank/hybrid.safetensors"), &h, &e), 0);
+    assert_int_equal(hybrid_write(h, in_folder("rank-parts/hybrid.safetensors"), &e), 0);
+    hybrid_close(h);
+    char *a = read_file("rank/hybrid.safetensors", &n[0]);
+    char *b = read_file("rank-parts/hybrid.safetensors", &n[1]);
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(a, b, n[0]);
+    free(a), free(b);
+    /* it takes more; pairs of another rank are refused */
+    assert_int_equal(hybrid_recipe_read(&r, in_folder("rank.json"), &e), 0);
+    assert_int_equal(train_hybrid_plan(&r, 2, &low, &e), 0);
+    r.rank = 0;
+    assert_int_equal(train_hybrid_plan(&r, 2, &need, &e), 0);
+    assert_true(need.memory < low.memory && need.disk < low.disk && need.n_params < low.n_params);
+    snprintf(r.out, sizeof r.out, "%s", in_folder("rank-wrong"));
+    struct pool *pool = pool_new(2, "test", 0, &e);
+    assert_int_equal(train_hybrid(&r, &(struct train_control){0}, pool, &done, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "another model or rank"));
+    pool_free(pool);
+    rank = 0;
 }
 
 static void test_no_memory(void **state)
@@ -460,6 +573,10 @@ static void test_recipes_refused(void **state)
         {", \"target_bytes\": 2561", "target_bytes is above 64 continuations"},
     };
     training_check_refused(&training, cases, sizeof cases / sizeof *cases);
+    static const struct training_refusal too_high = {"", "rank must be a whole number"};
+    rank = RWKV_MAX_RANK + 1;
+    training_check_refused(&training, &too_high, 1);
+    rank = 0;
 }
 
 int main(void)
@@ -473,6 +590,7 @@ int main(void)
         cmocka_unit_test(test_stopped_and_continued),
         cmocka_unit_test(test_killed_and_continued),
         cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_low_rank),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_need),

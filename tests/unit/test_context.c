@@ -16,7 +16,7 @@ static const char *const models[] = {"a=" RAND_A, "b=" RAND_B};
 enum { TEXT = 200, PROMPT = 70, MADE = 12, LATE = 5 };
 
 /* A network as training begins with, but that nothing is 0 in. */
-static struct hybrid *hybrid_new(const struct rwkv_info *info, uint64_t seed)
+static struct hybrid *hybrid_new(const struct rwkv_info *info, uint64_t seed, size_t rank)
 {
     struct hybrid *h = calloc(1, sizeof *h);
     const struct dit_shape s = {.n_embd = 16, .n_head = 2, .n_block = 1, .n_mlp = 16};
@@ -24,20 +24,21 @@ static struct hybrid *hybrid_new(const struct rwkv_info *info, uint64_t seed)
     struct rng rng;
     assert_non_null(h);
     h->info.shape = (struct state_shape){info->n_layer, info->n_embd, info->head_size};
+    h->info.rank = rank;
     h->info.max_context = 8;
     h->info.sampling_steps = 2;
     memcpy(h->info.fingerprint, info->fingerprint, sizeof h->info.fingerprint);
     assert_int_equal(hybrid_init(h, &s, &e), 0);
     const size_t n = hybrid_count(&h->layout, &h->info.shape), X = h->layout.shape.context_dim;
     h->params = calloc(n, sizeof *h->params);
-    h->scale = calloc(info->n_layer * RWKV_THETA, sizeof *h->scale);
+    h->scale = calloc(info->n_layer * hybrid_get_groups(h), sizeof *h->scale);
     h->context_mean = calloc(X, sizeof *h->context_mean);
     h->context_scale = calloc(X, sizeof *h->context_scale);
     assert_true(h->params && h->scale && h->context_mean && h->context_scale);
     rng_init(&rng, seed, 0);
     for (size_t i = 0; i < n; i++)
         h->params[i] = 0.2f * (float)rng_normal(&rng);
-    for (size_t i = 0; i < info->n_layer * RWKV_THETA; i++)
+    for (size_t i = 0; i < info->n_layer * hybrid_get_groups(h); i++)
         h->scale[i] = 0.1f;
     for (size_t i = 0; i < X; i++)
         h->context_scale[i] = 1;
@@ -45,12 +46,13 @@ static struct hybrid *hybrid_new(const struct rwkv_info *info, uint64_t seed)
 }
 
 /* Gives model i of the host a hybrid, before anything runs with it. */
-static void give(struct host *h, size_t i, uint64_t seed)
+static void give(struct host *h, size_t i, uint64_t seed, size_t rank)
 {
     struct model *m = &h->registry->models[i];
     char sha256[65] = "";
-    memset(sha256, 'a' + (int)seed, 64);
-    struct served_hybrid *now = served_hybrid_new_take(hybrid_new(m->rwkv_info, seed), sha256);
+    memset(sha256, 'a' + (int)(seed + rank), 64);
+    struct served_hybrid *now =
+        served_hybrid_new_take(hybrid_new(m->rwkv_info, seed, rank), sha256);
     assert_non_null(now);
     hybrid_place_set(&m->hybrids, now);
     served_hybrid_unref(now);
@@ -59,26 +61,25 @@ static void give(struct host *h, size_t i, uint64_t seed)
 static struct host *host_with_hybrid(const struct service_options *o)
 {
     struct host *h = host_new(models, 2, o);
-    give(h, 0, 1);
+    give(h, 0, 1, 0);
     return h;
 }
 
-/* The vectors of a text by hand: [rwkv_theta_floats]. */
-static float *by_hand(const struct oracle *o, const uint32_t *text, size_t n, double strength,
-                      uint64_t seed)
+/* The vectors of a text by hand: [rwkv_theta_floats] of the oracle's rank; seed 7. */
+static float *by_hand(const struct oracle *o, const uint32_t *text, size_t n, double strength)
 {
-    struct hybrid *h = hybrid_new(o->info, 1);
+    struct hybrid *h = hybrid_new(o->info, 1, o->rank);
     struct err e = {0};
     struct hybrid_norms norms;
     const uint32_t separator = 0;
-    float *theta = calloc(rwkv_theta_floats(o->info), sizeof *theta);
+    float *theta = calloc(rwkv_theta_floats(o->info, o->rank), sizeof *theta);
     struct hybrid_context *c = hybrid_context_new(h, o->model, &e);
     assert_true(c && theta);
     assert_int_equal(hybrid_context_feed(c, o->session, &separator, 1, &e), 0);
     assert_int_equal(hybrid_context_feed(c, o->session, text, n, &e), 0);
-    const struct hybrid_options how = {.strength = 1, .seed = seed};
+    const struct hybrid_options how = {.strength = 1, .seed = 7};
     assert_int_equal(hybrid_adjust(h, c, &how, theta, &norms, &e), 0);
-    assert_int_equal(hybrid_weaken(o->model, theta, strength, &e), 0);
+    assert_int_equal(hybrid_weaken(o->model, o->rank, theta, strength, &e), 0);
     hybrid_context_free(c);
     hybrid_close(h);
     return theta;
@@ -119,9 +120,12 @@ static void make(struct host *h, const char *name, const uint32_t *text, size_t 
     assert_int_equal(c->errand.call.err.code, want);
     assert_int_equal(c->n_items, want == 0);
     if (want == 0) {
+        const struct model *m = &h->registry->models[0];
         assert_string_equal(c->items[0].name, name);
-        assert_int_equal(c->items[0].bytes,
-                         rwkv_theta_floats(h->registry->models[0].rwkv_info) * sizeof(float));
+        assert_int_equal(
+            c->items[0].bytes,
+            rwkv_theta_floats(m->rwkv_info, hybrid_get_info(m->hybrids.now->hybrid)->rank) *
+                sizeof(float));
     }
     call_unref(&c->errand.call);
 }
@@ -157,18 +161,19 @@ static void check(struct host *h, struct oracle *o, struct adjustment *a, const 
     call_unref(&c->call);
 }
 
-static void test_by_hand(void **state)
+static void check_by_hand(size_t rank)
 {
-    (void)state;
     uint32_t text[TEXT], prompt[PROMPT];
     struct host *h = host_with_hybrid(NULL);
     struct oracle *o = oracle_new(RAND_A);
+    give(h, 0, 1, rank);
+    o->rank = rank;
     some_ids(1, text, TEXT);
     some_ids(2, prompt, PROMPT);
     make(h, "c", text, TEXT, false, 0);
     static const double strengths[] = {1, 0.4, 1e-6};
     for (size_t i = 0; i < sizeof strengths / sizeof *strengths; i++) {
-        float *theta = by_hand(o, text, TEXT, strengths[i], 7);
+        float *theta = by_hand(o, text, TEXT, strengths[i]);
         check(h, o, under(h, "c", NULL, 0, strengths[i]), theta, prompt);
         check(h, o, under(h, NULL, text, TEXT, strengths[i]), theta, prompt);
         free(theta);
@@ -176,7 +181,7 @@ static void test_by_hand(void **state)
     check(h, o, under(h, "c", NULL, 0, 0), NULL, prompt);
     check(h, o, under(h, NULL, text, TEXT, 0), NULL, prompt);
     /* a single token is a context too */
-    float *theta = by_hand(o, text, 1, 1, 7);
+    float *theta = by_hand(o, text, 1, 1);
     check(h, o, under(h, NULL, text, 1, 1), theta, prompt);
     make(h, "c", text, 1, false, ERR_NAME_EXISTS);
     make(h, "c", text, 1, true, 0);
@@ -184,6 +189,13 @@ static void test_by_hand(void **state)
     free(theta);
     oracle_free(o);
     host_free(h);
+}
+
+static void test_by_hand(void **state)
+{
+    (void)state;
+    check_by_hand(0);
+    check_by_hand(3);
 }
 
 /* Many at once under one adjustment, which is made once; the odd ones plain. */
@@ -331,10 +343,10 @@ static void test_hostile(void **state)
     (void)state;
     struct host *h = host_with_hybrid(NULL);
     struct model *m = &h->registry->models[0];
-    const size_t n = rwkv_theta_floats(m->rwkv_info);
+    const size_t n = rwkv_theta_floats(m->rwkv_info, 0);
     float *theta = calloc(n + 1, sizeof *theta);
     assert_non_null(theta);
-    rwkv_get_theta(m->rwkv, theta);
+    rwkv_get_theta(m->rwkv, 0, theta);
     struct store_item i = record(h, "good", theta, n);
     put(h, &i, theta);
     ends(h, "good", 1, 0);
@@ -369,9 +381,14 @@ static void test_hostile(void **state)
     put(h, &i, theta);
     ends(h, "theirs", 1, ERR_MODEL_MISMATCH);
     ends(h, "theirs", 0, ERR_MODEL_MISMATCH);
-    give(h, 0, 2);
+    give(h, 0, 2, 0);
     ends(h, "good", 1, ERR_MODEL_MISMATCH);
     ends(h, "good", 0, ERR_MODEL_MISMATCH);
+    give(h, 0, 2, 1); /* of a rank: these are not as many as its vectors are */
+    theta[n / 2] = 0;
+    i = record(h, "flat", theta, n);
+    put(h, &i, theta);
+    ends(h, "flat", 1, ERR_STATE_CORRUPT);
     free(theta);
     host_free(h);
 }

@@ -186,6 +186,40 @@ static void test_mix_norm_finite(void **state)
     each_level(mix_norm_finite);
 }
 
+/* An element's bits do not depend on where a range begins or ends. */
+static void add_rows(const struct kern *k)
+{
+    enum { ROWS = 8, LD = MAX + 3 };
+    struct rng r;
+    rng_init(&r, 11, 0);
+    float x[ROWS * LD], start[MAX], a[ROWS], part[MAX];
+    for (size_t n = 1; n <= MAX; n++) {
+        const size_t m = n % (ROWS + 1);
+        fill(&r, x, ROWS * LD, 2), fill(&r, start, n, 3), fill(&r, a, ROWS, 2);
+        float *y = guarded_new(n);
+        memcpy(y, start, n * sizeof *y);
+        k->vec_add_rows(y, x, LD, a, m, n);
+        for (size_t i = 0; i < n; i++) {
+            double want = (double)start[i], size = fabs(want);
+            for (size_t j = 0; j < m; j++) {
+                want += (double)a[j] * (double)x[j * LD + i];
+                size += fabs((double)a[j] * (double)x[j * LD + i]);
+            }
+            assert_true(fabs((double)y[i] - want) <= 6e-7 * size);
+        }
+        memcpy(part, start, n * sizeof *part);
+        k->vec_add_rows(part, x, LD, a, m, n / 3);
+        k->vec_add_rows(part + n / 3, x + n / 3, LD, a, m, n - n / 3);
+        assert_memory_equal(y, part, n * sizeof *part);
+        guarded_end(y, n);
+    }
+}
+static void test_add_rows(void **state)
+{
+    (void)state;
+    each_level(add_rows);
+}
+
 /* ---- products ---- */
 
 static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
@@ -637,9 +671,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_functions),       cmocka_unit_test(test_mix_norm_finite),
-        cmocka_unit_test(test_products),        cmocka_unit_test(test_extreme_weights),
-        cmocka_unit_test(test_golden_blocks),   cmocka_unit_test(test_panels),
-        cmocka_unit_test(test_time_mixing),     cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_add_rows),        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_extreme_weights), cmocka_unit_test(test_golden_blocks),
+        cmocka_unit_test(test_panels),          cmocka_unit_test(test_time_mixing),
+        cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
