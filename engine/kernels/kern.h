@@ -110,7 +110,7 @@ struct kern {
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out);
-    /* The same for weights in panels. Quantised types: with x rounded to int8 in blocks of 32. BF16: as F32;
+    /* The same for weights in panels. F32: in the order of k. Quantised types: with x rounded to int8 in blocks of 32. BF16: as F32;
      * NULL below level AMX. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
@@ -125,8 +125,8 @@ struct kern {
 /* Whether weights of type t are to stand in panels. */
 static inline bool kern_in_panels(const struct kern *k, enum dtype t)
 {
-    return t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || t == DTYPE_Q4_K || t == DTYPE_Q5_K ||
-           t == DTYPE_Q6_K || (t == DTYPE_BF16 && k->mul_panels_bf16);
+    return t == DTYPE_F32 || t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || t == DTYPE_Q4_K ||
+           t == DTYPE_Q5_K || t == DTYPE_Q6_K || (t == DTYPE_BF16 && k->mul_panels_bf16);
 }
 
 /* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's

@@ -137,9 +137,8 @@ static void mul_columns(const struct mat *m, size_t lo, size_t hi, struct panel_
 void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                     const struct mat_out *out, float *scratch)
 {
-    size_t n = panel__is_k(m->type)    ? 0 /* these have no form here */
-               : in->n % TILE < FEWEST ? in->n / TILE * TILE
-                                       : in->n;
+    const bool tiled = m->type == DTYPE_Q8_0 || m->type == DTYPE_Q4_0;
+    size_t n = !tiled ? 0 : in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
     struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = TILE};
     panel__carve(&q, m->type, scratch);
     if (n && lo < hi)

@@ -162,7 +162,7 @@ void panel__mul_bf16_amx(const struct mat *m, size_t lo, size_t hi, const struct
     if (lo >= hi)
         return;
     for (size_t col = 0, n; col < in->n; col += n) {
-        n = in->n - col < PANEL_BF16_COLUMNS ? in->n - col : PANEL_BF16_COLUMNS;
+        n = in->n - col < PANEL_PLAIN_COLUMNS ? in->n - col : PANEL_PLAIN_COLUMNS;
         for (size_t c = 0; c < n; c += TILE)
             split_columns(in, col + c, n - c < TILE ? n - c : TILE, j.steps,
                           a + c / TILE * j.steps * STEP_BYTES);

@@ -80,7 +80,8 @@ void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, struct panel
 struct panel_job {
     const struct mat *m;
     size_t lo, hi;
-    const struct panel_in *in;
+    const struct panel_in *in; /* columns as quantised types take them, and */
+    const struct mat_in *x;    /* as F32 does */
     const struct mat_out *out;
 };
 
@@ -303,13 +304,36 @@ INLINE void tile_store(V sum, float *y, size_t row, size_t lo, size_t hi, bool a
     store_part(all, y, row, lo, hi, add);
 }
 
+/* The same for F32: no sum crosses lanes, which weighs where rows are short. */
+INLINE void tile_f32(V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
+                     const int C)
+{
+    const size_t cols = j->m->cols, step = MAT_PANEL_ROWS * sizeof(float), apart = cols * step;
+    const uint8_t *w = (const uint8_t *)j->m->data + v / SUBS * apart;
+    const float *x = j->x->x + col * j->x->ldx;
+    UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
+    for (size_t k = 0; k < cols; k++, w += step) {
+        V a[TILE_ROWS];
+        ask_for(w, step, apart, col, R);
+        UNROLL for (int r = 0; r < R; r++) a[r] =
+            v_load((const float *)(const void *)vector_at(w, v % SUBS + (size_t)r, apart, 4));
+        UNROLL for (int c = 0; c < C; c++)
+        {
+            V b = v_set1(x[(size_t)c * j->x->ldx + k]);
+            UNROLL for (int r = 0; r < R; r++) acc[r * C + c] = v_fma(a[r], b, acc[r * C + c]);
+        }
+    }
+}
+
 INLINE void tile_run(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
                      const int R, const int C)
 {
     V acc[TILE_ROWS * TILE_COLUMNS];
     size_t panel = v / SUBS;
     struct panel_rows w = {panel__integers(j->m, panel), panel__scales(j->m, panel), v % SUBS};
-    if (panel__is_k(type))
+    if (type == DTYPE_F32)
+        tile_f32(acc, j, v, col, R, C);
+    else if (panel__is_k(type))
         tile_k(acc, j, v, col, type, R, C);
     else
         tile(acc, &w, j->in, col, type, R, C);
@@ -324,7 +348,7 @@ INLINE void tile_run(const struct panel_job *j, size_t v, size_t col, const enum
 /* R vectors of rows against all columns. */
 INLINE void rows_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
 {
-    size_t col = 0, n = j->in->n;
+    size_t col = 0, n = j->x->n;
 #if TILE_COLUMNS >= 6
     for (; col + 6 <= n && n - col != 8; col += 6)
         tile_run(j, v, col, type, R, 6);
@@ -348,6 +372,7 @@ INLINE void rows_run(const struct panel_job *j, size_t v, const enum dtype type,
     {                                                                                              \
         rows_run(j, v, DTYPE_##type, 1);                                                           \
     }
+DEFINE_JOB(F32)
 DEFINE_JOB(Q8_0)
 DEFINE_JOB(Q4_0)
 DEFINE_JOB(Q4_K)
@@ -359,23 +384,25 @@ static const struct {
     void (*rows)(const struct panel_job *, size_t), (*row)(const struct panel_job *, size_t);
     int32_t offset;
 } forms[DTYPE_COUNT] = {
-    [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET}, [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8},
-    [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},         [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0},
-    [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
+    [DTYPE_F32] = {rows_F32, row_F32, 0},    [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET},
+    [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8}, [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},
+    [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0}, [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
 };
 
 void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                       const struct mat_out *out, float *scratch)
 {
-    size_t blocks = m->cols / PANEL_BLOCK, end = (hi + VW - 1) / VW;
-    struct panel_in q = {.blocks = blocks, .group = 1};
+    const bool plain = m->type == DTYPE_F32;
+    const size_t most = plain ? PANEL_PLAIN_COLUMNS : PANEL_COLUMNS, end = (hi + VW - 1) / VW;
+    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = 1};
     panel__carve(&q, m->type, scratch);
     for (size_t col = 0; col < in->n && lo < hi; col += q.n) {
-        q.n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;
+        q.n = in->n - col < most ? in->n - col : most;
         struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
         struct mat_out to = {out->y + col, out->add};
-        struct panel_job j = {m, lo, hi, &q, &to};
-        NAME(panel__quantise)(&part, forms[m->type].offset, &q);
+        struct panel_job j = {m, lo, hi, &q, &part, &to};
+        if (!plain)
+            NAME(panel__quantise)(&part, forms[m->type].offset, &q);
         for (size_t v = lo / VW; v < end;) {
             size_t n = end - v >= TILE_ROWS ? TILE_ROWS : 1;
             (n == TILE_ROWS ? forms[m->type].rows : forms[m->type].row)(&j, v);

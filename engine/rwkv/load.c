@@ -73,8 +73,13 @@ static void convert_transposed(const struct conversion *c, int part, int parts)
     for (size_t o = lo; o < hi; o++)
         for (size_t k = 0; k < cols; k++) {
             float x;
+            uint8_t made[sizeof x];
             rwkv__read_f32(c->s->t, k * rows + o, &x, 1);
-            dtype_from_f32(c->dst->type, &x, element(c->dst, o * cols + k), 1);
+            dtype_from_f32(c->dst->type, &x, made, 1);
+            if (c->dst->panels)
+                mat_put_blocks(c->dst, o, k, made, 1);
+            else
+                memcpy(element(c->dst, o * cols + k), made, dtype_block_bytes(c->dst->type));
         }
 }
 
@@ -131,8 +136,7 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
         type = DTYPE_F32;
     *dst = (struct mat){.type = type, .rows = lora ? s->cols : s->rows,
                         .cols = lora ? s->rows : s->cols, .data = s->t->data,
-                        .panels = !transpose && spec->kind != SPEC_EMBEDDING &&
-                                  kern_in_panels(&l->m->kern, type)};
+                        .panels = spec->kind != SPEC_EMBEDDING && kern_in_panels(&l->m->kern, type)};
     if (!dtype_bytes(type, dst->cols, &dst->row_bytes))
         return err_set(e, ERR_UNSUPPORTED, "tensor %s: rows of %zu cannot be held as %s (whole blocks of %zu)",
                        s->name, dst->cols, dtype_name(type), dtype_block_len(type));

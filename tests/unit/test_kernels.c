@@ -287,7 +287,7 @@ static void product_new(const struct kern *k, struct product *p, struct rng *r, 
         fill(r, p->x + b * ld, cols, pow(10, rng_normal(r)));
     memset(p->x, 0, (cols < 5 ? cols : 5) * sizeof(float));
     memcpy(p->seen, p->x, n * ld * sizeof(float));
-    for (size_t i = 0; p->w.panels && t != DTYPE_BF16 && i < n * ld; i += 32)
+    for (size_t i = 0; p->w.panels && t != DTYPE_F32 && t != DTYPE_BF16 && i < n * ld; i += 32)
         round_block(p->x + i, p->seen + i);
     p->n = n;
 }
