@@ -32,7 +32,12 @@ struct target {
     char name[80];
     double value, high;
 };
-enum { TARGETS = 3 * HB_LENGTHS };
+/* Which differences (hb_pairs) must be, and from which length of context on. */
+static const struct {
+    size_t pair, from;
+} wanted[] = {
+    {0, 0}, {4, 0}, {6, 0}, {7, 2048}}; /* control, other corpus, state; both less state */
+enum { WANTED = sizeof wanted / sizeof *wanted, TARGETS = (1 + WANTED) * HB_LENGTHS };
 
 static size_t list_targets(const struct hb_bench *b, struct target t[TARGETS])
 {
@@ -42,15 +47,16 @@ static size_t list_targets(const struct hb_bench *b, struct target t[TARGETS])
         const struct hb_mean *own = &f->row[HB_HYBRID + HB_BEHIND];
         if (!f->n)
             continue;
-        for (size_t k = 0; k < 3; k++) {
-            const struct hb_pair *p =
-                k == 1 ? &f->pair[0] : &f->pair[4]; /* control, other corpus */
-            const double value = k ? p->less : own->less, high = k ? p->high : own->high;
-            if (isnan(value))
+        t[n] = (struct target){.value = own->less, .high = own->high};
+        snprintf(t[n++].name, sizeof t->name, "context of %zu bytes: %s less %s", hb_length[l],
+                 hb_row_name[HB_HYBRID + HB_BEHIND], hb_row_name[HB_PLAIN]);
+        for (size_t k = 0; k < WANTED; k++) {
+            const struct hb_pair *p = &f->pair[wanted[k].pair];
+            if (isnan(p->less) || hb_length[l] < wanted[k].from)
                 continue;
-            t[n] = (struct target){.value = value, .high = high};
-            snprintf(t[n++].name, sizeof t->name, "context of %zu bytes less %s", hb_length[l],
-                     k ? hb_row_name[p->b] : hb_row_name[HB_PLAIN]);
+            t[n] = (struct target){.value = p->less, .high = p->high};
+            snprintf(t[n++].name, sizeof t->name, "context of %zu bytes: %s less %s", hb_length[l],
+                     hb_row_name[p->a], hb_row_name[p->b]);
         }
     }
     return n;

@@ -75,6 +75,7 @@ char *read_file(const char *name, size_t *n)
     char *p = malloc(*n + 1);
     assert_non_null(p);
     assert_int_equal(fread(p, 1, *n, f), *n);
+    p[*n] = '\0';
     fclose(f);
     return p;
 }
