@@ -122,7 +122,8 @@ struct kern {
     void (*att_out)(const struct att_out *o, size_t head_size, float eps);
 };
 
-/* Whether weights of type t are to stand in panels. */
+/* Whether a model's weights of type t are to stand in panels. (F32 in rows is what low-rank additions of
+ * hybrids come as.) */
 static inline bool kern_in_panels(const struct kern *k, enum dtype t)
 {
     return t == DTYPE_F32 || t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || t == DTYPE_Q4_K ||

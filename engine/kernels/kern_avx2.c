@@ -114,6 +114,11 @@ static inline __m128i load128(const uint8_t *p)
     return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
+static inline void expand_F32(const uint8_t *p, V *w)
+{
+    for (size_t i = 0; i < 4; i++)
+        w[i] = v_load(p + 32 * i);
+}
 static inline void expand_F16(const uint8_t *p, V *w)
 {
     for (size_t i = 0; i < 4; i++)

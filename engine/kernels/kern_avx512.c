@@ -111,6 +111,11 @@ static inline __m256i load256(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
+static inline void expand_F32(const uint8_t *p, V *w)
+{
+    w[0] = v_load(p);
+    w[1] = v_load(p + 64);
+}
 static inline void expand_F16(const uint8_t *p, V *w)
 {
     w[0] = _mm512_cvtph_ps(load256(p));

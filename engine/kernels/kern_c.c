@@ -112,6 +112,11 @@ static inline V f16_vector(VH h)
     return (V)((VU)x | special | (u & 0x8000) << 16);
 }
 
+static inline void expand_F32(const uint8_t *p, V *w)
+{
+    for (size_t i = 0; i < 8; i++)
+        w[i] = v_load(p + 16 * i);
+}
 static inline void expand_F16(const uint8_t *p, V *w)
 {
     for (size_t i = 0; i < 8; i++) {

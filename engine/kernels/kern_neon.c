@@ -104,6 +104,11 @@ static inline float16x8_t load_f16(const uint8_t *p)
     return vreinterpretq_f16_u8(vld1q_u8(p));
 }
 
+static inline void expand_F32(const uint8_t *p, V *w)
+{
+    for (size_t i = 0; i < 8; i++)
+        w[i] = v_load(p + 16 * i);
+}
 static inline void expand_F16(const uint8_t *p, V *w)
 {
     for (size_t i = 0; i < 4; i++) {

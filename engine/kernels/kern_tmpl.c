@@ -268,6 +268,7 @@ struct rows {
             (n == 4 ? rows4_##type : rows1_##type)(&w, o, in, out);                                \
         }                                                                                          \
     }
+DEFINE_MUL(F32, 128)
 DEFINE_MUL(F16, 64)
 DEFINE_MUL(BF16, 64)
 
@@ -275,6 +276,9 @@ static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_
                     const struct mat_out *out)
 {
     switch (m->type) {
+    case DTYPE_F32:
+        mul_F32(m, lo, hi, in, out);
+        break;
     case DTYPE_F16:
         mul_F16(m, lo, hi, in, out);
         break;

@@ -265,7 +265,7 @@ static void product_new(const struct kern *k, struct product *p, struct rng *r, 
     size_t row_bytes, ld = mat_pad(cols);
     assert_true(dtype_bytes(t, cols, &row_bytes));
     p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes,
-                         .panels = kern_in_panels(k, t)};
+                         .panels = kern_in_panels(k, t) && (t != DTYPE_F32 || rows % 2)}; /* both are used */
     p->bytes = calloc(mat_data_bytes(&p->w) + 1, 1);
     uint8_t *row = malloc(row_bytes);
     p->values = malloc(rows * cols * sizeof(float));
