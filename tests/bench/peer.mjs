@@ -5,99 +5,11 @@
 //
 // Prints Markdown. Times are of a busy or quiet machine alike: read the ratio, not the number. THREADS=1 where
 // others use the machine: llama.cpp's threads wait for each other spinning.
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, statSync } from 'node:fs';
-import { createServer, connect } from 'node:net';
-import { cpus } from 'node:os';
-import { join, resolve } from 'node:path';
-import { Agent } from 'node:http';
-import { binary, Daemon, root, scratch } from '../lib/daemon.mjs';
-
-const [llamaServer, file] = process.argv.slice(2);
-const model = file ? resolve(file) : join(root, 'build/bench-12x768-f16.gguf');
-if (!llamaServer) throw new Error('usage: node bench/peer.mjs LLAMA_SERVER [MODEL.gguf]');
-const SLOTS = 8, THREADS = process.env.THREADS ?? `${cpus().length}`;
-const greedy = { temperature: 0, stream: false };
-process.setMaxListeners(0); // one a server
-const median = (v) => [...v].sort((a, b) => a - b)[v.length >> 1];
-
-// Token ids that are words of the World vocabulary, the same for a seed.
-function words(n, seed) {
-  let x = seed * 7919 + 1;
-  return Array.from({ length: n }, () => 300 + ((x = (x * 1103515245 + 12345) % 2147483648) % 20000));
-}
-
-class Ours extends Daemon {
-  static label = 'DreamState';
-
-  static start(dir) {
-    return super.start({ model, data: dir, args: ['--max-sequences', `${SLOTS}`, '--threads', THREADS] });
-  }
-
-  async ask(prompt, max_tokens, more = {}, signal) {
-    const body = { prompt, max_tokens, ...greedy, return_tokens: true, logit_bias: { 0: false }, ...more };
-    const r = await post(this, '/v1/completions', body, signal);
-    return { tokens: r.choices[0].tokens, timings: r.timings };
-  }
-
-  async save(name, prompt) { return (await post(this, '/v1/states', { name, tokens: prompt })).bytes; }
-
-  resume(name, prompt, suffix, n) { return this.ask(suffix, n, { state: name }); }
-}
-
-class Llama extends Daemon {
-  static label = 'llama-server';
-
-  static async start(dir) {
-    const d = new Llama();
-    const free = createServer().listen(0, '127.0.0.1');
-    await once(free, 'listening');
-    d.port = free.address().port;
-    free.close();
-    d.url = `http://127.0.0.1:${d.port}`;
-    const { OPENBLAS_CORETYPE, ...env } = process.env;
-    d.child = spawn(resolve(llamaServer), ['-m', model, '--port', `${d.port}`, '-t', THREADS, '-np', `${SLOTS}`,
-      '--slot-save-path', dir, '--no-webui', '--offline'], { stdio: 'ignore', env });
-    process.on('exit', () => d.child.kill('SIGKILL'));
-    d.exited = once(d.child, 'exit');
-    d.agent = new Agent({ keepAlive: true, maxSockets: 256 });
-    while ((await d.get('/health').catch(() => ({}))).status !== 200) await new Promise((ok) => setTimeout(ok, 50));
-    return d;
-  }
-
-  async ask(prompt, n_predict, more = {}, signal) {
-    const body = { prompt, n_predict, ...greedy, return_tokens: true, cache_prompt: true, logit_bias: [[0, false]], ...more };
-    return post(this, '/completion', body, signal);
-  }
-
-  async save(name, prompt) {
-    await this.ask(prompt, 0, { id_slot: 0 });
-    return (await post(this, '/slots/0?action=save', { filename: name })).n_written;
-  }
-
-  async resume(name, prompt, suffix, n) {
-    await post(this, '/slots/0?action=restore', { filename: name });
-    return this.ask([...prompt, ...suffix], n, { id_slot: 0 });
-  }
-
-  async stop() { await this.kill(); }
-}
-
-async function post(d, path, body, signal) {
-  const r = await fetch(d.url + path, {
-    method: 'POST', body: JSON.stringify(body), headers: { 'content-type': 'application/json' }, signal,
-  });
-  const json = await r.json();
-  if (!r.ok) throw new Error(`${path}: ${r.status} ${JSON.stringify(json)}`);
-  return json;
-}
-
-async function timed(go) {
-  const start = performance.now();
-  const value = await go();
-  return [value, performance.now() - start];
-}
+import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { scratch } from '../lib/daemon.mjs';
+import { about, Llama, median, Ours, timed, words } from './servers.mjs';
 
 // A prompt of 512 tokens is read and kept, the server killed, and the text gone on with.
 async function restart(Server, rows) {
@@ -204,22 +116,11 @@ async function measure(Server, rows) {
   await d.stop();
 }
 
-const version = async (file, ...args) => {
-  const c = spawn(file, args);
-  let out = '';
-  for (const s of [c.stdout, c.stderr]) s.on('data', (x) => { out += x; });
-  await once(c, 'close');
-  return out;
-};
-
 const [ours, theirs] = [{}, {}];
 await measure(Ours, ours);
 await measure(Llama, theirs);
 const show = (v) => (typeof v !== 'number' ? v : Number.isInteger(v) ? v.toLocaleString('en') : `${v.toFixed(1)} ms`);
-const peer = /version: (\S+) \(build (\d+), commit ([0-9a-f]+)\)/.exec(await version(llamaServer, '--version'));
-console.log(`${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores of ${cpus()[0].model}, ${model.split('/').at(-1)} `
-  + `(${Math.round(statSync(model).size / 1e6)} MB); ${(await version(binary, 'version')).trim().split('\n')[0]}; `
-  + `llama-server ${peer ? `${peer[1]}, build ${peer[2]}, commit ${peer[3]}` : '(version unknown)'}, ${SLOTS} sequences, ${THREADS === '1' ? 'one thread' : `${THREADS} threads`} each\n`);
+console.log(`${await about()}\n`);
 console.log('| | DreamState | llama-server | ratio |\n|---|---|---|---|');
 for (const [what, a] of Object.entries(ours)) {
   const b = theirs[what];
