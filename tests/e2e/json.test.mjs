@@ -81,17 +81,9 @@ test('a kept state has read the whole document', async () => {
 
 test('a client that leaves while its mask is computed, and errors beside', async () => {
   const hard = { anyOf: Array.from({ length: 32 }, (_, i) => ({ type: 'string', pattern: `[a-z]*${String.fromCharCode(97 + (i % 26))}.{${20 + i}}` })) };
-  const gone = Array.from({ length: 8 }, () => {
-    const abort = new AbortController();
-    const done = fetch(`${d.url}/v1/completions`, {
-      method: 'POST', signal: abort.signal, headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ prompt: 'a', max_tokens: 100000, json_schema: hard }),
-    }).catch((e) => e);
-    return { abort, done };
-  });
+  const gone = await Promise.all(Array.from({ length: 8 }, async () => (await Raw.open(d.port)).post('/v1/completions', JSON.stringify({ prompt: 'a', max_tokens: 100000, json_schema: hard }))));
   await d.until('dreamstate_sequences_active', (v) => v > 0);
-  for (const g of gone) g.abort.abort();
-  await Promise.all(gone.map((g) => g.done));
+  for (const g of gone) g.destroy();
   await d.until('dreamstate_sequences_active', (v) => v === 0);
   const bad = await d.post('/v1/completions', { prompt: 'a', json_schema: { type: 'object', properties: { a: { format: 'date' } } } });
   assert.equal(bad.status, 400);
