@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { Daemon } from '../lib/daemon.mjs';
 import { byteModel } from '../lib/model.mjs';
-import { frames } from '../lib/raw.mjs';
+import { frames, Raw } from '../lib/raw.mjs';
 import { missing } from '../lib/spec.mjs';
 
 let d, validator;
