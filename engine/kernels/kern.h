@@ -110,8 +110,8 @@ struct kern {
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out);
-    /* The same for weights in panels. F32: in the order of k. Quantised types: with x rounded to int8 in blocks of 32. BF16: as F32;
-     * NULL below level AMX. See panel.h. */
+    /* The same for weights in panels. F32: summed in the order of k. Quantised types: with x rounded to
+     * int8 in blocks of 32. BF16: as F32; NULL below level AMX. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
     void (*mul_panels_bf16)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
