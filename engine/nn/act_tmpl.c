@@ -1,4 +1,4 @@
-/* Elementwise activations. */
+/* Elementwise activations, and biases. */
 
 static void tanh_forward(real *out, const real *x, size_t n)
 {
@@ -119,5 +119,23 @@ static void gelu_backward(real *dx, const real *dout, const real *x, size_t n)
         real q = x[i] * x[i], h = nn_tanh(GELU_SLOPE * (x[i] + GELU_CUBE * q * x[i]));
         real dh = (1 - h * h) * GELU_SLOPE * (1 + 3 * GELU_CUBE * q);
         dx[i] += dout[i] * (real)0.5 * (1 + h + x[i] * dh);
+    }
+}
+
+static void bias_forward(real *out, const real *bias, size_t T, size_t C)
+{
+    for (size_t t = 0; t < T; t++) {
+        SIMD
+        for (size_t c = 0; c < C; c++)
+            out[t * C + c] += bias[c];
+    }
+}
+
+static void bias_backward(real *dbias, const real *dout, size_t T, size_t C)
+{
+    for (size_t t = 0; t < T; t++) {
+        SIMD
+        for (size_t c = 0; c < C; c++)
+            dbias[c] += dout[t * C + c];
     }
 }

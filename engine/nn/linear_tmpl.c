@@ -1,11 +1,5 @@
 /* Products with weights. */
 
-#if NN_IS_F32
-#define GEMM gemm_f32
-#else
-#define GEMM gemm_f64
-#endif
-
 static void linear_forward(real *out, const real *x, const real *W, size_t T, size_t I, size_t O,
                            real beta)
 {
@@ -33,24 +27,6 @@ static void project_backward(real *dx, real *dW, const real *dout, const real *x
         GEMM(false, true, T, I, O, 1, dout, O, W, O, 1, dx, I);
     if (dW)
         GEMM(true, false, I, O, T, 1, x, I, dout, O, 1, dW, O);
-}
-
-static void bias_forward(real *out, const real *bias, size_t T, size_t C)
-{
-    for (size_t t = 0; t < T; t++) {
-        SIMD
-        for (size_t c = 0; c < C; c++)
-            out[t * C + c] += bias[c];
-    }
-}
-
-static void bias_backward(real *dbias, const real *dout, size_t T, size_t C)
-{
-    for (size_t t = 0; t < T; t++) {
-        SIMD
-        for (size_t c = 0; c < C; c++)
-            dbias[c] += dout[t * C + c];
-    }
 }
 
 /* One product a place, over rows that lie G apart. */

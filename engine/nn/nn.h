@@ -55,7 +55,7 @@ struct nn_f64 {
  * (CPU_AUTO: the best). */
 const struct nn_f32 *nn_f32_for(enum cpu_level level);
 
-/* Lets the matrix products of *op round their operands to BF16, sums staying F32 (about twice as
+/* Lets the products with weights of *op round their operands to BF16, sums staying F32 (gemm_bf16.h: how
  * fast). False, and nothing changed, on a CPU that cannot. */
 bool nn_bf16_products(struct nn_f32 *op);
 

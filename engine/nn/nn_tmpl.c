@@ -4,6 +4,12 @@
 #include "engine/nn/nn.h"
 #include "engine/nn/nn_real.h"
 
+#if NN_IS_F32
+#define GEMM gemm_f32
+#else
+#define GEMM gemm_f64
+#endif
+
 #include "engine/nn/embed_tmpl.c"
 #include "engine/nn/norm_tmpl.c"
 #include "engine/nn/linear_tmpl.c"

@@ -349,7 +349,8 @@ static void test_bf16_products(void **state)
     if (!nn_bf16_products(&op))
         skip();
     for (size_t c = 0; c < N_CASES; c++)
-        if (!strcmp(shapes[c].name, "linear") || !strcmp(shapes[c].name, "project"))
+        if (!strcmp(shapes[c].name, "linear") || !strcmp(shapes[c].name, "project") ||
+            !strcmp(shapes[c].name, "token_project"))
             for (size_t T = 1; T <= 40; T += 13)
                 check_float(c, dims_of(T, 3, 16, 37), &op, "bf16", 2e-2, &rng);
 }
