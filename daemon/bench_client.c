@@ -3,6 +3,7 @@
 #include "daemon/base/clock.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -172,52 +173,102 @@ static int want(struct bench_conn *c, size_t bytes, struct err *e)
     return 0;
 }
 
+/* A number of a given base behind spaces at c->in.data + at, not above MAX_ANSWER. */
+static int number(struct bench_conn *c, size_t at, int base, size_t *out, struct err *e)
+{
+    const char *p = c->in.data + at;
+    char *end;
+    p += strspn(p, " \t");
+    unsigned long n = strtoul(p, &end, base);
+    if (end == p || !isxdigit((unsigned char)*p) || n > MAX_ANSWER)
+        return err_set(e, ERR_FORMAT, "no length: %.20s", p);
+    *out = n;
+    return 0;
+}
+
+/* chunk: LENGTH[;EXTENSION] CRLF bytes CRLF, until one of length 0; then lines until an empty one. */
 static int read_chunks(struct bench_conn *c, size_t *at, struct bench_reply *r, struct err *e)
 {
-    for (;;) {
-        size_t end;
-        if (line_end(c, *at, &end, e) < 0)
+    for (size_t n = 1, end; n > 0;) {
+        if (line_end(c, *at, &end, e) < 0 || number(c, *at, 16, &n, e) < 0)
             return e->code;
-        size_t n = strtoul(c->in.data + *at, NULL, 16);
+        *at = end + 2;
         if (!r->first_ns)
             r->first_ns = clock_ns();
-        if (want(c, end + 2 + n + 2, e) < 0)
-            return e->code;
-        buf_append(&r->body, c->in.data + end + 2, n);
-        *at = end + 2 + n + 2;
         if (n == 0)
+            break;
+        if (want(c, *at + n + 2, e) < 0)
+            return e->code;
+        buf_append(&r->body, c->in.data + *at, n);
+        *at += n + 2;
+    }
+    for (size_t end, start = *at;; start = *at) {
+        if (line_end(c, start, &end, e) < 0)
+            return e->code;
+        *at = end + 2;
+        if (end == start)
             return 0;
     }
 }
 
-int bench_read(struct bench_conn *c, struct bench_reply *r, struct err *e)
+static int read_length(struct bench_conn *c, size_t *at, size_t length, struct bench_reply *r,
+                       struct err *e)
 {
-    size_t at = 0, end = 0, length = 0;
-    bool chunked = false;
-    buf_reset(&r->body);
-    r->first_ns = 0;
+    if (want(c, *at + length, e) < 0)
+        return e->code;
+    r->first_ns = clock_ns();
+    if (length)
+        buf_append(&r->body, c->in.data + *at, length);
+    *at += length;
+    return 0;
+}
+
+/* The status and, of the headers, how the body is written: its length, or -1 for chunks. c->in.data + *at
+ * is where it begins. */
+static int read_head(struct bench_conn *c, size_t *at, int *status, int64_t *length, struct err *e)
+{
+    size_t end, n;
+    bool known = false;
     if (line_end(c, 0, &end, e) < 0)
         return e->code;
-    r->status = end > 12 ? (int)strtol(c->in.data + 9, NULL, 10) : 0;
-    for (at = end + 2; line_end(c, at, &end, e) == 0 && end != at; at = end + 2) {
-        const char *line = c->in.data + at;
-        if (!strncasecmp(line, "Content-Length:", 15))
-            length = strtoul(line + 15, NULL, 10);
-        else if (!strncasecmp(line, "Transfer-Encoding: chunked", 26))
-            chunked = true;
-    }
-    if (e->code)
-        return e->code;
-    at = end + 2;
-    if (chunked && read_chunks(c, &at, r, e) < 0)
-        return e->code;
-    if (!chunked) {
-        if (want(c, at + length, e) < 0)
+    if (end < 12 || strncmp(c->in.data, "HTTP/1.", 7) != 0)
+        return err_set(e, ERR_FORMAT, "no answer of HTTP/1: %.20s", c->in.data);
+    *status = (int)strtol(c->in.data + 9, NULL, 10);
+    *length = 0;
+    for (*at = end + 2;; *at = end + 2) {
+        if (line_end(c, *at, &end, e) < 0)
             return e->code;
-        r->first_ns = clock_ns();
-        buf_append(&r->body, c->in.data + at, length);
-        at += length;
+        const char *line = c->in.data + *at;
+        if (end == *at)
+            break;
+        if (!strncasecmp(line, "Content-Length:", 15)) {
+            if (number(c, *at + 15, 10, &n, e) < 0)
+                return e->code;
+            *length = *length < 0 ? -1 : (int64_t)n;
+            known = true;
+        } else if (!strncasecmp(line, "Transfer-Encoding:", 18)) {
+            line += 18 + strspn(line + 18, " \t");
+            if (strncasecmp(line, "chunked\r\n", 9) != 0)
+                return err_set(e, ERR_FORMAT, "an encoding that is not chunked");
+            *length = -1;
+            known = true;
+        }
     }
+    *at = end + 2;
+    return known || *status == 204 ? 0 : err_set(e, ERR_FORMAT, "an answer without a length");
+}
+
+int bench_read(struct bench_conn *c, struct bench_reply *r, struct err *e)
+{
+    size_t at = 0;
+    int64_t length = 0;
+    buf_reset(&r->body);
+    r->first_ns = 0;
+    if (read_head(c, &at, &r->status, &length, e) < 0)
+        return e->code;
+    int rc = length < 0 ? read_chunks(c, &at, r, e) : read_length(c, &at, (size_t)length, r, e);
+    if (rc < 0)
+        return rc;
     r->done_ns = clock_ns();
     memmove(c->in.data, c->in.data + at, c->in.len - at);
     c->in.len -= at;

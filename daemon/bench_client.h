@@ -1,5 +1,5 @@
-/* What `bench service` talks with: the daemon as a child process, and a small HTTP/1.1 client for it over
- * blocking sockets on the loopback. It reads what our own daemon writes, no more.
+/* What `bench service` and `bench speed` talk with: a server as a child process, and a small HTTP/1.1 client
+ * for it over blocking sockets on the loopback. It reads answers with a Content-Length and chunked ones.
  *
  * Threads: one at a time. Times are clock_ns(). */
 #ifndef DAEMON_BENCH_CLIENT_H
@@ -40,7 +40,8 @@ struct bench_reply {
 /* Only sends. body NULL: none. */
 int bench_send(struct bench_conn *c, const char *method, const char *path, const void *body,
                size_t bytes, struct err *e);
-/* Reads one answer, plain or chunked. r->body is emptied first. ERR_IO, ERR_FORMAT, ERR_NOMEM. */
+/* Reads one answer, of a length told before or chunked. r->body is emptied first. After ERR_IO,
+ * ERR_FORMAT (no such answer) and ERR_NOMEM the connection is of no more use. */
 int bench_read(struct bench_conn *c, struct bench_reply *r, struct err *e);
 /* Both; ERR_UNAVAILABLE with the answer's beginning if the status is not 200 or 201. */
 int bench_ask(struct bench_conn *c, const char *method, const char *path, const char *body,

@@ -7,13 +7,16 @@
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-enum { LAYERS = 12, C = 768, N = 64, F = 4 * C, V = 65536 };
+static const struct bench_shape shapes[] = {{"12x768", 12, 768}, {"24x1024", 24, 1024}};
+enum { MAX_LAYER = 24, MAX_C = 1024, N = 64, V = 65536 };
 enum { RANK_W = 64, RANK_A = 64, RANK_V = 32, RANK_G = 128 };
-enum { MAX_TENSORS = 6 + LAYERS * 32, TOKEN_LEN = 16 };
+enum { MAX_TENSORS = 6 + MAX_LAYER * 32, TOKEN_LEN = 16 };
 
 struct maker {
+    size_t n_layer, C, F; /* F = 4C */
     struct tensor tensors[MAX_TENSORS];
     char names[MAX_TENSORS][96];
     size_t n;
@@ -36,7 +39,7 @@ static int add(struct maker *m, const char *name, enum dtype type, size_t rows, 
 {
     struct tensor *t = &m->tensors[m->n];
     size_t row_bytes, bytes;
-    float row[F];
+    float row[4 * MAX_C];
     if (m->e->code)
         return m->e->code;
     if (!dtype_bytes(type, cols, &row_bytes) || !mem_mul(rows, row_bytes, &bytes))
@@ -60,7 +63,7 @@ static void vector(struct maker *m, size_t layer, const char *name, float mean, 
 {
     char full[96];
     snprintf(full, sizeof full, "blk.%zu.%s", layer, name);
-    add(m, full, DTYPE_F32, 1, C, mean, width);
+    add(m, full, DTYPE_F32, 1, m->C, mean, width);
 }
 
 /* Outputs about as large as inputs: variance 1 / cols. */
@@ -76,9 +79,9 @@ static void lora(struct maker *m, size_t layer, char letter, size_t rank)
 {
     char name[32];
     snprintf(name, sizeof name, "time_mix_%c1.weight", letter);
-    matrix(m, layer, name, DTYPE_F32, rank, C);
+    matrix(m, layer, name, DTYPE_F32, rank, m->C);
     snprintf(name, sizeof name, "time_mix_%c2.weight", letter);
-    matrix(m, layer, name, DTYPE_F32, C, rank);
+    matrix(m, layer, name, DTYPE_F32, m->C, rank);
 }
 
 static void make_layer(struct maker *m, size_t i)
@@ -86,6 +89,7 @@ static void make_layer(struct maker *m, size_t i)
     static const char *const norms[] = {"attn_norm", "attn_norm_2", "time_mix_ln"};
     static const char *const square[] = {"time_mix_receptance.weight", "time_mix_key.weight",
                                          "time_mix_value.weight", "time_mix_output.weight"};
+    const size_t C = m->C, F = m->F;
     char name[64];
     for (size_t k = 0; k < 3; k++) {
         snprintf(name, sizeof name, "%s.weight", norms[k]);
@@ -118,14 +122,15 @@ static void make_layer(struct maker *m, size_t i)
 
 static void make_tensors(struct maker *m)
 {
+    const size_t C = m->C;
     add(m, "token_embd.weight", m->type, V, C, 0, 1);
     add(m, "token_embd_norm.weight", DTYPE_F32, 1, C, 1, 0.1f);
     add(m, "token_embd_norm.bias", DTYPE_F32, 1, C, 0, 0.1f);
-    for (size_t i = 0; i < LAYERS; i++)
+    for (size_t i = 0; i < m->n_layer; i++)
         make_layer(m, i);
     add(m, "output_norm.weight", DTYPE_F32, 1, C, 1, 0.1f);
     add(m, "output_norm.bias", DTYPE_F32, 1, C, 0, 0.1f);
-    add(m, "output.weight", m->type, V, C, 0, sqrtf(3.0f / C));
+    add(m, "output.weight", m->type, V, C, 0, sqrtf(3.0f / (float)C));
 }
 
 /* ---- file ------------------------------------------------------------------------------------- */
@@ -155,13 +160,15 @@ static void name_tokens(char (*text)[TOKEN_LEN], const char **list)
 
 static int write_file(struct maker *m, const char *path, const char *const *tokens)
 {
+    char name[64];
+    snprintf(name, sizeof name, "random weights, %zu x %zu", m->n_layer, m->C);
     const struct tensor_meta meta[] = {
         STR("general.architecture", "rwkv7"),
-        STR("general.name", "random weights, 12 x 768"),
+        STR("general.name", name),
         U32("rwkv7.context_length", 1048576),
-        U32("rwkv7.embedding_length", C),
-        U32("rwkv7.block_count", LAYERS),
-        U32("rwkv7.feed_forward_length", F),
+        U32("rwkv7.embedding_length", (uint32_t)m->C),
+        U32("rwkv7.block_count", (uint32_t)m->n_layer),
+        U32("rwkv7.feed_forward_length", (uint32_t)m->F),
         U32("rwkv7.attention.head_count", 0),
         U32("rwkv7.wkv.head_size", N),
         U32("rwkv7.attention.decay_lora_rank", RANK_W),
@@ -175,7 +182,7 @@ static int write_file(struct maker *m, const char *path, const char *const *toke
     return gguf_write(path, m->tensors, m->n, meta, sizeof meta / sizeof *meta, m->e);
 }
 
-static int make_model(enum dtype type, const char *path, struct err *e)
+static int make_model(const struct bench_shape *s, enum dtype type, const char *path, struct err *e)
 {
     struct maker *m = calloc(1, sizeof *m);
     char(*text)[TOKEN_LEN] = calloc(V, sizeof *text);
@@ -185,6 +192,9 @@ static int make_model(enum dtype type, const char *path, struct err *e)
         rc = err_set(e, ERR_NOMEM, "no memory for a model to measure with");
         goto out;
     }
+    m->n_layer = s->n_layer;
+    m->C = s->n_embd;
+    m->F = 4 * s->n_embd;
     m->type = type;
     m->e = e;
     e->code = 0;
@@ -201,14 +211,23 @@ out:
     return rc;
 }
 
-int bench_model_path(enum dtype type, char *path, size_t size, struct err *e)
+const struct bench_shape *bench_shape(const char *name)
+{
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+        if (!strcmp(name, shapes[k].name))
+            return &shapes[k];
+    return NULL;
+}
+
+int bench_model_path(const struct bench_shape *shape, enum dtype type, char *path, size_t size,
+                     struct err *e)
 {
     const char *tmp = getenv("TMPDIR"), *dir = access("build", W_OK) == 0 ? "build" : tmp ? tmp : P_tmpdir;
     char name[16];
     snprintf(name, sizeof name, "%s", dtype_name(type));
     for (char *p = name; *p; p++)
         *p = (char)tolower((unsigned char)*p);
-    if ((size_t)snprintf(path, size, "%s/bench-12x768-%s.gguf", dir, name) >= size)
+    if ((size_t)snprintf(path, size, "%s/bench-%s-%s.gguf", dir, shape->name, name) >= size)
         return err_set(e, ERR_INVALID, "the path of the temporary folder is too long");
-    return access(path, R_OK) == 0 ? 0 : make_model(type, path, e);
+    return access(path, R_OK) == 0 ? 0 : make_model(shape, type, path, e);
 }

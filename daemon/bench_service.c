@@ -485,7 +485,7 @@ static int run(struct bench *b, struct err *e)
 {
     if (b->model)
         snprintf(b->path, sizeof b->path, "%s", b->model);
-    else if (bench_model_path(DTYPE_F16, b->path, sizeof b->path, e) < 0)
+    else if (bench_model_path(bench_shape("12x768"), DTYPE_F16, b->path, sizeof b->path, e) < 0)
         return e->code;
     if (bench_folder(b->dir, sizeof b->dir, e) < 0 || measure_disk(b, e) < 0 || start(b, e) < 0 ||
         measure_start(b, e) < 0 || bake_states(b, e) < 0 || measure_restore(b, e) < 0 ||

@@ -36,6 +36,7 @@ static const struct bench_dit dit_shapes[] = {
 
 struct options {
     const char *model, *llama;
+    const struct bench_shape *shape; /* and type: of random weights */
     enum dtype type;
     int weights_type, threads, rounds;
     bool json, dit;
@@ -73,14 +74,15 @@ static const struct option long_options[] = {
     {"weights-type", required_argument, 0, 'w'}, {"llama", required_argument, 0, 'l'},
     {"threads", required_argument, 0, 'n'}, {"rounds", required_argument, 0, 'r'},
     {"json", no_argument, 0, 'j'},          {"dit", no_argument, 0, 'd'},
+    {"size", required_argument, 0, 's'},
     {0},
 };
 
 static int usage(void)
 {
-    fputs("usage: dreamstated bench speed [--model FILE | --type F32|F16|BF16|Q8_0|Q4_0]\n"
+    fputs("usage: dreamstated bench speed [--model FILE | --size 12x768|24x1024 --type F32|F16|BF16|Q8_0|Q4_0]\n"
           "           [--weights-type TYPE] [--threads N] [--rounds 1..5] [--llama DIR] [--dit] [--json]\n"
-          "Without --model: random weights, 12 layers of width 768, vocabulary 65,536, as --type (F16).\n"
+          "Without --model: random weights, 12 layers of width 768 (or as --size), vocabulary 65,536, as --type (F16).\n"
           "--llama DIR (or DREAMSTATE_LLAMA): the folder of llama-bench, run in turn on the same file.\n"
           "--dit: the diffusion transformer too, for states of 4x192, 12x768 and 24x1024 (1 GB in TMPDIR).\n",
           stderr);
@@ -102,6 +104,7 @@ static bool parse_options(struct options *o, int argc, char **argv)
     int c;
     int cores = thread_processors();
     *o = (struct options){.type = DTYPE_F16, .weights_type = -1, .rounds = 3,
+                          .shape = bench_shape("12x768"),
                           .llama = getenv("DREAMSTATE_LLAMA"),
                           .threads = cores > 64 ? 64 : cores};
     while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -111,6 +114,8 @@ static bool parse_options(struct options *o, int argc, char **argv)
             o->model = optarg;
         else if (c == 't' || c == 'w')
             ok = dtype_parse(optarg, &t);
+        else if (c == 's')
+            ok = (o->shape = bench_shape(optarg)) != NULL;
         else if (c == 'l')
             o->llama = optarg;
         else if (c == 'n')
@@ -352,7 +357,7 @@ static int run(struct bench *b, struct err *e)
     struct rwkv_options o = {.weights_type = b->o.weights_type};
     if (b->o.model)
         snprintf(b->path, sizeof b->path, "%s", b->o.model);
-    else if (bench_model_path(b->o.type, b->path, sizeof b->path, e) < 0)
+    else if (bench_model_path(b->o.shape, b->o.type, b->path, sizeof b->path, e) < 0)
         return e->code;
     if (!(b->one = pool_new(1, "bench", 0, e)) || !(b->pool = pool_new(b->o.threads, "bench", 0, e)))
         return e->code;
