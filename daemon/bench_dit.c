@@ -1,8 +1,10 @@
 #include "daemon/bench_dit.h"
 
 #include "daemon/base/clock.h"
+#include "daemon/base/mem.h"
 #include "daemon/bench_corpora.h"
 #include "engine/dit/dit.h"
+#include "engine/kernels/gemm.h"
 #include "engine/kernels/rng.h"
 #include "engine/train/dit.h"
 
@@ -16,6 +18,7 @@
 #define WARM_UP    2 /* steps of training that are not counted */
 #define TOGETHER   16
 #define COMPONENTS 64
+#define SIDE       2048 /* of the matrices of the product beside it */
 
 static const char *const files[] = {"states",
                                     "recipe.json",
@@ -92,6 +95,40 @@ static int write_recipe(const struct bench_dit *b, const char *dir, const char *
     return fclose(f) == 0 ? 0 : err_set(e, ERR_IO, "bench: %s: %s", path, strerror(errno));
 }
 
+struct product {
+    const float *a, *b; /* [SIDE, SIDE] */
+    float *c;
+};
+
+static void product_part(void *ctx, int part, int parts)
+{
+    const struct product *p = ctx;
+    size_t lo, hi;
+    pool_slice(SIDE, 16, part, parts, &lo, &hi);
+    gemm_f32(false, false, hi - lo, SIDE, SIDE, 1, p->a + lo * SIDE, SIDE, p->b, SIDE, 0,
+             p->c + lo * SIDE, SIDE);
+}
+
+static int measure_sgemm(struct pool *pool, double *gflops, struct err *e)
+{
+    const size_t n = (size_t)SIDE * SIDE;
+    float *a = mem_calloc_aligned(3 * n, sizeof *a);
+    if (!a)
+        return err_set(e, ERR_NOMEM, "bench: no memory for a product");
+    struct product p = {a, a + n, a + 2 * n};
+    for (size_t i = 0; i < 2 * n; i++)
+        a[i] = (float)(i % 7) - 3;
+    gemm_setup();
+    for (int k = 0; k < 5; k++) {
+        uint64_t begin = clock_ns();
+        pool_run(pool, product_part, &p);
+        double speed = 2.0 * SIDE * (double)n / (double)(clock_ns() - begin);
+        *gflops = speed > *gflops ? speed : *gflops;
+    }
+    free(a);
+    return 0;
+}
+
 static void on_step(void *ctx, const struct train_step *s)
 {
     uint64_t *at = ctx; /* [2]: behind the warm-up, now */
@@ -156,6 +193,7 @@ int measure_dit(const struct bench_dit *b, struct pool *one, struct pool *pool,
         return e->code;
     path_of(dir, "states", path);
     int rc = write_states(b, path, e);
+    rc = rc < 0 ? rc : measure_sgemm(pool, &out->sgemm, e);
     rc = rc < 0 ? rc : measure_training(b, dir, pool, out, e);
     path_of(dir, "out/diffuser.safetensors", path);
     rc = rc < 0 ? rc : diffuser_open(path, &d, e);

@@ -18,6 +18,7 @@ struct bench_dit {
 struct bench_dit_speed {
     double samples_per_s; /* of training, all threads: forward, backward, AdamW, average */
     double gflops;  /* multiply-adds of the blocks' products, counted twice, forward and backward */
+    double sgemm;   /* GFLOP/s of OpenBLAS just before: 2048^3, each thread its own rows, the best of five */
     double one_ms;  /* a state in 20 steps with guidance, one thread */
     double each_ms; /* the same, of 16 made together by all threads */
     size_t n_params, n_token;

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 5, N_DECODE = 4, N_RANKS = 3, MAX_RESULTS = 48, PROMPT = 512, ROWS = 128 };
+enum { ROUNDS = 5, N_DECODE = 4, N_RANKS = 3, MAX_RESULTS = 64, PROMPT = 512, ROWS = 128 };
 static const size_t decode_seqs[N_DECODE] = {1, 4, 8, 16};
 /* Of vectors that a hybrid makes, a set for each of 1 and 16 sequences. */
 static const size_t ranks[N_RANKS] = {0, 4, 8};
@@ -303,7 +303,10 @@ static void collect(struct bench *b)
         const struct state_shape *s = &d->shape;
         add_result(b, "states/s", b->dit[k].samples_per_s, "DiT %zu x %zu, width %zu, training", s->n_layer,
                    s->n_embd, d->n_embd);
+        add_result(b, "M", (double)b->dit[k].n_params / 1e6, "  parameters");
+        add_result(b, "GFLOP/s", b->dit[k].sgemm, "  sgemm 2048^3, %d threads", b->o.threads);
         add_result(b, "GFLOP/s", b->dit[k].gflops, "  products of its blocks");
+        add_result(b, "%", 100 * b->dit[k].gflops / b->dit[k].sgemm, "  of sgemm");
         add_result(b, "ms", b->dit[k].one_ms, "  a state in 20 steps, 1 thread");
         add_result(b, "ms", b->dit[k].each_ms, "  each of 16 together");
     }

@@ -8,12 +8,14 @@ import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Agent } from 'node:http';
 import { Daemon, binary, root } from '../lib/daemon.mjs';
+import { readSafetensors } from '../lib/model.mjs';
 
 const [llamaServer, file] = process.argv.slice(2);
 if (!llamaServer) throw new Error(`usage: node ${process.argv[1]} LLAMA_SERVER [MODEL.gguf]`);
 export const model = file ? resolve(file) : join(root, 'build/bench-12x768-f16.gguf');
 export const THREADS = process.env.THREADS ?? `${cpus().length}`;
 export const SLOTS = Number(process.env.SLOTS ?? 8);
+const WORD = 300; // of the World vocabulary
 const greedy = { temperature: 0, stream: false };
 process.setMaxListeners(0); // one a server
 export const median = (v) => [...v].sort((a, b) => a - b)[v.length >> 1];
@@ -27,14 +29,21 @@ export function words(n, seed) {
 export class Ours extends Daemon {
   static label = 'DreamState';
 
-  static start(dir) {
-    return super.start({ model, data: dir, args: ['--max-sequences', `${SLOTS}`, '--threads', THREADS] });
+  static start(dir, file = model) {
+    return super.start({ model: file, data: dir, args: ['--max-sequences', `${SLOTS}`, '--threads', THREADS] });
   }
 
   async ask(prompt, max_tokens, more = {}, signal) {
     const body = { prompt, max_tokens, ...greedy, return_tokens: true, logit_bias: { 0: false }, ...more };
     const r = await post(this, '/v1/completions', body, signal);
     return { tokens: r.choices[0].tokens, timings: r.timings };
+  }
+
+  // The logits behind a prompt, which its state keeps.
+  async logits(prompt) {
+    await post(this, '/v1/states', { name: 'logits', tokens: prompt, if_exists: 'new_version' });
+    const { logits: { data } } = readSafetensors((await this.get('/v1/states/logits/data')).body);
+    return new Float32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.length));
   }
 
   async save(name, prompt) { return (await post(this, '/v1/states', { name, tokens: prompt })).bytes; }
@@ -45,7 +54,7 @@ export class Ours extends Daemon {
 export class Llama extends Daemon {
   static label = 'llama-server';
 
-  static async start(dir) {
+  static async start(dir, file = model) {
     const d = new Llama();
     const free = createServer().listen(0, '127.0.0.1');
     await once(free, 'listening');
@@ -53,7 +62,7 @@ export class Llama extends Daemon {
     free.close();
     d.url = `http://127.0.0.1:${d.port}`;
     const { OPENBLAS_CORETYPE, ...env } = process.env;
-    d.child = spawn(resolve(llamaServer), ['-m', model, '--port', `${d.port}`, '-t', THREADS, '-np', `${SLOTS}`,
+    d.child = spawn(resolve(llamaServer), ['-m', file, '--port', `${d.port}`, '-t', THREADS, '-np', `${SLOTS}`,
       '--slot-save-path', dir, '--no-webui', '--offline'], { stdio: 'ignore', env });
     process.on('exit', () => d.child.kill('SIGKILL'));
     d.exited = once(d.child, 'exit');
@@ -65,6 +74,14 @@ export class Llama extends Daemon {
   async ask(prompt, n_predict, more = {}, signal) {
     const body = { prompt, n_predict, ...greedy, return_tokens: true, cache_prompt: true, logit_bias: [[0, false]], ...more };
     return post(this, '/completion', body, signal);
+  }
+
+  // Log-probabilities, by token. What is said next is set, so that it is text; they are of before that.
+  async logits(prompt) {
+    const r = await this.ask(prompt, 1, { n_probs: 1 << 17, logit_bias: [[WORD, 1000]] });
+    const all = r.completion_probabilities[0].top_logprobs, out = new Float64Array(all.length);
+    for (const { id, logprob } of all) out[id] = logprob;
+    return out;
   }
 
   async save(name, prompt) {
