@@ -173,7 +173,7 @@ static void affine(const struct view *v, real *out, const real *x, const real *W
 static void affine_backward(const struct view *v, real *dx, real *dW, real *db, const real *dout,
                             const real *x, const real *W, const size_t TIO[3])
 {
-    v->op->linear_backward(dx, dW, dout, x, W, TIO[0], TIO[1], TIO[2]);
+    v->op->linear_backward(dx, dW, dout, x, W, TIO[0], TIO[1], TIO[2], 1);
     v->op->bias_backward(db, dout, TIO[0], TIO[2]);
 }
 #define TIO(T, I, O) ((const size_t[3]){T, I, O})

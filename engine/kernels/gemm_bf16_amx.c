@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define SIDE  32 /* of a block of C */
-#define KC    768
+#define KC    256
 #define WORDS (384 * 1024 / 4) /* of a packed block of B */
 
 /* c [32, 32] += (or, not `add`, =) a [32][pairs] b [pairs][32]. */

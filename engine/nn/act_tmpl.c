@@ -11,7 +11,7 @@ static void tanh_backward(real *dx, const real *dout, const real *out, size_t n)
 {
     SIMD
     for (size_t i = 0; i < n; i++)
-        dx[i] += dout[i] * (1 - out[i] * out[i]);
+        dx[i] = dout[i] * (1 - out[i] * out[i]);
 }
 
 static void sigmoid_forward(real *out, const real *x, const real *bias, size_t T, size_t C)
@@ -35,14 +35,14 @@ static void sigmoid_backward(real *dx, real *dbias, const real *dout, const real
     if (!dbias) {
         SIMD
         for (size_t i = 0; i < T * C; i++)
-            dx[i] += dout[i] * out[i] * (1 - out[i]);
+            dx[i] = dout[i] * out[i] * (1 - out[i]);
         return;
     }
     for (size_t t = 0; t < T; t++) {
         SIMD
         for (size_t c = 0; c < C; c++) {
             real s = out[t * C + c], d = dout[t * C + c] * s * (1 - s);
-            dx[t * C + c] += d;
+            dx[t * C + c] = d;
             dbias[c] += d;
         }
     }
@@ -62,7 +62,7 @@ static void relu2_backward(real *dx, const real *dout, const real *x, size_t n)
     SIMD
     for (size_t i = 0; i < n; i++) {
         real p = x[i] > 0 ? x[i] : 0;
-        dx[i] += 2 * p * dout[i];
+        dx[i] = 2 * p * dout[i];
     }
 }
 
@@ -79,8 +79,8 @@ static void mul_backward(real *dx, real *dg, const real *dout, const real *x, co
     SIMD
     for (size_t i = 0; i < n; i++) {
         real d = dout[i];
-        dx[i] += d * g[i];
-        dg[i] += d * x[i];
+        dx[i] = d * g[i];
+        dg[i] = d * x[i];
     }
 }
 

@@ -7,10 +7,10 @@ static void linear_forward(real *out, const real *x, const real *W, size_t T, si
 }
 
 static void linear_backward(real *dx, real *dW, const real *dout, const real *x, const real *W,
-                            size_t T, size_t I, size_t O)
+                            size_t T, size_t I, size_t O, real beta)
 {
     if (dx) /* out = x W^T */
-        GEMM(false, false, T, I, O, 1, dout, O, W, I, 1, dx, I);
+        GEMM(false, false, T, I, O, 1, dout, O, W, I, beta, dx, I);
     if (dW)
         GEMM(true, false, O, I, T, 1, dout, O, x, I, 1, dW, I);
 }
@@ -21,10 +21,10 @@ static void project_forward(real *out, const real *x, const real *W, size_t T, s
 }
 
 static void project_backward(real *dx, real *dW, const real *dout, const real *x, const real *W,
-                             size_t T, size_t I, size_t O)
+                             size_t T, size_t I, size_t O, real beta)
 {
     if (dx) /* out = x W */
-        GEMM(false, true, T, I, O, 1, dout, O, W, O, 1, dx, I);
+        GEMM(false, true, T, I, O, 1, dout, O, W, O, beta, dx, I);
     if (dW)
         GEMM(true, false, I, O, T, 1, x, I, dout, O, 1, dW, O);
 }

@@ -30,7 +30,7 @@ static void xent_backward(real *dlogits, const real *probs, const uint32_t *targ
         real *d = dlogits + t * V, m = weight[t];
         SIMD
         for (size_t v = 0; v < V; v++)
-            d[v] += m * p[v];
+            d[v] = m * p[v];
         d[targets[t]] -= m;
     }
 }

@@ -1,8 +1,8 @@
 /* Neural network operations for training, each forward beside its backward.
  *
  * An operation is a pure function over row-major arrays; nn_ops.h lists all with their equations.
- * Backward functions ADD to the gradients they write (as several consumers share one tensor), so
- * callers zero them first. Every operation is written once, as engine/nn/<op>_tmpl.c, and compiled
+ * Backward functions ADD to the gradients of parameters and of what several
+ * consumers share, so callers zero them first, and set the others, as nn_ops.h says. Every operation is written once, as engine/nn/<op>_tmpl.c, and compiled
  * as
  *
  *     nn_f64           double, baseline CPU: gradient checks

@@ -1,6 +1,6 @@
 /* The operations of nn.h as one list, expanded for each element type with NN_REAL defined (so this
- * file has no include guard). d* arguments are gradients: backward functions ADD to them, and every
- * d* of a result is read only. T rows (tokens), C channels = H groups (heads) of N. */
+ * file has no include guard). d* arguments are gradients: backward functions ADD to them but where it says
+ * "sets", and every d* of a result is read only. T rows (tokens), C channels = H groups (heads) of N. */
 /* clang-format off */
 #define NN_OPS(XX)                                                                                 \
     /* out[t] = emb[tokens[t]]; emb [V, C] */                                                      \
@@ -22,29 +22,29 @@
     XX(shift_backward, (NN_REAL *dz, NN_REAL *dz0, NN_REAL *dmu, const NN_REAL *dout,              \
                         const NN_REAL *z, const NN_REAL *z0, const NN_REAL *mu, size_t T,          \
                         size_t C))                                                                 \
-    /* out = beta * out + x W^T; x [T, I], W [O, I], out [T, O]. dx or dW may be NULL: not         \
-     * wanted. */                                                                                  \
+    /* out = beta * out + x W^T; x [T, I], W [O, I], out [T, O]. dx = beta * dx + dout W; dx or dW \
+     * may be NULL: not wanted. */                                                                 \
     XX(linear_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I,      \
                         size_t O, NN_REAL beta))                                                   \
     XX(linear_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x,          \
-                         const NN_REAL *W, size_t T, size_t I, size_t O))                          \
-    /* out = x W with W [I, O] (the low-rank pairs are stored so). */                              \
+                         const NN_REAL *W, size_t T, size_t I, size_t O, NN_REAL beta))            \
+    /* out = x W with W [I, O] (the low-rank pairs are stored so); dx as above. */                 \
     XX(project_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *W, size_t T, size_t I,     \
                          size_t O))                                                                \
     XX(project_backward, (NN_REAL *dx, NN_REAL *dW, const NN_REAL *dout, const NN_REAL *x,         \
-                          const NN_REAL *W, size_t T, size_t I, size_t O))                         \
-    /* out = tanh(x), [n]; out may be x. */                                                        \
+                          const NN_REAL *W, size_t T, size_t I, size_t O, NN_REAL beta))           \
+    /* out = tanh(x), [n]; out may be x. Sets dx. */                                               \
     XX(tanh_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                   \
     XX(tanh_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *out, size_t n))            \
-    /* out = sigmoid(bias + x); bias [C] or NULL; out may be x. */                                 \
+    /* out = sigmoid(bias + x); bias [C] or NULL; out may be x. Sets dx. */                        \
     XX(sigmoid_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *bias, size_t T,            \
                          size_t C))                                                                \
     XX(sigmoid_backward, (NN_REAL *dx, NN_REAL *dbias, const NN_REAL *dout, const NN_REAL *out,    \
                           size_t T, size_t C))                                                     \
-    /* The decay: out = exp(-e^(-1/2) * s), s in (0, 1); [n]. */                                   \
+    /* The decay: out = exp(-e^(-1/2) * s), s in (0, 1); [n]. Sets ds. */                          \
     XX(decay_forward, (NN_REAL *out, const NN_REAL *s, size_t n))                                  \
     XX(decay_backward, (NN_REAL *ds, const NN_REAL *dout, const NN_REAL *out, size_t n))           \
-    /* Value residual: out = v + (v_first - v) * s; [n]. */                                        \
+    /* Value residual: out = v + (v_first - v) * s; [n]. Sets dv, ds. */                           \
     XX(vres_forward, (NN_REAL *out, const NN_REAL *v, const NN_REAL *v_first, const NN_REAL *s,    \
                       size_t n))                                                                   \
     XX(vres_backward, (NN_REAL *dv, NN_REAL *dv_first, NN_REAL *ds, const NN_REAL *dout,           \
@@ -55,13 +55,13 @@
     XX(kk_backward, (NN_REAL *dk, NN_REAL *dk_k, const NN_REAL *dout, const NN_REAL *out,          \
                      const NN_REAL *rnorm, const NN_REAL *k, const NN_REAL *k_k, size_t T,         \
                      size_t H, size_t N))                                                          \
-    /* Replacement key: out = k * (1 + (a - 1) * k_a). */                                          \
+    /* Replacement key: out = k * (1 + (a - 1) * k_a). Sets dk. */                                 \
     XX(kmod_forward, (NN_REAL *out, const NN_REAL *k, const NN_REAL *a, const NN_REAL *k_a,        \
                       size_t T, size_t C))                                                         \
     XX(kmod_backward, (NN_REAL *dk, NN_REAL *da, NN_REAL *dk_a, const NN_REAL *dout,               \
                        const NN_REAL *k, const NN_REAL *a, const NN_REAL *k_a, size_t T,           \
                        size_t C))                                                                  \
-    /* The WKV-7 recurrence: see wkv7_tmpl.c. */                                                   \
+    /* The WKV-7 recurrence: see wkv7_tmpl.c. Sets all but dS, which it moves. */                  \
     XX(wkv7_forward, (NN_REAL *y, NN_REAL *sa, NN_REAL *S_cache, NN_REAL *S, const NN_REAL *r,     \
                       const NN_REAL *w, const NN_REAL *k, const NN_REAL *v, const NN_REAL *kk,     \
                       const NN_REAL *a, size_t T, size_t H, size_t N, NN_REAL *scratch))           \
@@ -76,11 +76,11 @@
     XX(bonus_backward, (NN_REAL *dr, NN_REAL *dk, NN_REAL *dv, NN_REAL *dr_k, const NN_REAL *dy,   \
                         const NN_REAL *r, const NN_REAL *k, const NN_REAL *v, const NN_REAL *r_k,  \
                         size_t T, size_t H, size_t N))                                             \
-    /* out = x * g; [n]. */                                                                        \
+    /* out = x * g; [n]. Sets dx, dg. */                                                           \
     XX(mul_forward, (NN_REAL *out, const NN_REAL *x, const NN_REAL *g, size_t n))                  \
     XX(mul_backward, (NN_REAL *dx, NN_REAL *dg, const NN_REAL *dout, const NN_REAL *x,             \
                       const NN_REAL *g, size_t n))                                                 \
-    /* out = max(x, 0)^2; [n]. */                                                                  \
+    /* out = max(x, 0)^2; [n]. Sets dx. */                                                         \
     XX(relu2_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                  \
     XX(relu2_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *x, size_t n))             \
     /* out = x sigmoid(x), [n]. */                                                                 \
@@ -126,7 +126,7 @@
                         const NN_REAL *q, const NN_REAL *kv, const size_t *m, size_t S, size_t n,  \
                         size_t M, size_t H, size_t N, NN_REAL *scratch))                           \
     /* ce[t] = -log softmax(logits[t])[targets[t]] in nats; probs [T, V] are kept (may be          \
-     * logits). Backward takes the weight of each row in the loss: dlogits += weight[t] *          \
+     * logits). Backward takes the weight of each row in the loss: dlogits = weight[t] *           \
      * dce/dlogits. */                                                                             \
     XX(xent_forward, (NN_REAL *ce, NN_REAL *probs, const NN_REAL *logits,                          \
                       const uint32_t *targets, size_t T, size_t V))                                \

@@ -41,7 +41,7 @@ static void decay_backward(real *ds, const real *dout, const real *out, size_t n
 {
     SIMD
     for (size_t i = 0; i < n; i++)
-        ds[i] += DECAY_RATE * dout[i] * out[i];
+        ds[i] = DECAY_RATE * dout[i] * out[i];
 }
 
 static void vres_forward(real *out, const real *v, const real *v_first, const real *s, size_t n)
@@ -57,9 +57,9 @@ static void vres_backward(real *dv, real *dv_first, real *ds, const real *dout, 
     SIMD
     for (size_t i = 0; i < n; i++) {
         real d = dout[i], df = d * s[i];
-        dv[i] += d - df;
+        dv[i] = d - df;
         dv_first[i] += df;
-        ds[i] += d * (v_first[i] - v[i]);
+        ds[i] = d * (v_first[i] - v[i]);
     }
 }
 
@@ -123,7 +123,7 @@ static void kmod_backward(real *dk, real *da, real *dk_a, const real *dout, cons
         SIMD
         for (size_t c = 0; c < C; c++) {
             real dkc = d[c] * kt[c];
-            dkt[c] += d[c] * (1 + (at[c] - 1) * k_a[c]);
+            dkt[c] = d[c] * (1 + (at[c] - 1) * k_a[c]);
             dat[c] += dkc * k_a[c];
             dk_a[c] += dkc * (at[c] - 1);
         }

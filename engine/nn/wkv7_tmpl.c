@@ -106,7 +106,7 @@ WKV7_INLINE void wkv7_redo(real *next, const real *prev, const real *sa, const r
                    vload(prev + i * N + q * VEC) * wq[q] - sa[i] * bq[q] + v[i] * kq[q]);
 }
 
-/* What one step of the backward reads and adds to: rows of [N]. */
+/* What one step of the backward reads and sets: rows of [N]. */
 struct wkv7_rows {
     const real *dy, *sa, *r, *w, *k, *v, *kk, *a;
     real *dr, *dw, *dk, *dv, *dkk, *da;
@@ -142,7 +142,7 @@ WKV7_INLINE void wkv7_step_backward(const struct wkv7_rows *g, real *dS, const r
             pb += d[q] * b[q];
         }
         real dsa = -vsum(pb); /* S_ij = ... - sa_i b_j */
-        g->dv[i] += vsum(pv);
+        g->dv[i] = vsum(pv);
         for (size_t q = 0; q < n; q++) {
             gkk[q] += dsa * vload(Sp + q * VEC); /* sa_i = sum_j S_ij kk_j */
             vstore(D + q * VEC, d[q] * w[q] + dsa * kk[q]);
@@ -150,11 +150,11 @@ WKV7_INLINE void wkv7_step_backward(const struct wkv7_rows *g, real *dS, const r
     }
     for (size_t q = 0; q < n; q++) {
         vec a = vload(g->a + q * VEC);
-        vstore(g->dr + q * VEC, vload(g->dr + q * VEC) + gr[q]);
-        vstore(g->dw + q * VEC, vload(g->dw + q * VEC) + gw[q]);
-        vstore(g->dk + q * VEC, vload(g->dk + q * VEC) + gk[q]);
-        vstore(g->dkk + q * VEC, vload(g->dkk + q * VEC) + gkk[q] + gb[q] * a); /* b = kk a */
-        vstore(g->da + q * VEC, vload(g->da + q * VEC) + gb[q] * kk[q]);
+        vstore(g->dr + q * VEC, gr[q]);
+        vstore(g->dw + q * VEC, gw[q]);
+        vstore(g->dk + q * VEC, gk[q]);
+        vstore(g->dkk + q * VEC, gkk[q] + gb[q] * a); /* b = kk a */
+        vstore(g->da + q * VEC, gb[q] * kk[q]);
     }
 }
 

@@ -237,8 +237,8 @@ static void low_backward(const struct view *v, const real *dout, const real *x, 
     if (!A)
         return;
     v->op->linear_forward(h, x, A, T, C, rank, 0);
-    v->op->project_backward(zero(dh, T * rank), dA + rank * C, dout, h, A + rank * C, T, rank, C);
-    v->op->linear_backward(v->w->dxq, dA, dh, x, A, T, C, rank);
+    v->op->project_backward(dh, dA + rank * C, dout, h, A + rank * C, T, rank, C, 0);
+    v->op->linear_backward(v->w->dxq, dA, dh, x, A, T, C, rank, 1);
 }
 
 /* Decay, in-context rate, gate and value-residual pairs. */
@@ -371,10 +371,10 @@ static void ffn_backward(const struct view *v)
     work *w = v->w;
     size_t T = v->T, C = v->C, F = v->F;
     op->relu2_forward(w->wide, y->h, T * F);
-    op->linear_backward(zero(w->dwide, T * F), DM(FVAL), w->dx, w->wide, P(FVAL), T, F, C);
-    op->relu2_backward(zero(w->wide, T * F), w->dwide, y->h, T * F);
+    op->linear_backward(w->dwide, DM(FVAL), w->dx, w->wide, P(FVAL), T, F, C, 0);
+    op->relu2_backward(w->wide, w->dwide, y->h, T * F);
     op->shift_forward(w->xq, y->z2, v->ffn0, P(FX_K), T, C);
-    op->linear_backward(zero(w->dxq, v->TC), DM(FKEY), w->wide, w->xq, P(FKEY), T, C, F);
+    op->linear_backward(w->dxq, DM(FKEY), w->wide, w->xq, P(FKEY), T, C, F, 0);
     zero(w->dz, v->TC - C); /* the last row: the gradient of the final shift vector */
     memcpy(w->dz + v->TC - C, v->dffn0, C * sizeof(real));
     op->shift_backward(w->dz, zero(v->dffn0, C), DP(FX_K), w->dxq, y->z2, v->ffn0, P(FX_K), T, C);
@@ -392,15 +392,13 @@ static void wkv_backward(const struct view *v)
     size_t T = v->T, C = v->C, H = v->H, N = v->N, TC = v->TC;
     const real *vv = v->i ? y->vv : y->v;
     op->mul_forward(w->xq, y->o, y->g, TC);
-    op->linear_backward(zero(w->dxq, TC), DM(OUT), w->dx, w->xq, P(OUT), T, C, C);
-    op->mul_backward(zero(w->dt, TC), zero(w->dg, TC), w->dxq, y->o, y->g, TC);
-    op->bonus_backward(zero(w->dr, TC), zero(w->dkf, TC), zero(w->dvv, TC), DTH(R_K), w->dt, y->r,
-                       y->kf, vv, TH(R_K), T, H, N);
+    op->linear_backward(w->dxq, DM(OUT), w->dx, w->xq, P(OUT), T, C, C, 0);
+    op->mul_backward(w->dt, w->dg, w->dxq, y->o, y->g, TC);
     op->norm_backward(zero(w->dy, TC), DP(LNX_W), DP(LNX_B), w->dt, y->y, y->meanx, y->rstdx,
                       P(LNX_W), T, H, N);
-    op->wkv7_backward(w->dr, zero(w->dw, TC), w->dkf, w->dvv, zero(w->dkk, TC), zero(w->da, TC),
-                      v->dwkv0, w->dy, y->sa, y->S_cache, y->r, y->w, y->kf, vv, y->kk, y->a, T, H,
-                      N, w->wkv);
+    op->wkv7_backward(w->dr, w->dw, w->dkf, w->dvv, w->dkk, w->da, v->dwkv0, w->dy, y->sa,
+                      y->S_cache, y->r, y->w, y->kf, vv, y->kk, y->a, T, H, N, w->wkv);
+    op->bonus_backward(w->dr, w->dkf, w->dvv, DTH(R_K), w->dt, y->r, y->kf, vv, TH(R_K), T, H, N);
 }
 
 /* One mix: dz, its weight and the initial shift vector from w->dxq. */
@@ -418,26 +416,21 @@ static void pairs_backward(const struct view *v)
     work *w = v->w;
     size_t T = v->T, C = v->C, TC = v->TC;
     /* w = exp(-e^(-1/2) sw), sw = sigmoid(w0 + tanh(x_w w1) w2) */
-    op->decay_backward(zero(w->dt, TC), w->dw, y->w, TC);
-    op->sigmoid_backward(zero(w->dy, TC), DTH(W0), w->dt, y->sw, T, C);
-    op->project_backward(zero(w->dlow, T * s->rank_w), DM(W2), w->dy, y->hw, P(W2), T, s->rank_w,
-                         C);
-    op->tanh_backward(zero(w->dlow2, T * s->rank_w), w->dlow, y->hw, T * s->rank_w);
-    op->project_backward(zero(w->dxq, TC), DM(W1), w->dlow2, mix(v, P(X_W)), P(W1), T, C,
-                         s->rank_w);
+    op->decay_backward(w->dt, w->dw, y->w, TC);
+    op->sigmoid_backward(w->dy, DTH(W0), w->dt, y->sw, T, C);
+    op->project_backward(w->dlow, DM(W2), w->dy, y->hw, P(W2), T, s->rank_w, C, 0);
+    op->tanh_backward(w->dlow2, w->dlow, y->hw, T * s->rank_w);
+    op->project_backward(w->dxq, DM(W1), w->dlow2, mix(v, P(X_W)), P(W1), T, C, s->rank_w, 0);
     mix_backward(v, RWKV_P_X_W);
     /* a = sigmoid(a0 + (x_a a1) a2) */
-    op->sigmoid_backward(zero(w->dy, TC), DTH(A0), w->da, y->a, T, C);
-    op->project_backward(zero(w->dlow, T * s->rank_a), DM(A2), w->dy, y->ha, P(A2), T, s->rank_a,
-                         C);
-    op->project_backward(zero(w->dxq, TC), DM(A1), w->dlow, mix(v, P(X_A)), P(A1), T, C, s->rank_a);
+    op->sigmoid_backward(w->dy, DTH(A0), w->da, y->a, T, C);
+    op->project_backward(w->dlow, DM(A2), w->dy, y->ha, P(A2), T, s->rank_a, C, 0);
+    op->project_backward(w->dxq, DM(A1), w->dlow, mix(v, P(X_A)), P(A1), T, C, s->rank_a, 0);
     mix_backward(v, RWKV_P_X_A);
     /* g = sigmoid(x_g g1) g2 */
-    op->project_backward(zero(w->dlow, T * s->rank_g), DM(G2), w->dg, y->hg, P(G2), T, s->rank_g,
-                         C);
-    op->sigmoid_backward(zero(w->dlow2, T * s->rank_g), NULL, w->dlow, y->hg, T, s->rank_g);
-    op->project_backward(zero(w->dxq, TC), DM(G1), w->dlow2, mix(v, P(X_G)), P(G1), T, C,
-                         s->rank_g);
+    op->project_backward(w->dlow, DM(G2), w->dg, y->hg, P(G2), T, s->rank_g, C, 0);
+    op->sigmoid_backward(w->dlow2, NULL, w->dlow, y->hg, T, s->rank_g);
+    op->project_backward(w->dxq, DM(G1), w->dlow2, mix(v, P(X_G)), P(G1), T, C, s->rank_g, 0);
     mix_backward(v, RWKV_P_X_G);
 }
 
@@ -450,22 +443,20 @@ static void value_backward(const struct view *v)
     struct layer *y = v->y;
     work *w = v->w;
     size_t T = v->T, C = v->C, TC = v->TC;
-    const real *xv = mix(v, P(X_V)), *dv = w->dv;
-    zero(w->dxq, TC);
+    const real *xv = mix(v, P(X_V)), *dv = v->i ? w->dv : w->dv_first;
     if (v->i) {
-        op->vres_backward(zero(w->dv, TC), w->dv_first, zero(w->dt, TC), w->dvv, y->v,
-                          w->layer[0].v, y->sv, TC);
-        op->sigmoid_backward(zero(w->dy, TC), DTH(V0), w->dt, y->sv, T, C);
-        op->project_backward(zero(w->dlow, T * s->rank_v), DM(V2), w->dy, y->hv, P(V2), T,
-                             s->rank_v, C);
-        op->project_backward(w->dxq, DM(V1), w->dlow, xv, P(V1), T, C, s->rank_v);
+        op->vres_backward(w->dv, w->dv_first, w->dt, w->dvv, y->v, w->layer[0].v, y->sv, TC);
+        op->sigmoid_backward(w->dy, DTH(V0), w->dt, y->sv, T, C);
     } else {
         for (size_t n = 0; n < TC; n++)
             w->dv_first[n] += w->dvv[n];
-        dv = w->dv_first;
     }
-    op->linear_backward(w->dxq, DM(VAL), dv, xv, P(VAL), T, C, C);
+    op->linear_backward(w->dxq, DM(VAL), dv, xv, P(VAL), T, C, C, 0);
     low_backward(v, dv, xv, RWKV_LOW_V);
+    if (v->i) {
+        op->project_backward(w->dlow, DM(V2), w->dy, y->hv, P(V2), T, s->rank_v, C, 0);
+        op->project_backward(w->dxq, DM(V1), w->dlow, xv, P(V1), T, C, s->rank_v, 1);
+    }
     mix_backward(v, RWKV_P_X_V);
 }
 
@@ -480,14 +471,14 @@ static void att_backward(const struct view *v)
     memcpy(w->dz + TC - C, v->datt0, C * sizeof(real));
     zero(v->datt0, C);
     /* kf = k (1 + (a - 1) k_a), kk = normalised k k_k */
-    op->kmod_backward(zero(w->dk, TC), w->da, DTH(K_A), w->dkf, y->k, y->a, TH(K_A), T, C);
+    op->kmod_backward(w->dk, w->da, DTH(K_A), w->dkf, y->k, y->a, TH(K_A), T, C);
     op->kk_backward(w->dk, DTH(K_K), w->dkk, y->kk, y->kk_rnorm, y->k, TH(K_K), T, v->H, v->N);
     pairs_backward(v);
     value_backward(v);
-    op->linear_backward(zero(w->dxq, TC), DM(REC), w->dr, mix(v, P(X_R)), P(REC), T, C, C);
+    op->linear_backward(w->dxq, DM(REC), w->dr, mix(v, P(X_R)), P(REC), T, C, C, 0);
     low_backward(v, w->dr, w->xq, RWKV_LOW_R);
     mix_backward(v, RWKV_P_X_R);
-    op->linear_backward(zero(w->dxq, TC), DM(KEY), w->dk, mix(v, P(X_K)), P(KEY), T, C, C);
+    op->linear_backward(w->dxq, DM(KEY), w->dk, mix(v, P(X_K)), P(KEY), T, C, C, 0);
     low_backward(v, w->dk, w->xq, RWKV_LOW_K);
     mix_backward(v, RWKV_P_X_K);
     op->norm_backward(w->dx, DP(LN1_W), DP(LN1_B), w->dz, y->x, y->mean1, y->rstd1, P(LN1_W), T, 1,
@@ -504,11 +495,11 @@ void G(rwkv_backward)(work *w, const real *params, real *dparams, bool matrices,
         memcpy(w->dstate, dstate, rwkv_layout_state(l) * sizeof *dstate);
     else
         zero(w->dstate, rwkv_layout_state(l));
-    op->xent_backward(zero(w->dlogits, T * V), w->probs, w->targets, w->weight, T, V);
+    op->xent_backward(w->dlogits, w->probs, w->targets, w->weight, T, V);
     if (dlogits)
         memcpy(dlogits, w->dlogits, T * V * sizeof *dlogits);
-    op->linear_backward(zero(w->dz, T * C), matrices ? dparams + l->head : NULL, w->dlogits,
-                        w->zout, params + l->head, T, C, V);
+    op->linear_backward(w->dz, matrices ? dparams + l->head : NULL, w->dlogits, w->zout,
+                        params + l->head, T, C, V, 0);
     op->norm_backward(zero(w->dx, T * C), dparams + l->ln_out_w, dparams + l->ln_out_b, w->dz,
                       w->xout, w->mean_out, w->rstd_out, params + l->ln_out_w, T, 1, C);
     zero(w->dv_first, T * C);

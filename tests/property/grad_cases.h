@@ -2,7 +2,7 @@
  * expanded with REAL, OPS (the table's struct) and F(name). aux: arrays kept between the two. */
 
 typedef void F(forward_fn)(const OPS *op, const struct dims *d, REAL **in, REAL **out, REAL **aux);
-/* Adds to din[i] for every input. */
+/* Adds to din[i], or sets it (struct shapes). */
 typedef void F(backward_fn)(const OPS *op, const struct dims *d, REAL **in, REAL **out, REAL **dout,
                             REAL **din, REAL **aux);
 
@@ -54,8 +54,8 @@ FORWARD(linear)
 BACKWARD(linear)
 {
     UNUSED;
-    op->linear_backward(din[0], NULL, dout[0], in[0], in[1], d->T, d->C, d->O);
-    op->linear_backward(NULL, din[1], dout[0], in[0], in[1], d->T, d->C, d->O);
+    op->linear_backward(din[0], NULL, dout[0], in[0], in[1], d->T, d->C, d->O, 1);
+    op->linear_backward(NULL, din[1], dout[0], in[0], in[1], d->T, d->C, d->O, 0);
 }
 
 FORWARD(project)
@@ -66,8 +66,8 @@ FORWARD(project)
 BACKWARD(project)
 {
     UNUSED;
-    op->project_backward(din[0], NULL, dout[0], in[0], in[1], d->T, d->C, d->O);
-    op->project_backward(NULL, din[1], dout[0], in[0], in[1], d->T, d->C, d->O);
+    op->project_backward(din[0], NULL, dout[0], in[0], in[1], d->T, d->C, d->O, 0);
+    op->project_backward(NULL, din[1], dout[0], in[0], in[1], d->T, d->C, d->O, 1);
 }
 
 FORWARD(tanh)
@@ -91,7 +91,9 @@ BACKWARD(sigmoid)
 {
     UNUSED;
     op->sigmoid_backward(din[0], din[1], dout[0], out[0], d->T, d->C);
-    op->sigmoid_backward(din[0], NULL, dout[1], out[1], d->T, d->C);
+    op->sigmoid_backward(aux[0], NULL, dout[1], out[1], d->T, d->C);
+    for (size_t i = 0; i < d->T * d->C; i++)
+        din[0][i] += aux[0][i];
 }
 
 FORWARD(decay)
@@ -152,8 +154,7 @@ BACKWARD(wkv7)
     memcpy(dS, dout[1], n * sizeof(REAL));
     op->wkv7_backward(din[0], din[1], din[2], din[3], din[4], din[5], dS, dout[0], aux[0], aux[1],
                       in[0], in[1], in[2], in[3], in[4], in[5], d->T, d->H, d->N, aux[2]);
-    for (size_t i = 0; i < n; i++)
-        din[6][i] += dS[i]; /* the one gradient that is replaced, not added to */
+    memcpy(din[6], dS, n * sizeof(REAL));
 }
 
 /* in: y r k v r_k; y is added to. */

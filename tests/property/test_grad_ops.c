@@ -25,9 +25,10 @@ static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
     XX(shift)                                                                                      \
     XX(linear)                                                                                     \
     XX(project)                                                                                    \
-    XX(tanh) XX(sigmoid) XX(decay) XX(vres) XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2)   \
-        XX(xent) XX(silu) XX(gelu) XX(bias) XX(token_project) XX(adaln) XX(gate) XX(attention)     \
-            XX(cross)
+    XX(tanh)                                                                                       \
+    XX(sigmoid)                                                                                    \
+    XX(decay) XX(vres) XX(kk) XX(kmod) XX(wkv7) XX(bonus) XX(mul) XX(relu2) XX(xent) XX(silu)      \
+        XX(gelu) XX(bias) XX(token_project) XX(adaln) XX(gate) XX(attention) XX(cross)
 
 #define REAL    double
 #define OPS     struct nn_f64
@@ -43,25 +44,38 @@ static uint32_t test_tokens[MAX_T]; /* ids below C, some twice */
 
 enum { MAX_IN = 7, MAX_OUT = 2, N_AUX = 4, AUX = 300000 };
 
-/* Sizes of inputs and outputs by letter, and how inputs are drawn. */
+/* Sizes of inputs and outputs by letter, how inputs are drawn, and what backward does to each one's
+ * gradient: + adds to it, = sets it. */
 static const struct shapes {
-    const char *name, *in, *out, *draw;
+    const char *name, *in, *out, *draw, *grad;
 } shapes[] = {
     /* T: [T, C]   C: [C]   W: [C, O]   O: [T, O]   E: [C, C]   S: [H, N, N]   t: [T]
      * M: [S, 3 C]   G: [T / S, C, O]   Q: [T, 3 C]   K: [S, CROSS_M, 2 C]
      * n: normal   u: (0.05, 0.95)   d: a decay   k: unit per head   r: normal, away from 0 */
-    {"embed", "E", "T", "n"},         {"norm", "TCC", "T", "nnn"},
-    {"shift", "TCC", "T", "nnu"},     {"linear", "TW", "O", "nn"},
-    {"project", "TW", "O", "nn"},     {"tanh", "T", "T", "n"},
-    {"sigmoid", "TC", "TT", "nn"},    {"decay", "T", "T", "u"},
-    {"vres", "TTT", "T", "nnu"},      {"kk", "TC", "T", "nn"},
-    {"kmod", "TTC", "T", "nun"},      {"wkv7", "TTTTTTS", "TS", "ndnnkun"},
-    {"bonus", "TTTTC", "T", "nnnnn"}, {"mul", "TT", "T", "nn"},
-    {"relu2", "T", "T", "r"},         {"xent", "T", "t", "n"},
-    {"silu", "T", "T", "n"},          {"gelu", "T", "T", "n"},
-    {"bias", "TC", "T", "nn"},        {"token_project", "TG", "O", "nn"},
-    {"adaln", "TM", "T", "nn"},       {"gate", "TTM", "T", "nnn"},
-    {"attention", "Q", "T", "n"},     {"cross", "TK", "T", "nn"},
+    {"embed", "E", "T", "n", "+"},
+    {"norm", "TCC", "T", "nnn", "+++"},
+    {"shift", "TCC", "T", "nnu", "+++"},
+    {"linear", "TW", "O", "nn", "++"},
+    {"project", "TW", "O", "nn", "=+"},
+    {"tanh", "T", "T", "n", "="},
+    {"sigmoid", "TC", "TT", "nn", "=+"},
+    {"decay", "T", "T", "u", "="},
+    {"vres", "TTT", "T", "nnu", "=+="},
+    {"kk", "TC", "T", "nn", "++"},
+    {"kmod", "TTC", "T", "nun", "=++"},
+    {"wkv7", "TTTTTTS", "TS", "ndnnkun", "======="},
+    {"bonus", "TTTTC", "T", "nnnnn", "+++++"},
+    {"mul", "TT", "T", "nn", "=="},
+    {"relu2", "T", "T", "r", "="},
+    {"xent", "T", "t", "n", "="},
+    {"silu", "T", "T", "n", "+"},
+    {"gelu", "T", "T", "n", "+"},
+    {"bias", "TC", "T", "nn", "++"},
+    {"token_project", "TG", "O", "nn", "++"},
+    {"adaln", "TM", "T", "nn", "++"},
+    {"gate", "TTM", "T", "nnn", "+++"},
+    {"attention", "Q", "T", "n", "+"},
+    {"cross", "TK", "T", "nn", "++"},
 };
 enum { N_CASES = sizeof shapes / sizeof *shapes };
 
@@ -180,7 +194,7 @@ static void analytic(struct problem *p, const double *start)
     scalar(p);
     fns_f64[p->which].backward(&nn_f64, &p->d, p->in, p->out, p->dout, p->din, p->aux);
     for (size_t k = 0; k < p->n_in; k++)
-        for (size_t i = 0; i < p->in_n[k]; i++)
+        for (size_t i = 0; shapes[p->which].grad[k] == '+' && i < p->in_n[k]; i++)
             p->din[k][i] -= start[(i + k) % 7];
 }
 
@@ -200,7 +214,7 @@ static void expect(const struct problem *p, size_t k, double got, double want, d
 }
 
 /* Each element of each input (every: true) or a few random directions. Gradients are begun at a
- * nonzero value: they must be added to. */
+ * nonzero value, which must be added to or overwritten. */
 static void check_problem(size_t which, struct dims d, bool every, struct rng *rng)
 {
     static const double start[7] = {0.5, -1, 2, 0.25, -3, 1, 4};
