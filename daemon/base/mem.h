@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* *out = a * b; false when it does not fit. */
 static inline bool mem_mul(size_t a, size_t b, size_t *out)
@@ -29,6 +30,23 @@ static inline void *mem_calloc_aligned(size_t count, size_t size)
     void *p = aligned_alloc(64, bytes ? bytes : 64);
     if (p)
         memset(p, 0, bytes);
+    return p;
+}
+
+/* The same for what is worked through again and again: in large pages where it is large and the system has them,
+ * so that finding an address's page costs nothing. */
+static inline void *mem_calloc_large(size_t count, size_t size)
+{
+    enum { PAGE = 2 << 20 };
+    size_t bytes;
+    if (!mem_mul(count, size, &bytes) || bytes < 2 * PAGE || bytes > SIZE_MAX - PAGE)
+        return mem_calloc_aligned(count, size);
+    bytes = (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+    void *p = aligned_alloc(PAGE, bytes);
+    if (p) {
+        madvise(p, bytes, MADV_HUGEPAGE);
+        memset(p, 0, bytes);
+    }
     return p;
 }
 

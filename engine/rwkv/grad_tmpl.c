@@ -109,7 +109,7 @@ work *G(rwkv_work_new)(const struct rwkv_layout *l, const nn_ops *op, size_t T)
     if (w->layer) {
         size_t n = lay_out(w);
         w->bytes = n * sizeof(real);
-        w->memory = mem_calloc_aligned(n, sizeof(real));
+        w->memory = mem_calloc_large(n, sizeof(real));
     }
     if (!w->memory) {
         G(rwkv_work_free)(w);
