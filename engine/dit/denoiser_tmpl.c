@@ -170,10 +170,11 @@ static void affine(const struct view *v, real *out, const real *x, const real *W
     v->op->bias_forward(out, b, TIO[0], TIO[2]);
 }
 
+/* dx is written, not added to; NULL: not wanted. */
 static void affine_backward(const struct view *v, real *dx, real *dW, real *db, const real *dout,
                             const real *x, const real *W, const size_t TIO[3])
 {
-    v->op->linear_backward(dx, dW, dout, x, W, TIO[0], TIO[1], TIO[2], 1);
+    v->op->linear_backward(dx, dW, dout, x, W, TIO[0], TIO[1], TIO[2], 0);
     v->op->bias_backward(db, dout, TIO[0], TIO[2]);
 }
 #define TIO(T, I, O) ((const size_t[3]){T, I, O})
@@ -256,14 +257,13 @@ static void cross_backward(const struct view *v)
     const struct dit_shape *s = &v->w->l->shape;
     work *w = v->w;
     const size_t R = v->R, C = v->C, H = s->n_head, M = s->max_context, X = s->context_dim;
-    affine_backward(v, zero(w->dh, R * C), DBP(CPROJ_W), DBP(CPROJ_B), w->dx, b->attc, BP(CPROJ_W),
+    affine_backward(v, w->dh, DBP(CPROJ_W), DBP(CPROJ_B), w->dx, b->attc, BP(CPROJ_W),
                     TIO(R, C, C));
     op->cross_backward(zero(w->dy, R * C), zero(w->dkv, v->S * M * 2 * C), w->dh, b->probsc, b->q,
                        b->kv, w->in.n_context, v->S, v->n, M, H, C / H, w->square);
     affine_backward(v, NULL, DBP(CKV_W), DBP(CKV_B), w->dkv, w->in.context, BP(CKV_W),
                     TIO(v->S * M, X, 2 * C));
-    affine_backward(v, zero(w->dh, R * C), DBP(CQ_W), DBP(CQ_B), w->dy, b->hc, BP(CQ_W),
-                    TIO(R, C, C));
+    affine_backward(v, w->dh, DBP(CQ_W), DBP(CQ_B), w->dy, b->hc, BP(CQ_W), TIO(R, C, C));
     op->norm_backward(w->dx, DBP(CN_W), DBP(CN_B), w->dh, b->xc, b->meanc, b->rstdc, BP(CN_W), R, 1,
                       C);
 }
@@ -323,27 +323,24 @@ static void block_backward(const struct view *v)
     zero(w->dmod, S * 6 * C);
     /* out = x2 + gate y2,  y2 = W2 gelu(u),  u = W1 h2,  h2 = adaln(x2) */
     op->gate_backward(zero(w->dy, R * C), D_MOD(5), w->dx, b->y2, GATE(1), S, n, C, 6 * C);
-    op->gelu_forward(w->wide, b->u, R * F);
-    affine_backward(v, zero(w->dwide, R * F), DBP(FC2_W), DBP(FC2_B), w->dy, w->wide, BP(FC2_W),
-                    TIO(R, F, C));
-    op->gelu_backward(zero(w->wide, R * F), w->dwide, b->u, R * F);
-    affine_backward(v, zero(w->dh, R * C), DBP(FC1_W), DBP(FC1_B), w->wide, b->h2, BP(FC1_W),
-                    TIO(R, C, F));
+    op->linear_backward(w->dwide, NULL, w->dy, NULL, BP(FC2_W), R, F, C, 0);
+    op->gelu_backward(w->dwide, w->wide, b->u, R * F);
+    affine_backward(v, NULL, DBP(FC2_W), DBP(FC2_B), w->dy, w->wide, BP(FC2_W), TIO(R, F, C));
+    affine_backward(v, w->dh, DBP(FC1_W), DBP(FC1_B), w->dwide, b->h2, BP(FC1_W), TIO(R, C, F));
     op->adaln_backward(w->dx, D_MOD(3), D_MOD(4), w->dh, b->x2, b->mean2, b->rstd2, SCALE(1), S, n,
                        C, 6 * C);
     if (w->l->shape.context_dim)
         cross_backward(v);
     /* x2 = x + gate y1,  y1 = Wp attention(qkv),  qkv = Wqkv h1,  h1 = adaln(x) */
     op->gate_backward(zero(w->dy, R * C), D_MOD(2), w->dx, b->y1, GATE(0), S, n, C, 6 * C);
-    affine_backward(v, zero(w->dh, R * C), DBP(PROJ_W), DBP(PROJ_B), w->dy, b->att, BP(PROJ_W),
-                    TIO(R, C, C));
+    affine_backward(v, w->dh, DBP(PROJ_W), DBP(PROJ_B), w->dy, b->att, BP(PROJ_W), TIO(R, C, C));
     op->attention_backward(zero(w->dqkv, R * 3 * C), w->dh, b->probs, b->qkv, S, n, H, C / H,
                            w->square);
-    affine_backward(v, zero(w->dh, R * C), DBP(QKV_W), DBP(QKV_B), w->dqkv, b->h1, BP(QKV_W),
-                    TIO(R, C, 3 * C));
+    affine_backward(v, w->dh, DBP(QKV_W), DBP(QKV_B), w->dqkv, b->h1, BP(QKV_W), TIO(R, C, 3 * C));
     op->adaln_backward(w->dx, D_MOD(0), D_MOD(1), w->dh, b->x, b->mean1, b->rstd1, SCALE(0), S, n,
                        C, 6 * C);
-    affine_backward(v, w->dcs, DBP(MOD_W), DBP(MOD_B), w->dmod, w->cs, BP(MOD_W), TIO(S, C, 6 * C));
+    op->linear_backward(w->dcs, DBP(MOD_W), w->dmod, w->cs, BP(MOD_W), S, C, 6 * C, 1);
+    op->bias_backward(DBP(MOD_B), w->dmod, S, 6 * C);
 }
 
 /* From dc = gradient of c to the embeddings of timestep and condition. */
@@ -352,8 +349,7 @@ static void embed_backward(const struct view *v)
     const nn_ops *op = v->op;
     work *w = v->w;
     const size_t S = v->S, C = v->C, Y = w->l->shape.cond_dim;
-    affine_backward(v, zero(w->dcs, S * C), DGP(T2_W), DGP(T2_B), w->dc, w->t0s, GP(T2_W),
-                    TIO(S, C, C));
+    affine_backward(v, w->dcs, DGP(T2_W), DGP(T2_B), w->dc, w->t0s, GP(T2_W), TIO(S, C, C));
     op->silu_backward(zero(w->dt, S * C), w->dcs, w->t0, S * C);
     affine_backward(v, NULL, DGP(T0_W), DGP(T0_B), w->dt, w->freq, GP(T0_W), TIO(S, DIT_FREQ, C));
     if (w->in.y)
@@ -368,8 +364,7 @@ static void embed_backward(const struct view *v)
     }
     if (!Y)
         return;
-    affine_backward(v, zero(w->dcs, S * C), DGP(Y2_W), DGP(Y2_B), w->dc, w->y0s, GP(Y2_W),
-                    TIO(S, C, C));
+    affine_backward(v, w->dcs, DGP(Y2_W), DGP(Y2_B), w->dc, w->y0s, GP(Y2_W), TIO(S, C, C));
     op->silu_backward(zero(w->dt, S * C), w->dcs, w->y0, S * C);
     affine_backward(v, NULL, DGP(Y0_W), DGP(Y0_B), w->dt, w->cond, GP(Y0_W), TIO(S, Y, C));
 }
@@ -386,7 +381,7 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
     zero(w->dmod, S * 2 * C);
     op->adaln_backward(zero(w->dx, R * C), w->dmod, w->dmod + C, w->dh, w->xout, w->fmean, w->frstd,
                        w->fmod + C, S, n, C, 2 * C);
-    affine_backward(v, zero(w->dcs, S * C), DGP(FMOD_W), DGP(FMOD_B), w->dmod, w->cs, GP(FMOD_W),
+    affine_backward(v, w->dcs, DGP(FMOD_W), DGP(FMOD_B), w->dmod, w->cs, GP(FMOD_W),
                     TIO(S, C, 2 * C));
     for (size_t i = w->l->shape.n_block; i-- > 0;) {
         at_block(v, i);

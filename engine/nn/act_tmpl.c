@@ -100,25 +100,30 @@ static void silu_backward(real *dx, const real *dout, const real *x, size_t n)
     }
 }
 
-#define GELU_SLOPE ((real)0.7978845608028654) /* sqrt(2 / pi) */
+#define GELU_SLOPE ((real)1.5957691216057308) /* 2 sqrt(2 / pi) */
 #define GELU_CUBE  ((real)0.044715)
+
+/* (1 + tanh(z)) / 2 = sigmoid(2 z) = 1 - 1 / (1 + e^2z). Not nn_sigmoid: where it cuts its exponent off, GCC multiplies by its
+ * value there in every lane, which is denormal, and each such product takes the processor 100 cycles. */
+static inline real gelu_gate(real x)
+{
+    return 1 - 1 / (1 + nn_exp(GELU_SLOPE * (x + GELU_CUBE * x * x * x)));
+}
 
 static void gelu_forward(real *out, const real *x, size_t n)
 {
     SIMD
-    for (size_t i = 0; i < n; i++) {
-        real h = nn_tanh(GELU_SLOPE * (x[i] + GELU_CUBE * x[i] * x[i] * x[i]));
-        out[i] = (real)0.5 * x[i] * (1 + h);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * gelu_gate(x[i]);
 }
 
-static void gelu_backward(real *dx, const real *dout, const real *x, size_t n)
+static void gelu_backward(real *d, real *out, const real *x, size_t n)
 {
     SIMD
     for (size_t i = 0; i < n; i++) {
-        real q = x[i] * x[i], h = nn_tanh(GELU_SLOPE * (x[i] + GELU_CUBE * q * x[i]));
-        real dh = (1 - h * h) * GELU_SLOPE * (1 + 3 * GELU_CUBE * q);
-        dx[i] += dout[i] * (real)0.5 * (1 + h + x[i] * dh);
+        real s = gelu_gate(x[i]), slope = GELU_SLOPE * (1 + 3 * GELU_CUBE * x[i] * x[i]);
+        out[i] = x[i] * s;
+        d[i] *= s * (1 + x[i] * (1 - s) * slope);
     }
 }
 

@@ -1,9 +1,27 @@
 /* Products with weights. */
 
+/* A few rows: the weights are read where they lie, once. BLAS would copy them first. */
+#define FEW_ROWS 2
+static void few_forward(real *out, const real *x, const real *W, size_t T, size_t I, size_t O,
+                        real beta)
+{
+    for (size_t o = 0; o < O; o++)
+        for (size_t t = 0; t < T; t++) {
+            real sum = 0;
+            SIMD_SUM(sum)
+            for (size_t i = 0; i < I; i++)
+                sum += x[t * I + i] * W[o * I + i];
+            out[t * O + o] = beta == 0 ? sum : beta * out[t * O + o] + sum;
+        }
+}
+
 static void linear_forward(real *out, const real *x, const real *W, size_t T, size_t I, size_t O,
                            real beta)
 {
-    GEMM(false, true, T, O, I, 1, x, I, W, I, beta, out, O);
+    if (T <= FEW_ROWS)
+        few_forward(out, x, W, T, I, O, beta);
+    else
+        GEMM(false, true, T, O, I, 1, x, I, W, I, beta, out, O);
 }
 
 static void linear_backward(real *dx, real *dW, const real *dout, const real *x, const real *W,

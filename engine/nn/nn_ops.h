@@ -86,9 +86,10 @@
     /* out = x sigmoid(x), [n]. */                                                                 \
     XX(silu_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                   \
     XX(silu_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *x, size_t n))              \
-    /* GELU by its tanh form: out = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), [n]. */         \
+    /* GELU by its tanh form: out = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), [n]. Backward   \
+     * sets d, which comes as the gradient of out, and makes out again on the way. */              \
     XX(gelu_forward, (NN_REAL *out, const NN_REAL *x, size_t n))                                   \
-    XX(gelu_backward, (NN_REAL *dx, const NN_REAL *dout, const NN_REAL *x, size_t n))              \
+    XX(gelu_backward, (NN_REAL *d, NN_REAL *out, const NN_REAL *x, size_t n))                      \
     /* out[t] += bias; bias [C]. */                                                                \
     XX(bias_forward, (NN_REAL *out, const NN_REAL *bias, size_t T, size_t C))                      \
     XX(bias_backward, (NN_REAL *dbias, const NN_REAL *dout, size_t T, size_t C))                   \

@@ -58,15 +58,22 @@ struct update_job {
     float keep;
 };
 
+/* In pieces, so that the average finds the weights in the first cache. */
+#define PIECE 2048
+
 static void update_part(void *ctx, int part, int parts)
 {
     struct update_job *j = ctx;
     struct ema_weights *w = j->w;
     size_t lo, hi;
     pool_slice(w->count, 16, part, parts, &lo, &hi);
-    j->op->adamw_update(w->params + lo, w->m + lo, w->v + lo, w->grad[0] + lo, hi - lo, &j->adam);
-    for (size_t i = lo; i < hi; i++)
-        w->average[i] = j->keep * w->average[i] + (1 - j->keep) * w->params[i];
+    for (size_t at = lo; at < hi; at += PIECE) {
+        const size_t end = hi - at < PIECE ? hi : at + PIECE;
+        j->op->adamw_update(w->params + at, w->m + at, w->v + at, w->grad[0] + at, end - at,
+                            &j->adam);
+        for (size_t i = at; i < end; i++)
+            w->average[i] = j->keep * w->average[i] + (1 - j->keep) * w->params[i];
+    }
 }
 
 void ema_step(struct ema_weights *w, const struct ema_options *o, struct pool *pool, double lr,

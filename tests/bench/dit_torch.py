@@ -2,13 +2,16 @@
 """The diffusion transformer of engine/dit in plain PyTorch: how fast it trains and samples.
 
     apt-get install python3-torch
-    /usr/bin/python3 tests/bench/dit_torch.py [--threads N]      beside: dreamstated bench speed --dit
+    /usr/bin/python3 tests/bench/dit_torch.py [--threads N] [4x192 ...]      beside: dreamstated bench speed --dit
 
-The same blocks (adaLN-Zero, attention of all tokens, MLP with GELU by tanh), a matrix in and one out for each token, sinusoid
-of the timestep, a vector and a label as conditions; F32. The same training: batches of noised random coordinates, cosine
+The same blocks (adaLN-Zero, attention of all tokens, MLP with GELU by tanh), a matrix in and one out for each token, the
+timestep's sinusoid, a vector and a label as conditions; F32. The same training: batches of noised random coordinates, cosine
 schedule, prediction of v, gradient clipped to norm 1, AdamW, average of the weights. The same sampling: 20 steps of DDIM,
 guidance 1.5, both conditions in one call. Measured as `bench speed --dit` measures ours; encoding and decoding of states,
-which are in ours, are left out. Of what PyTorch offers for the same thing the faster was taken (see the comments).
+which are in ours, are left out. Of what PyTorch offers for the same thing the faster was taken.
+
+OpenBLAS's threads and PyTorch's hinder each other unless both are OpenMP's (159 instead of 501 states/s of training): install
+libopenblas0-openmp too, or unpack its package and set LD_LIBRARY_PATH to its folder openblas-openmp.
 """
 import argparse
 import json
@@ -133,12 +136,12 @@ def sgemm(torch):
 
 
 # One process for each number of threads, since OpenBLAS takes its own from the environment.
-def measure(threads, one):
+def measure(threads, one, shapes):
     import torch
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     ab, result = alpha_bar(torch), {'sgemm': sgemm(torch), 'version': torch.__version__, 'shapes': []}
-    for layers, width, head, batch, steps, C, H in SHAPES:
+    for layers, width, head, batch, steps, C, H in shapes:
         n = layers * (width // head)
         net, shape = network(torch, n, COMPONENTS, width, C, H), (n, COMPONENTS, width)
         r = {'n_params': sum(p.numel() for p in net.parameters())}
@@ -157,22 +160,24 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--threads', type=int, default=os.cpu_count())
     p.add_argument('--measure', help=argparse.SUPPRESS)
+    p.add_argument('states', nargs='*', help='of 4x192, 12x768 and 24x1024 (all)')
     o = p.parse_args()
+    shapes = [s for s in SHAPES if not o.states or f'{s[0]}x{s[1]}' in o.states]
     if o.measure:
-        return measure(o.threads, o.measure == 'one')
+        return measure(o.threads, o.measure == 'one', shapes)
 
     def run(threads, what):
         env = {**os.environ, 'OPENBLAS_NUM_THREADS': str(threads), 'OMP_NUM_THREADS': str(threads)}
         env.setdefault('ATEN_CPU_CAPABILITY', 'avx512')  # its default is AVX2, which is slower
-        out = subprocess.run([sys.executable, __file__, '--threads', str(threads), '--measure', what], env=env, check=True,
-                             stdout=subprocess.PIPE)
+        command = [sys.executable, __file__, '--threads', str(threads), '--measure', what, *o.states]
+        out = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE)
         return json.loads(out.stdout)
 
     one, all_ = run(1, 'one'), run(o.threads, 'all')
     print(f"PyTorch {one['version']}, {o.threads} threads")
     for name, r, threads in (('1 thread', one, 1), (f'{o.threads} threads', all_, o.threads)):
         print(f"  {'sgemm 2048^3, ' + name:<32} {r['sgemm']:10.4g} GFLOP/s")
-    for shape, a, b in zip(SHAPES, one['shapes'], all_['shapes']):
+    for shape, a, b in zip(shapes, one['shapes'], all_['shapes']):
         print(f"  {f'DiT {shape[0]} x {shape[1]}, width {shape[5]}, training':<32} {b['train']:10.4g} states/s")
         print(f"  {'  parameters':<32} {b['n_params'] / 1e6:10.4g} M")
         print(f"  {'  products of its blocks':<32} {b['gflops']:10.4g} GFLOP/s")

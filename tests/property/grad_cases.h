@@ -214,7 +214,8 @@ FORWARD(gelu)
 BACKWARD(gelu)
 {
     UNUSED;
-    op->gelu_backward(din[0], dout[0], in[0], d->T * d->C);
+    memcpy(din[0], dout[0], d->T * d->C * sizeof(REAL));
+    op->gelu_backward(din[0], out[0], in[0], d->T * d->C);
 }
 
 FORWARD(bias)
