@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define THREADS 256
 
@@ -108,6 +109,17 @@ int bench_folder(char *dir, size_t n, struct err *e)
     if (len < 0 || (size_t)len >= n)
         return err_set(e, ERR_IO, "bench: the path of TMPDIR is too long");
     return mkdtemp(dir) ? 0 : err_set(e, ERR_IO, "bench: %s: %s", dir, strerror(errno));
+}
+
+void bench_folder_remove(const char *dir)
+{
+    static const char *const names[] = {"dreamstate.db", "dreamstate.db-wal", "dreamstate.db-shm"};
+    char path[1024];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
 }
 
 int bench_write_chart(const struct plot *p, const char *path, struct err *e)

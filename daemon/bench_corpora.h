@@ -34,6 +34,8 @@ bool bench_set_number(struct bench_numbers *n, int option, const char *value);
 struct bench_numbers bench_numbers(size_t limit);
 /* A new folder in $TMPDIR, else in /tmp: its path in dir [n]. ERR_IO. */
 int bench_folder(char *dir, size_t n, struct err *e) __attribute__((warn_unused_result));
+/* Removes one that has nothing but a daemon's store in it. */
+void bench_folder_remove(const char *dir);
 /* A line to stderr. */
 void bench_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* As an SVG file. ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM. */

@@ -6,7 +6,12 @@
 #include "engine/rwkv/params.h"
 #include "engine/train/trainer.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -193,4 +198,49 @@ int measure_training(struct pool *pool, size_t steps, bool bf16, double *tokens_
     trainer_fini(&t);
     rwkv_layout_fini(&layout);
     return rc;
+}
+
+/* ---- another program -------------------------------------------------------------------------- */
+
+static _Noreturn void count(pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        raise(SIGKILL);
+    raise(SIGSTOP);
+    for (volatile uint64_t n = 0;; n++)
+        continue;
+}
+
+static void until_stopped(pid_t pid)
+{
+    while (waitpid(pid, NULL, WUNTRACED) < 0 && errno == EINTR)
+        continue;
+}
+
+int measure_neighbour_new(pid_t *out, struct err *e)
+{
+    const pid_t parent = getpid(), pid = fork();
+    if (pid == 0)
+        count(parent);
+    if (pid < 0)
+        return err_set(e, ERR_UNAVAILABLE, "no process to measure beside: %s", strerror(errno));
+    *out = pid;
+    until_stopped(pid);
+    return 0;
+}
+
+void measure_neighbour_run(pid_t neighbour, bool run)
+{
+    kill(neighbour, run ? SIGCONT : SIGSTOP);
+    if (!run)
+        until_stopped(neighbour);
+}
+
+void measure_neighbour_free(pid_t neighbour)
+{
+    if (neighbour <= 0)
+        return;
+    kill(neighbour, SIGKILL);
+    waitpid(neighbour, NULL, 0);
 }

@@ -5,6 +5,8 @@
 
 #include "engine/rwkv/rwkv.h"
 
+#include <sys/types.h>
+
 /* Bytes/s read from memory by all threads of the pool together, the best of several patterns over
  * `bytes` of fresh memory. 0 without memory. */
 double measure_bandwidth(struct pool *pool, size_t bytes);
@@ -25,5 +27,12 @@ int measure_prefill(struct rwkv_session *s, const struct rwkv_info *i, size_t n,
  * 8 x 512, `steps` steps; with bf16, its products take operands rounded to BF16 (0 where this CPU has no
  * such products). */
 int measure_training(struct pool *pool, size_t steps, bool bf16, double *tokens_per_s, struct err *e);
+
+/* Another program, bound to no core: a child process that counts while it is let run. It rests at first,
+ * and ends with the calling thread at the latest. Made before there are threads and much memory, as the child has a
+ * copy of them. ERR_UNAVAILABLE. */
+int measure_neighbour_new(pid_t *out, struct err *e);
+void measure_neighbour_run(pid_t neighbour, bool run);
+void measure_neighbour_free(pid_t neighbour); /* 0 is fine */
 
 #endif

@@ -1,40 +1,32 @@
 #include "daemon/bench_peer.h"
 
 #include "daemon/base/buf.h"
+#include "daemon/base/clock.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
 
-enum { MAX_OUTPUT = 1 << 20, MAX_ENV = 512 };
-
-/* environ without OPENBLAS_CORETYPE: an inherited one halves what BLAS can do. */
-static void copy_environment(char *copy[MAX_ENV])
-{
-    size_t n = 0;
-    for (char **v = environ; *v && n + 1 < MAX_ENV; v++)
-        if (strncmp(*v, "OPENBLAS_CORETYPE=", 18) != 0)
-            copy[n++] = *v;
-    copy[n] = NULL;
-}
+enum { MAX_OUTPUT = 1 << 20, READY_MS = 120000, CONTEXT = 1024 };
 
 static int spawn_into(const char *const argv[], int out, pid_t *pid)
 {
     posix_spawn_file_actions_t act;
-    char *env[MAX_ENV];
-    copy_environment(env);
     if (posix_spawn_file_actions_init(&act) != 0)
         return -1;
     int rc = posix_spawn_file_actions_adddup2(&act, out, STDOUT_FILENO) != 0 ||
              posix_spawn_file_actions_addopen(&act, STDERR_FILENO, "/dev/null", O_WRONLY, 0) != 0 ||
-             posix_spawn(pid, argv[0], &act, NULL, (char *const *)argv, env) != 0;
+             posix_spawn(pid, argv[0], &act, NULL, (char *const *)argv, environ) != 0;
     posix_spawn_file_actions_destroy(&act);
     return rc ? -1 : 0;
 }
@@ -119,11 +111,85 @@ int bench_peer_run(const char *dir, const char *model, int threads, struct bench
     snprintf(program, sizeof program, "%s/llama-batched-bench", dir);
     if (rc == 0 && access(program, X_OK) == 0) {
         const char *const batched[] = {program, "-m", model, "-t", n, "-c", "8192", "-npp", "4", "-ntg",
-                                       "64", "-npl", "4,8,16", "--output-format", "jsonl", NULL};
+                                       "32", "-npl", "4,8,16", "--output-format", "jsonl", NULL};
         buf_reset(&text);
         if (run(batched, &text, NULL) == 0)
             read_batched(&text, out);
     }
     buf_fini(&text);
     return rc;
+}
+
+/* ---- llama-server ---- */
+
+/* A port that nobody listens on now; 0: none. */
+static int free_port(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    int rc = bind(fd, (struct sockaddr *)&at, len);
+    rc = rc ? rc : getsockname(fd, (struct sockaddr *)&at, &len);
+    close(fd);
+    return rc ? 0 : ntohs(at.sin_port);
+}
+
+static bool is_ready(const struct bench_daemon *d)
+{
+    struct err e = {0};
+    struct bench_conn c;
+    struct bench_reply r = {0};
+    if (bench_connect(&c, d->port, &e) < 0)
+        return false;
+    buf_init(&r.body, MAX_OUTPUT);
+    int rc = bench_ask(&c, "GET", "/health", NULL, &r, &e);
+    buf_fini(&r.body);
+    bench_disconnect(&c);
+    return rc == 0;
+}
+
+static int until_ready(struct bench_daemon *d, struct err *e)
+{
+    const struct timespec nap = {0, 20000000};
+    for (uint64_t begun = clock_ns(); !is_ready(d); nanosleep(&nap, NULL)) {
+        if (waitpid(d->pid, NULL, WNOHANG) != 0) {
+            d->pid = 0;
+            return err_set(e, ERR_UNAVAILABLE, "llama-server ended before it was ready");
+        }
+        if (clock_ns() - begun > READY_MS * UINT64_C(1000000)) {
+            kill(d->pid, SIGKILL);
+            bench_daemon_stop(d);
+            return err_set(e, ERR_TIMEOUT, "llama-server was not ready within two minutes");
+        }
+    }
+    return 0;
+}
+
+int bench_peer_serve(const char *dir, const char *model, int threads, int sequences,
+                     struct bench_daemon *out, struct err *e)
+{
+    char program[1024], port[16], n[16], np[16], context[16];
+    *out = (struct bench_daemon){.port = free_port()};
+    snprintf(program, sizeof program, "%s/llama-server", dir);
+    snprintf(port, sizeof port, "%d", out->port);
+    snprintf(n, sizeof n, "%d", threads);
+    snprintf(np, sizeof np, "%d", sequences);
+    snprintf(context, sizeof context, "%d", sequences * CONTEXT);
+    const char *const argv[] = {program, "-m", model, "--port", port, "-t", n, "-np", np, "-c", context,
+                                "--no-webui", "--offline", NULL};
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (!out->port || null < 0) {
+        if (null >= 0)
+            close(null);
+        return err_set(e, ERR_IO, "no port for llama-server");
+    }
+    int rc = spawn_into(argv, null, &out->pid);
+    close(null);
+    if (rc < 0) {
+        out->pid = 0;
+        return err_set(e, ERR_UNAVAILABLE, "%s: not there", program);
+    }
+    return until_ready(out, e);
 }

@@ -9,12 +9,12 @@
 #include "daemon/bench_client.h"
 #include "daemon/bench_corpora.h"
 #include "daemon/bench_model.h"
+#include "daemon/bench_results.h"
 
 #include "daemon/base/clock.h"
 
 #include <fcntl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,6 @@
 
 enum {
     MAX_RUNS = 512,
-    MAX_RESULTS = 64,
     SLOTS = 16,
     BAKED = 512,
     STATES = 9,
@@ -45,13 +44,7 @@ struct bench {
     struct bench_daemon daemon;
     struct bench_conn conn;
     struct bench_reply reply;
-    struct {
-        char name[80];
-        const char *unit;
-        double value, p99, target; /* NAN: none */
-        size_t n;
-    } results[MAX_RESULTS];
-    size_t n_results;
+    struct bench_results results;
     char skipped[256];
 };
 
@@ -80,19 +73,18 @@ static void add_result(struct bench *b, struct runs *r, const char *unit, double
 static void add_result(struct bench *b, struct runs *r, const char *unit, double scale,
                        double target, const char *fmt, ...)
 {
+    char name[80];
     va_list ap;
-    if (!r->n || b->n_results == MAX_RESULTS)
+    if (!r->n)
         return;
-    size_t i = b->n_results++;
     va_start(ap, fmt);
-    vsnprintf(b->results[i].name, sizeof b->results[i].name, fmt, ap);
+    vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
     qsort(r->ms, r->n, sizeof *r->ms, by_value);
-    b->results[i].unit = unit;
-    b->results[i].value = r->ms[r->n / 2] * scale;
-    b->results[i].p99 = r->n < 100 ? 0 : r->ms[r->n * 99 / 100] * scale;
-    b->results[i].target = target;
-    b->results[i].n = r->n;
+    struct bench_result *one = bench_results_add(&b->results, unit, r->ms[r->n / 2] * scale, "%s", name);
+    one->p99 = r->n < 100 ? 0 : r->ms[r->n * 99 / 100] * scale;
+    one->runs = r->n;
+    one->target = target;
 }
 
 /* ---- talking ---- */
@@ -496,56 +488,19 @@ static int run(struct bench *b, struct err *e)
     return 0;
 }
 
-static void remove_store(const struct bench *b)
-{
-    static const char *const names[] = {"dreamstate.db", "dreamstate.db-wal", "dreamstate.db-shm"};
-    char path[600];
-    for (size_t i = 0; b->dir[0] && i < sizeof names / sizeof names[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s", b->dir, names[i]);
-        unlink(path);
-    }
-    if (b->dir[0])
-        rmdir(b->dir);
-}
-
 static int print_json(const struct bench *b)
 {
-    json_t *targets = json_array(), *results = json_array(), *skipped = json_array();
-    for (size_t i = 0; i < b->n_results; i++) {
-        double value = b->results[i].value, target = b->results[i].target;
-        json_t *one = json_pack("{s:s, s:f, s:s, s:I}", "name", b->results[i].name, "value", value,
-                                "unit", b->results[i].unit, "runs", (json_int_t)b->results[i].n);
-        if (b->results[i].p99 > 0)
-            json_object_set_new(one, "p99", json_real(b->results[i].p99));
-        json_array_append_new(results, one);
-        if (target > 0)
-            json_array_append_new(targets, json_pack("{s:s, s:f, s:f, s:b}", "name",
-                                                     b->results[i].name, "value", value, "target",
-                                                     target, "met", value <= target));
-    }
+    json_t *skipped = json_array();
     if (b->skipped[0])
         json_array_append_new(skipped, json_string(b->skipped));
-    json_t *all = json_pack("{s:s, s:s, s:o, s:o, s:o}", "bench", "service", "model", b->path,
-                            "targets", targets, "results", results, "skipped", skipped);
-    int rc = all ? json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : -1;
-    json_decref(all);
-    puts("");
-    return rc;
+    return bench_results_json(&b->results,
+                              json_pack("{s:s, s:s}", "bench", "service", "model", b->path), skipped);
 }
 
 static void print_text(const struct bench *b)
 {
     printf("%s: medians\n", b->path);
-    for (size_t i = 0; i < b->n_results; i++) {
-        double value = b->results[i].value, target = b->results[i].target;
-        printf("  %-56s %9.4g %-8s", b->results[i].name, value, b->results[i].unit);
-        if (b->results[i].p99 > 0)
-            printf(" p99 %-8.4g", b->results[i].p99);
-        printf(" %zu runs", b->results[i].n);
-        if (target > 0)
-            printf(", target %g: %s", target, value <= target ? "met" : "MISSED");
-        puts("");
-    }
+    bench_results_text(&b->results);
     if (b->skipped[0])
         printf("  skipped: %s\n", b->skipped);
 }
@@ -585,7 +540,8 @@ int bench_service(int argc, char **argv)
     else
         print_text(b);
     stop(b);
-    remove_store(b);
+    if (b->dir[0])
+        bench_folder_remove(b->dir);
     buf_fini(&b->reply.body);
     free(b);
     return rc < 0 ? 1 : 0;

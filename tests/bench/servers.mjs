@@ -14,7 +14,7 @@ const [llamaServer, file] = process.argv.slice(2);
 if (!llamaServer) throw new Error(`usage: node ${process.argv[1]} LLAMA_SERVER [MODEL.gguf]`);
 export const model = file ? resolve(file) : join(root, 'build/bench-12x768-f16.gguf');
 export const THREADS = process.env.THREADS ?? `${cpus().length}`;
-export const SLOTS = Number(process.env.SLOTS ?? 8);
+const SLOTS = 8;
 const WORD = 300; // of the World vocabulary
 const greedy = { temperature: 0, stream: false };
 process.setMaxListeners(0); // one a server

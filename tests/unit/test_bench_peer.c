@@ -1,5 +1,5 @@
-/* Running llama.cpp's programs: their answers read, failures told, the environment they get. Scripts
- * stand in for the programs. */
+/* Running llama.cpp's programs: their answers read, failures told. Scripts stand in for the
+ * programs. */
 #include "tests/lib/check.h"
 
 #include "daemon/bench_peer.h"
@@ -70,18 +70,34 @@ static void test_failures(void **state)
     assert_int_equal(run_peer(&p, &e), ERR_FORMAT);
 }
 
-/* The arguments it needs, and no inherited BLAS core type. */
+/* The arguments it needs. */
 static void test_call(void **state)
 {
     (void)state;
     struct bench_peer p;
     struct err e;
-    assert_int_equal(setenv("OPENBLAS_CORETYPE", "Haswell", 1), 0);
-    script("llama-bench", "[ -z \"$OPENBLAS_CORETYPE\" ] || exit 1\n"
-                          "[ \"$1 $2 $3 $4\" = \"-m some model.gguf -t 3\" ] || exit 1\n" ANSWER);
+    script("llama-bench", "[ \"$1 $2 $3 $4\" = \"-m some model.gguf -t 3\" ] || exit 1\n" ANSWER);
     if (run_peer(&p, &e) < 0)
         fail_msg("%s", e.msg);
     script("llama-bench", NULL);
+}
+
+/* A server that is not there, and one that ends, which must have got the arguments it needs (else it
+ * stays, and is waited for). */
+static void test_no_server(void **state)
+{
+    (void)state;
+    struct bench_daemon d;
+    struct err e = {0};
+    script("llama-server", NULL);
+    assert_int_equal(bench_peer_serve(dir, "some model.gguf", 3, 2, &d, &e), ERR_UNAVAILABLE);
+    bench_daemon_stop(&d); /* nothing */
+    e = (struct err){0};
+    script("llama-server", "[ \"$1 $2 $3 $5 $6 $7 $8\" = \"-m some model.gguf --port -t 3 -np 2\" ] || exec sleep 200");
+    assert_int_equal(bench_peer_serve(dir, "some model.gguf", 3, 2, &d, &e), ERR_UNAVAILABLE);
+    assert_non_null(strstr(e.msg, "ended"));
+    bench_daemon_stop(&d);
+    script("llama-server", NULL);
 }
 
 int main(void)
@@ -90,6 +106,7 @@ int main(void)
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_call),
+        cmocka_unit_test(test_no_server),
     };
     if (!mkdtemp(dir))
         return 1;
