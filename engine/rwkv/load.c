@@ -7,7 +7,8 @@
 
 #include <sys/mman.h>
 
-enum { CHUNK = 1024 }; /* elements converted at once: whole blocks of every type */
+enum { CHUNK = 1024 };       /* elements converted at once: whole blocks of every type */
+enum { RELEASE = 2 << 20 }; /* bytes of the file that stay in memory behind what is converted */
 #define LARGE_PAGE ((size_t)2 << 20)
 
 /* A matrix to be made in memory, copied or converted. */
@@ -83,15 +84,16 @@ static void convert_transposed(const struct conversion *c, int part, int parts)
         }
 }
 
-/* Rows into panels, each panel by one thread. */
-static void convert_panels(const struct conversion *c, int part, int parts)
+/* Rows into panels, each panel by one thread; the file's are given back some MB behind. */
+static void convert_panels(const struct tensor_file *f, const struct conversion *c, int part, int parts)
 {
     float buf[CHUNK];
     uint8_t made[CHUNK * sizeof(float)];
     const struct mat *dst = c->dst;
+    const size_t src_bytes = c->s->t->bytes / dst->rows; /* of a row */
     size_t lo, hi, len = dtype_block_len(dst->type);
     pool_slice(dst->rows, MAT_PANEL_ROWS, part, parts, &lo, &hi);
-    for (size_t o = lo; o < hi; o++)
+    for (size_t o = lo, kept = lo; o < hi; o++) {
         for (size_t k = 0; k < dst->cols; k += CHUNK) {
             size_t n = dst->cols - k < CHUNK ? dst->cols - k : CHUNK;
             const uint8_t *blocks = (const uint8_t *)c->s->t->data + o * dst->row_bytes +
@@ -103,6 +105,12 @@ static void convert_panels(const struct conversion *c, int part, int parts)
             }
             mat_put_blocks(dst, o, k / len, blocks, n / len);
         }
+        if (o + 1 == hi || (o + 1 - kept) * src_bytes >= RELEASE) {
+            tensor_file_release(f, (const uint8_t *)c->s->t->data + kept * src_bytes,
+                                (o + 1 - kept) * src_bytes);
+            kept = o + 1;
+        }
+    }
 }
 
 static void convert_part(void *ctx, int part, int parts)
@@ -113,7 +121,7 @@ static void convert_part(void *ctx, int part, int parts)
         if (c->transpose)
             convert_transposed(c, part, parts);
         else if (c->dst->panels)
-            convert_panels(c, part, parts);
+            convert_panels(l->m->file, c, part, parts);
         else
             convert_plain(l->m->file, c, part, parts);
     }
