@@ -21,6 +21,7 @@
 #define ENGINE_POOL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct pool;
 struct err;
@@ -34,6 +35,12 @@ void pool_free(struct pool *p);
 int pool_threads(const struct pool *p);
 
 void pool_run(struct pool *p, void (*fn)(void *ctx, int part, int parts), void *ctx);
+/* The same on the first `parts` threads, at least 1; the others sleep on. */
+void pool_run_some(struct pool *p, int parts, void (*fn)(void *ctx, int part, int parts),
+                   void *ctx);
+/* ns that threads have waited at barriers since this was asked last, in waits of more than a millisecond: for a thread
+ * that did not have its core. */
+uint64_t pool_lost(struct pool *p);
 /* Only inside a function run by pool_run, by all its threads: memory written before the barrier by
  * one is seen after it by all. */
 void pool_barrier(struct pool *p);

@@ -6,6 +6,8 @@
  * in comments are the steps of reference/rwkv7.md section 1. */
 #include "engine/rwkv/session.h"
 
+#include "daemon/base/clock.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -451,13 +453,15 @@ static int flush_block(struct rwkv_session *s, int rc, struct err *e)
 {
     if (s->n == 0)
         return rc;
-    s->parts = pool_threads(s->pool);
-    if (s->n <= ALONE / s->m->weights)
+    if (s->n <= ALONE / s->m->weights || pool_threads(s->pool) == 1) {
         s->parts = 1;
-    if (s->parts == 1)
         run_block(s, 0, 1);
-    else
-        pool_run(s->pool, run_block, s);
+    } else {
+        const uint64_t begun = clock_ns();
+        s->parts = effort_parts(&s->effort);
+        pool_run_some(s->pool, s->parts, run_block, s);
+        effort_note(&s->effort, s->n, clock_ns() - begun, pool_lost(s->pool));
+    }
     rc = check_rows(s, rc, e);
     s->n = s->n_logits = 0;
     return rc;

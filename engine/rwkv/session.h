@@ -2,6 +2,7 @@
 #ifndef ENGINE_RWKV_SESSION_H
 #define ENGINE_RWKV_SESSION_H
 
+#include "engine/kernels/effort.h"
 #include "engine/rwkv/model.h"
 #include "engine/rwkv/params.h"
 
@@ -47,6 +48,8 @@ struct rwkv_session {
     struct row *rows;           /* [max_rows] */
     float **logits;             /* [max_rows] of the rows that want them, in order */
     bool *logits_bad;           /* [threads, max_rows] the thread's share is not finite */
+
+    struct effort effort; /* threads that blocks get */
 
     /* the present block; written before pool_run, read by all */
     size_t n, n_logits;

@@ -93,10 +93,34 @@ static void test_slices(void **state)
             }
 }
 
+/* Some threads of a pool, any number in turn: the others take no part. */
+static void test_some(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct job *one = malloc(sizeof *one), *some = calloc(1, sizeof *some);
+    assert_true(one && some);
+    run_with(1, 12, one);
+    some->pool = pool_new(4, "test", 0, &e);
+    assert_non_null(some->pool);
+    for (size_t i = 0; i < N; i++)
+        some->a[i] = (long)(i * i % 977);
+    for (int r = 0; r < 12; r++)
+        pool_run_some(some->pool, 1 + r % 4, diffuse, some);
+    assert_memory_equal(one->a, some->a, sizeof one->a);
+    for (int t = 0; t < 4; t++)
+        assert_int_equal(some->runs[t], 12 - 3 * t);
+    pool_lost(some->pool);
+    assert_int_equal(pool_lost(some->pool), 0);
+    pool_free(some->pool);
+    free(one);
+    free(some);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads_agree),
+        cmocka_unit_test(test_threads_agree), cmocka_unit_test(test_some),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_slices),
     };
