@@ -9,7 +9,8 @@
  * batch share nothing but the matrix products: with BLAS a sample's last bits depend on the batch's
  * size, so sampling runs every sample in a batch of its own.
  *
- * Limitations: a work area holds about S n (L (15 C + F + n H) + 2 F + 8 C) numbers.
+ * Limitations: a work area holds about S n (L (15 C + F + n H) + 2 F + 8 C) numbers, L being 1 where it is for
+ * forward alone.
  * Threads: one work area a thread; params are shared. */
 #ifndef ENGINE_DIT_DENOISER_H
 #define ENGINE_DIT_DENOISER_H

@@ -5,7 +5,9 @@ struct G(dit_work);
 
 /* Room for batches of up to S samples, running the operations `op`. NULL: no memory. */
 struct G(dit_work) *G(dit_work_new)(const struct dit_layout *l, const struct G(nn) *op, size_t S);
-/* Bytes of one, before there is one; 0: no memory to tell. */
+/* The same for forward alone: the blocks share their arrays, which so stay in the caches. */
+struct G(dit_work) *G(dit_work_new_forward)(const struct dit_layout *l, const struct G(nn) *op, size_t S);
+/* Bytes of one of both, before there is one; 0: no memory to tell. */
 size_t G(dit_work_plan)(const struct dit_layout *l, size_t S);
 void G(dit_work_free)(struct G(dit_work) *w);
 size_t G(dit_work_bytes)(const struct G(dit_work) *w);

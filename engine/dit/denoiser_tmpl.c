@@ -39,6 +39,7 @@ struct G(dit_work) {
     const struct dit_layout *l;
     const nn_ops *op;
     size_t max_S, bytes;
+    bool forward;        /* alone: the blocks share the arrays of the first */
     input in;            /* of the last forward */
     struct block *block; /* [L] */
     real *memory;
@@ -67,6 +68,10 @@ static size_t lay_out(work *w)
 #undef XX
     for (size_t i = 0; i < s->n_block; i++) {
         struct block *b = &w->block[i];
+        if (i && w->forward) {
+            *b = w->block[0];
+            continue;
+        }
 #define XX(name, size) b->name = carve(w->memory, &used, size);
         BLOCK_ARRAYS(XX)
 #undef XX
@@ -82,7 +87,7 @@ size_t G(dit_work_plan)(const struct dit_layout *l, size_t S)
     return n * sizeof(real);
 }
 
-work *G(dit_work_new)(const struct dit_layout *l, const nn_ops *op, size_t S)
+static work *make(const struct dit_layout *l, const nn_ops *op, size_t S, bool forward)
 {
     work *w = calloc(1, sizeof *w);
     if (!w)
@@ -90,6 +95,7 @@ work *G(dit_work_new)(const struct dit_layout *l, const nn_ops *op, size_t S)
     w->l = l;
     w->op = op;
     w->max_S = S;
+    w->forward = forward;
     w->block = calloc(l->shape.n_block, sizeof *w->block);
     if (w->block) {
         size_t n = lay_out(w);
@@ -102,6 +108,16 @@ work *G(dit_work_new)(const struct dit_layout *l, const nn_ops *op, size_t S)
     }
     lay_out(w);
     return w;
+}
+
+work *G(dit_work_new)(const struct dit_layout *l, const nn_ops *op, size_t S)
+{
+    return make(l, op, S, false);
+}
+
+work *G(dit_work_new_forward)(const struct dit_layout *l, const nn_ops *op, size_t S)
+{
+    return make(l, op, S, true);
 }
 
 void G(dit_work_free)(work *w)
@@ -268,6 +284,7 @@ static void cross_backward(const struct view *v)
                       C);
 }
 
+/* out may be the block's x. */
 static void block_forward(const struct view *v, real *out)
 {
     const nn_ops *op = v->op;
@@ -373,6 +390,7 @@ void G(dit_backward)(work *w, const real *params, real *dparams, const real *dou
                      real *dy)
 {
     const nn_ops *op = w->op;
+    ASSERT(!w->forward);
     struct view view = view_of(w, params, dparams), *v = &view;
     const size_t S = v->S, n = v->n, R = v->R, C = v->C, D = v->D, G_ = R / v->P;
     op->token_project_backward(zero(w->dh, R * C), DGP(OUT_W), dout, w->fh, GP(OUT_W), G_, v->P, C,

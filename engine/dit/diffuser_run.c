@@ -82,7 +82,7 @@ static int check(const struct diffuser *d, const struct diffuser_options *o,
 static int bench_init(struct bench *b, const struct run *r, struct err *e)
 {
     const size_t n = r->n, Y = r->d->info.cond_dim;
-    b->work = dit_work_new_f32(&r->d->layout, nn_f32_for(CPU_AUTO), 2);
+    b->work = dit_work_new_forward_f32(&r->d->layout, nn_f32_for(CPU_AUTO), 2);
     b->in = calloc(4 * n, sizeof *b->in);
     b->out = b->in ? b->in + 2 * n : NULL;
     b->pred = calloc(3 * n, sizeof *b->pred);

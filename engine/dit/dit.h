@@ -17,7 +17,7 @@
  * are made together or by how many threads. Another guidance of exactly 1 or not, or another build,
  * may change the last bits.
  *
- * Memory of a run: a thread's work area (about 2 n_token (15 n_block + 8) n_embd floats), and 40
+ * Memory of a run: a thread's work area (about 2 n_token (23 n_embd + 3 n_mlp) floats), and 40
  * bytes a coordinate of at most 16 samples a thread. Threads: a diffuser is read-only once open and
  * shared; a run uses its pool, one run at a time per pool. */
 #ifndef ENGINE_DIT_H

@@ -98,7 +98,7 @@ int hybrid_sampling_init(struct hybrid_sampling *g, const struct hybrid *h, size
         rc = dit_solver_init(&g->solver, &g->steps, &ddim, n, e);
     if (rc < 0)
         return rc;
-    g->work = dit_work_new_f32(&h->layout, op, 1);
+    g->work = dit_work_new_forward_f32(&h->layout, op, 1);
     g->in = mem_calloc_aligned(n, sizeof *g->in);
     g->out = mem_calloc_aligned(n, sizeof *g->out);
     g->context = mem_calloc_aligned(s->max_context * s->context_dim, sizeof *g->context);
