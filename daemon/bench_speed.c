@@ -144,7 +144,7 @@ static int measure_ours(struct speed *b, struct err *e)
 /* One sequence: by one thread, and by all of them while another program keeps a core busy. */
 static int measure_beside(struct speed *b, struct err *e)
 {
-    const struct measure_decode how = {1, 64, NULL, 0};
+    const struct measure_decode how = {1, 32, NULL, 0};
     double v = 0;
     if (measure_decode(b->alone, rwkv_get_info(b->m), &how, &v, e) < 0)
         return e->code;
@@ -157,14 +157,14 @@ static int measure_beside(struct speed *b, struct err *e)
     return rc;
 }
 
-/* Decoding with own vectors of a rank over plain decoding: the best of turns that alternate, one a round, but at
- * least three and half a second, as a turn of a small model is short. */
+/* Decoding with own vectors of a rank over plain decoding: the best of turns that alternate, at least three
+ * and half a second, as a turn of a small model is short. */
 static int measure_own(struct speed *b, size_t n, size_t rank, double *ratio, struct err *e)
 {
     const uint64_t begun = clock_ns();
     struct measure_decode how = {n, 32 / n + 8, NULL, rank};
     double most[2] = {0, 0}, v = 0;
-    for (int turn = 0; turn < 3 || turn < b->o.rounds || clock_ns() - begun < 500000000; turn++)
+    for (int turn = 0; turn < 3 || clock_ns() - begun < 500000000; turn++)
         for (int own = 0; own < 2; own++) {
             how.adjusted = own ? b->m : NULL;
             if (measure_decode(b->s, rwkv_get_info(b->m), &how, &v, e) < 0)
