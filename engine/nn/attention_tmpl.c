@@ -13,12 +13,29 @@ struct head {
     size_t ldq, ldk, ldo; /* between rows of q, of k and v, of out */
 };
 
+/* Eight at a time, which do not wait for each other. */
+static real row_top(const real *p, size_t m)
+{
+    real top[8];
+    size_t u = 0;
+    for (size_t k = 0; k < 8; k++)
+        top[k] = p[0];
+    for (; u + 8 <= m; u += 8) {
+        SIMD
+        for (size_t k = 0; k < 8; k++)
+            top[k] = p[u + k] > top[k] ? p[u + k] : top[k];
+    }
+    for (; u < m; u++)
+        top[0] = p[u] > top[0] ? p[u] : top[0];
+    for (size_t k = 1; k < 8; k++)
+        top[0] = top[k] > top[0] ? top[k] : top[0];
+    return top[0];
+}
+
 static void attention_softmax(real *p, size_t n, size_t m)
 {
     for (size_t t = 0; t < n; t++, p += m) {
-        real top = p[0], sum = 0;
-        for (size_t u = 1; u < m; u++)
-            top = p[u] > top ? p[u] : top;
+        real top = row_top(p, m), sum = 0;
         SIMD_SUM(sum)
         for (size_t u = 0; u < m; u++) {
             p[u] = nn_exp(p[u] - top);
