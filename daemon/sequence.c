@@ -306,6 +306,19 @@ static void count_token(struct sequence *q)
     q->token_ns = now;
 }
 
+static bool nothing_allowed(const struct sequence *q)
+{
+    return q->guide.constraint && !q->guide.n_allowed;
+}
+
+void sequence_choose(struct sequence *q)
+{
+    q->has_chosen = q->phase == SEQ_DECODE && q->sampler && !q->over && q->n_due == 1 &&
+                    q->predicted < q->max_tokens && !q->guide.asked && !nothing_allowed(q);
+    if (q->has_chosen)
+        q->chosen = sampler_pick_allowed(q->sampler, q->logits, q->guide.mask);
+}
+
 /* Takes the next token from the logits. */
 static int sample(struct sequence *q, struct err *e)
 {
@@ -314,9 +327,12 @@ static int sample(struct sequence *q, struct err *e)
         return finish(q, FINISH_LENGTH, REST_NONE, e);
     if ((q->stalled = q->guide.asked))
         return 0;
-    if (q->guide.constraint && !q->guide.n_allowed)
+    if (nothing_allowed(q))
         return finish(q, FINISH_STOP, REST_NONE, e);
-    uint32_t id = q->last = sampler_pick_allowed(q->sampler, q->logits, q->guide.mask);
+    if (!q->has_chosen)
+        q->chosen = sampler_pick_allowed(q->sampler, q->logits, q->guide.mask);
+    uint32_t id = q->last = q->chosen;
+    q->has_chosen = false;
     bool is_end = q->model->tokenizer && tokenizer_is_end(q->model->tokenizer, id);
     sampler_accept(q->sampler, id);
     count_token(q);

@@ -103,8 +103,10 @@ struct sequence {
     size_t fed;          /* of prompt */
     const uint32_t *due; /* DECODE: [n_due] to be fed next */
     size_t n_due;
-    uint32_t last; /* sampled last */
-    bool over;     /* nothing more to sample: once nothing is due, it ends */
+    uint32_t last;   /* sampled last */
+    uint32_t chosen; /* the next, if it has been chosen ahead */
+    bool has_chosen;
+    bool over; /* nothing more to sample: once nothing is due, it ends */
 
     /* the answer; completions only */
     struct sampler *sampler;
@@ -164,6 +166,9 @@ size_t sequence_next(const struct sequence *q, const uint32_t **tokens);
  * the final hidden states after every one. */
 enum sequence_wish { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL, HIDDEN_ALL };
 enum sequence_wish sequence_wants(const struct sequence *q);
+/* After a step, before sequence_advance: chooses the token that it would, so that those of a batch choose at the same
+ * time. [any thread of the worker's pool] */
+void sequence_choose(struct sequence *q);
 /* After a step that fed n tokens; all: logits [n, V] or hidden states [n, C], where it wanted all. */
 int sequence_advance(struct sequence *q, size_t n, const float *all, struct err *e);
 /* Its mask is there (q->stalled): goes on. */

@@ -321,6 +321,27 @@ static void advance(struct worker *w, size_t i, int rc, const struct err *e)
     }
 }
 
+struct choice {
+    struct worker *w;
+    size_t n;
+};
+
+static void choose_part(void *ctx, int part, int parts)
+{
+    const struct choice *c = ctx;
+    for (size_t i = (size_t)part; i < c->n; i += (size_t)parts)
+        if (!c->w->batch[i].given_up)
+            sequence_choose(c->w->members[i]);
+}
+
+/* The next tokens of those who decode, together: one after another they would keep the other threads waiting. */
+static void choose(struct worker *w, size_t n)
+{
+    struct choice c = {w, n};
+    const int parts = rwkv_session_parts(w->session);
+    pool_run_some(w->model->pool, n < (size_t)parts ? (int)n : parts, choose_part, &c);
+}
+
 static void step(struct worker *w)
 {
     struct metrics *m = w->svc->metrics;
@@ -335,6 +356,8 @@ static void step(struct worker *w)
     metrics_observe(m, METRIC_BATCH_SEQUENCES, n);
     metrics_observe(m, METRIC_BATCH_ROWS, rows + prompt_rows);
     metrics_add(m, METRIC_STEPS, 1);
+    if (rc == 0)
+        choose(w, n);
     for (size_t i = 0; i < n; i++)
         advance(w, i, rc, &e);
 }

@@ -103,3 +103,8 @@ size_t rwkv_session_bytes(const struct rwkv_session *s)
 {
     return s->bytes;
 }
+
+int rwkv_session_parts(const struct rwkv_session *s)
+{
+    return s->parts;
+}
