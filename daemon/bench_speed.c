@@ -141,17 +141,22 @@ static int measure_ours(struct speed *b, struct err *e)
     return 0;
 }
 
-/* One sequence: by one thread, and by all of them while another program keeps a core busy. */
+/* One sequence: by one thread, and by all of them while another program keeps a core busy, in a session of its own,
+ * since it leaves threads out for a while. */
 static int measure_beside(struct speed *b, struct err *e)
 {
-    const struct measure_decode how = {1, 32, NULL, 0};
+    const struct measure_decode how = {1, 64, NULL, 0};
     double v = 0;
     if (measure_decode(b->alone, rwkv_get_info(b->m), &how, &v, e) < 0)
         return e->code;
     speed_add(&b->decode_one, v);
+    struct rwkv_session *s = rwkv_session_new(b->m, b->pool, 1, e);
+    if (!s)
+        return e->code;
     measure_neighbour_run(b->neighbour, true);
-    int rc = measure_decode(b->s, rwkv_get_info(b->m), &how, &v, e);
+    int rc = measure_decode(s, rwkv_get_info(b->m), &how, &v, e);
     measure_neighbour_run(b->neighbour, false);
+    rwkv_session_free(s);
     if (rc == 0)
         speed_add(&b->decode_beside, v);
     return rc;

@@ -16,7 +16,8 @@ static void end_trial(struct effort *e)
         e->parts = e->trial;
         e->pause = EFFORT_PAUSE;
     } else {
-        e->pause = e->pause < EFFORT_MOST_PAUSE ? 2 * e->pause : e->pause;
+        const uint64_t most = e->trial < e->parts ? EFFORT_MOST_PAUSE : EFFORT_MOST_PAUSE / 2;
+        e->pause = 2 * e->pause < most ? 2 * e->pause : most;
         e->halve = e->trial < e->parts && !e->halve;
     }
     e->rest = e->pause;
@@ -26,7 +27,7 @@ static void end_trial(struct effort *e)
 static void begin_trial(struct effort *e)
 {
     e->before = (double)e->ns / (double)e->pieces;
-    if (e->lost > e->ns / 8 * (uint64_t)(e->parts - 1))
+    if (e->lost > e->ns / 3 * (uint64_t)(e->parts - 1))
         e->trial = e->halve ? e->parts / 2 : e->parts - 1;
     else if (e->parts < e->most)
         e->trial = e->parts + 1;

@@ -9,9 +9,10 @@
  *     }
  *
  * Pieces of one size are looked at in windows of at least EFFORT_PIECES and EFFORT_NS. If a window's threads have lost
- * more than an eighth of it to one that was late, one thread less is tried for a window, and kept if a piece takes less
+ * more than a third of it to one that was late, one thread less is tried for a window, and kept if a piece takes less
  * by a sixteenth, else next time half of them; while threads are left out, one more is tried now and then. What a trial
- * does not find better is tried again later and later. Nothing is decided by a clock, but by the times that are handed in. Threads: the owner's. */
+ * does not find better is tried again later and later. Nothing is decided by a clock, but by the times that are handed
+ * in. Threads: the owner's. */
 #ifndef ENGINE_EFFORT_H
 #define ENGINE_EFFORT_H
 
@@ -19,10 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { EFFORT_PIECES = 8 };
-#define EFFORT_NS         UINT64_C(50000000)
-#define EFFORT_PAUSE      UINT64_C(400000000)  /* ns of work between trials, at first, and */
-#define EFFORT_MOST_PAUSE UINT64_C(3200000000) /* in the end */
+enum { EFFORT_PIECES = 4 };
+#define EFFORT_NS    UINT64_C(50000000)
+#define EFFORT_PAUSE UINT64_C(400000000) /* ns of work between trials, at first, and */
+#define EFFORT_MOST_PAUSE                                                                          \
+    UINT64_C(3200000000) /* in the end, of fewer threads; of more, half of it */
 
 struct effort {
     int most, parts;           /* threads there are, threads in use */
