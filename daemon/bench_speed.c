@@ -145,7 +145,7 @@ static int measure_ours(struct speed *b, struct err *e)
  * since it leaves threads out for a while. */
 static int measure_beside(struct speed *b, struct err *e)
 {
-    const struct measure_decode how = {1, 64, NULL, 0};
+    const struct measure_decode how = {1, 192, NULL, 0};
     double v = 0;
     if (measure_decode(b->alone, rwkv_get_info(b->m), &how, &v, e) < 0)
         return e->code;

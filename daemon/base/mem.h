@@ -39,7 +39,9 @@ static inline void *mem_calloc_large(size_t count, size_t size)
 {
     enum { PAGE = 2 << 20 };
     size_t bytes;
-    if (!mem_mul(count, size, &bytes) || bytes < 2 * PAGE || bytes > SIZE_MAX - PAGE)
+    if (!mem_mul(count, size, &bytes) || bytes > PTRDIFF_MAX - PAGE)
+        return NULL;
+    if (bytes < 2 * PAGE)
         return mem_calloc_aligned(count, size);
     bytes = (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
     void *p = aligned_alloc(PAGE, bytes);

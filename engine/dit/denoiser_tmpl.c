@@ -100,7 +100,7 @@ static work *make(const struct dit_layout *l, const nn_ops *op, size_t S, bool f
     if (w->block) {
         size_t n = lay_out(w);
         w->bytes = n * sizeof(real);
-        w->memory = mem_calloc_aligned(n, sizeof(real));
+        w->memory = mem_calloc_large(n, sizeof(real));
     }
     if (!w->memory) {
         G(dit_work_free)(w);

@@ -8,13 +8,13 @@
 int ema_init(struct ema_weights *w, size_t count, float *average, int threads, struct err *e)
 {
     *w = (struct ema_weights){.count = count, .average = average, .threads = threads};
-    w->params = mem_calloc_aligned(count, sizeof *w->params);
-    w->m = mem_calloc_aligned(count, sizeof *w->m);
-    w->v = mem_calloc_aligned(count, sizeof *w->v);
+    w->params = mem_calloc_large(count, sizeof *w->params);
+    w->m = mem_calloc_large(count, sizeof *w->m);
+    w->v = mem_calloc_large(count, sizeof *w->v);
     w->grad = calloc((size_t)threads, sizeof *w->grad);
     bool ok = w->params && w->m && w->v && w->grad;
     for (int k = 0; ok && k < threads; k++) {
-        w->grad[k] = mem_calloc_aligned(count, sizeof **w->grad);
+        w->grad[k] = mem_calloc_large(count, sizeof **w->grad);
         ok = w->grad[k];
     }
     if (ok)
