@@ -21,10 +21,10 @@
 #include <stdint.h>
 
 enum { EFFORT_PIECES = 4 };
-#define EFFORT_NS    UINT64_C(50000000)
-#define EFFORT_PAUSE UINT64_C(400000000) /* ns of work between trials, at first, and */
-#define EFFORT_MOST_PAUSE                                                                          \
-    UINT64_C(3200000000) /* in the end, of fewer threads; of more, half of it */
+#define EFFORT_NS UINT64_C(50000000)
+/* ns of work between trials: at first, and in the end (of more threads, half of it). */
+#define EFFORT_PAUSE      UINT64_C(400000000)
+#define EFFORT_MOST_PAUSE UINT64_C(3200000000)
 
 struct effort {
     int most, parts;           /* threads there are, threads in use */
@@ -33,8 +33,8 @@ struct effort {
     size_t size;               /* of the window's pieces */
     uint64_t pieces, ns, lost; /* of the window */
     double before;             /* ns of a piece before the trial */
-    uint64_t rest,
-        pause; /* ns until a trial may be; from the next one that fails to the one after it */
+    uint64_t rest;             /* ns until a trial may be */
+    uint64_t pause;            /* rest behind the next one that fails */
 };
 
 void effort_init(struct effort *e, int most);

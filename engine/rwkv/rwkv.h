@@ -93,7 +93,8 @@ struct rwkv_session *rwkv_session_new(const struct rwkv_model *m, struct pool *p
                                       struct err *e) __attribute__((warn_unused_result));
 void rwkv_session_free(struct rwkv_session *s);
 size_t rwkv_session_bytes(const struct rwkv_session *s);
-/* Threads of the pool that the last block was given: fewer than it has while other programs hold cores. */
+/* Threads of the pool that the last block was given, 1 before the first: fewer than it has while other programs hold
+ * cores. */
 int rwkv_session_parts(const struct rwkv_session *s);
 
 /* The vectors theta [L, 6 + 6 rank, C] of the recurrence in the order w0, a0, v0, k_k, k_a, r_k (params.h:

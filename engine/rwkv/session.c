@@ -78,6 +78,7 @@ struct rwkv_session *rwkv_session_new(const struct rwkv_model *m, struct pool *p
     s->pool = pool;
     s->max_rows = max_rows ? max_rows : 1;
     effort_init(&s->effort, pool_threads(pool));
+    s->parts = 1;
     carve_all(&c, s);
     s->memory = c.overflow ? NULL : mem_calloc_aligned(c.used, 1);
     if (!s->memory) {
