@@ -8,6 +8,7 @@
 #include "tests/lib/alloc_fail.h"
 #include "tests/lib/host.h"
 
+#include <semaphore.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -346,44 +347,58 @@ static void test_together(void **state)
     }
 }
 
-/* One run of an errand's function on this thread, its request made beforehand. */
-struct sweep {
-    size_t kind;
+/* One run of an errand's function, on the lane, with its nth allocation failing. */
+struct trial {
+    struct lane_task task;
+    const struct errand_impl *impl;
     struct errand *c;
+    size_t n;
+    bool refused;
+    int rc;
+    struct err e;
+    sem_t done;
 };
 
-static int run_once(void *arg)
+static void try_run(struct lane *l, struct lane_task *task)
 {
-    struct sweep *s = arg;
-    struct err e = {0};
+    struct trial *t = LIST_OWNER(task, struct trial, task);
     const struct errand_run r = {.svc = h->svc,
-                                 .lane = &h->svc->lane,
-                                 .model = registry_model(h->registry, s->c->model),
-                                 .call = &s->c->call};
-    int rc = impls[s->kind]->run(&r, s->c, &e);
-    assert_int_equal(rc, e.code);
-    return rc;
+                                 .lane = l,
+                                 .model = registry_model(h->registry, t->c->model),
+                                 .call = &t->c->call};
+    alloc_fail_start(t->n, false);
+    t->rc = t->impl->run(&r, t->c, &t->e);
+    t->refused = alloc_fail_stop();
+    sem_post(&t->done);
+}
+
+/* Whether there was an nth allocation. */
+static bool fails_cleanly(size_t kind, size_t n)
+{
+    struct trial t = {.task = {.run = try_run}, .impl = impls[kind], .c = makers[kind](), .n = n};
+    struct err e = {0};
+    assert_int_equal(sem_init(&t.done, 0, 0), 0);
+    assert_int_equal(lane_post(&h->svc->lane, &t.task, &e), 0);
+    while (sem_wait(&t.done) < 0)
+        ;
+    sem_destroy(&t.done);
+    assert_int_equal(t.rc, t.e.code);
+    if (t.rc != (t.refused ? ERR_NOMEM : 0))
+        fail_msg("kind %zu, allocation %zu: %d", kind, n, t.rc);
+    call_unref(&t.c->call);
+    return t.refused;
 }
 
 static void test_no_memory(void **state)
 {
     (void)state;
-    thread_enter(THREAD_LANE, NULL); /* whose functions these are; the lane itself is at rest */
     for (size_t kind = 0; kind < KINDS; kind++) {
-        size_t n = 0;
-        for (bool refused = true; refused; n++) {
-            struct sweep s = {kind, makers[kind]()};
-            alloc_fail_start(n + 1, false);
-            int rc = run_once(&s);
-            refused = alloc_fail_stop();
-            if (rc != (refused ? ERR_NOMEM : 0))
-                fail_msg("kind %zu, allocation %zu: %d", kind, n + 1, rc);
-            call_unref(&s.c->call);
-        }
+        size_t n = 1;
+        while (fails_cleanly(kind, n))
+            n++;
         printf("  kind %zu: %zu allocations\n", kind, n - 1);
         assert_true(n > 1);
     }
-    thread_enter(THREAD_OTHER, NULL);
 }
 
 int main(void)
