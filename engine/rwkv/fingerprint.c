@@ -55,7 +55,8 @@ static void hash_plain(const struct tensor_file *f, const struct rwkv_source *s,
 }
 
 /* The file has [cols, rows]: bands of canonical rows are gathered from all its rows. */
-static void hash_transposed(const struct rwkv_source *s, struct sha256 *sha, float *band)
+static void hash_transposed(const struct tensor_file *f, const struct rwkv_source *s, struct sha256 *sha,
+                            float *band)
 {
     float part[BAND];
     for (size_t r = 0; r < s->rows; r += BAND) {
@@ -67,6 +68,7 @@ static void hash_transposed(const struct rwkv_source *s, struct sha256 *sha, flo
         }
         sha256_add(sha, band, n * s->cols * sizeof *band);
     }
+    release(f, s->t, s->first, s->first + rwkv__source_count(s));
 }
 
 static void hash_part(void *ctx, int part, int parts)
@@ -79,7 +81,7 @@ static void hash_part(void *ctx, int part, int parts)
         struct sha256 sha;
         sha256_start(&sha);
         if (j->sources[i].transposed)
-            hash_transposed(&j->sources[i], &sha, band);
+            hash_transposed(j->f, &j->sources[i], &sha, band);
         else
             hash_plain(j->f, &j->sources[i], &sha);
         sha256_end(&sha, j->digests[i]);
