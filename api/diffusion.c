@@ -121,20 +121,32 @@ static int decode_count(json_t *o, const char *key, const char *alias, struct pa
                : err_set(e, ERR_NOMEM, "no memory for a request");
 }
 
-static int decode_scheduler(json_t *o, struct param *p, struct diffusion *d, struct err *e)
+/* One of n words, the first if there is none; its place: *choice. `listed`: all of them, for people. */
+static int decode_choice(json_t *o, const char *key, const char *const *words, size_t n,
+                         const char *listed, struct param *p, size_t *choice, struct err *e)
 {
-    static const char *const words[] = {"ddim", "ddpm", "dpmsolver++"};
-    const json_t *v = decode_field(o, "scheduler");
-    const char *s = v ? json_string_value(v) : words[SCHEDULER_DDIM];
-    for (size_t i = 0; s && i < sizeof words / sizeof words[0]; i++)
-        if (!strcmp(s, words[i])) {
-            d->scheduler = (enum diffusion_scheduler)i;
-            return json_object_set_new(o, "scheduler", json_string(s)) == 0
+    const json_t *v = decode_field(o, key);
+    const char *s = v ? json_string_value(v) : words[0];
+    for (*choice = 0; s && *choice < n; ++*choice)
+        if (!strcmp(s, words[*choice]))
+            return json_object_set_new(o, key, json_string(s)) == 0
                        ? 0
                        : err_set(e, ERR_NOMEM, "no memory for a request");
-        }
-    return err_set_param(e, ERR_INVALID, at(p, "scheduler"),
-                         "scheduler is none of ddim, ddpm and dpmsolver++");
+    return err_set_param(e, ERR_INVALID, at(p, key), "%s is none of %s", key, listed);
+}
+
+static int decode_method(json_t *o, struct param *p, struct diffusion *d, struct err *e)
+{
+    static const char *const schedulers[] = {"ddim", "ddpm", "dpmsolver++"};
+    static const char *const products[] = {"bf16", "f32"};
+    size_t scheduler, product;
+    if (decode_choice(o, "scheduler", schedulers, 3, "ddim, ddpm and dpmsolver++", p, &scheduler,
+                      e) < 0 ||
+        decode_choice(o, "products", products, 2, "bf16 and f32", p, &product, e) < 0)
+        return e->code;
+    d->scheduler = (enum diffusion_scheduler)scheduler;
+    d->bf16 = product == 0;
+    return 0;
 }
 
 static int decode_wanted(const json_t *o, const char *key, struct param *p, char out[65],
@@ -159,7 +171,7 @@ static int decode_options(json_t *o, struct param *p, bool edit, struct diffusio
     if (decode_real(o, "guidance_scale", "cfg_scale", p, &d->guidance, e) < 0 ||
         decode_real(o, "eta", NULL, p, &d->eta, e) < 0 ||
         (edit && decode_real(o, "strength", "denoising_strength", p, &d->strength, e) < 0) ||
-        decode_scheduler(o, p, d, e) < 0 ||
+        decode_method(o, p, d, e) < 0 ||
         decode_count(o, "num_inference_steps", "steps", p, DIFFUSION_MAX_STEPS, &steps, e) < 0 ||
         decode_count(o, "seed", NULL, p, MAX_SEED, &seed, e) < 0 ||
         decode_wanted(o, "diffuser_sha256", p, d->want_diffuser, e) < 0 ||

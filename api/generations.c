@@ -10,8 +10,8 @@
 
 /* What says how the states are made, in the order of the answer. */
 static const char *const params[] = {"condition", "negative_condition", "num_inference_steps",
-                                     "scheduler", "guidance_scale",     "eta",
-                                     "seed"};
+                                     "scheduler", "products",           "guidance_scale",
+                                     "eta",       "seed"};
 
 static int keep_params(const json_t *o, struct state_generation *c, struct err *e)
 {

@@ -5,6 +5,7 @@
 #include "daemon/bench_corpora.h"
 #include "engine/dit/dit.h"
 #include "engine/kernels/gemm.h"
+#include "engine/kernels/gemm_bf16.h"
 #include "engine/kernels/rng.h"
 #include "engine/train/dit.h"
 
@@ -20,24 +21,25 @@
 #define COMPONENTS 64
 #define SIDE       2048 /* of the matrices of the product beside it */
 
-static const char *const files[] = {"states",
-                                    "recipe.json",
-                                    "out/codec.safetensors",
-                                    "out/checkpoint.safetensors",
-                                    "out/diffuser.safetensors",
-                                    "out/log.jsonl",
-                                    "out",
-                                    ""};
+enum { FILES = 8, MADE = 2 }; /* in the folder; the first that training makes */
+static const char *const files[FILES] = {"states",
+                                         "recipe.json",
+                                         "out/codec.safetensors",
+                                         "out/checkpoint.safetensors",
+                                         "out/diffuser.safetensors",
+                                         "out/log.jsonl",
+                                         "out",
+                                         ""};
 
 static void path_of(const char *dir, const char *name, char path[PATH])
 {
     snprintf(path, PATH, "%s%s%s", dir, *name ? "/" : "", name);
 }
 
-static void remove_all(const char *dir)
+static void remove_files(const char *dir, size_t from, size_t to)
 {
     char path[PATH];
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    for (size_t i = from; i < to; i++) {
         path_of(dir, files[i], path);
         (void)remove(path);
     }
@@ -80,18 +82,20 @@ static int write_states(const struct bench_dit *b, const char *path, struct err 
     return rc;
 }
 
-static int write_recipe(const struct bench_dit *b, const char *dir, const char *path, struct err *e)
+static int write_recipe(const struct bench_dit *b, const char *dir, bool bf16, const char *path,
+                        struct err *e)
 {
     FILE *f = fopen(path, "w");
     if (!f)
         return err_set(e, ERR_IO, "bench: %s: %s", path, strerror(errno));
     fprintf(f,
-            "{\"model\": \"none\", \"dataset\": \"%s/states\", \"out\": \"%s/out\", "
+            "{\"model\": \"none\", \"products\": \"%s\", \"dataset\": \"%s/states\", \"out\": "
+            "\"%s/out\", "
             "\"components\": %d, "
             "\"n_embd\": %zu, \"n_head\": %zu, \"batch\": %zu, \"steps\": %zu, \"warmup\": 1, "
             "\"eval_every\": 1000000, \"checkpoint_every\": 1000000, "
             "\"data\": [{\"name\": \"some\", \"path\": \"none\"}]}\n",
-            dir, dir, COMPONENTS, b->n_embd, b->n_head, b->batch, b->steps);
+            bf16 ? "bf16" : "f32", dir, dir, COMPONENTS, b->n_embd, b->n_head, b->batch, b->steps);
     return fclose(f) == 0 ? 0 : err_set(e, ERR_IO, "bench: %s: %s", path, strerror(errno));
 }
 
@@ -135,8 +139,8 @@ static void on_step(void *ctx, const struct train_step *s)
     at[s->step > WARM_UP] = clock_ns();
 }
 
-static int measure_training(const struct bench_dit *b, const char *dir, struct pool *pool,
-                            struct bench_dit_speed *out, struct err *e)
+static int measure_training(const struct bench_dit *b, const char *dir, bool bf16,
+                            struct pool *pool, double *samples_per_s, struct err *e)
 {
     char path[PATH];
     uint64_t at[2] = {0};
@@ -144,21 +148,22 @@ static int measure_training(const struct bench_dit *b, const char *dir, struct p
     struct dit_recipe *r = calloc(1, sizeof *r);
     const struct train_control c = {.on_step = on_step, .ctx = at};
     path_of(dir, "recipe.json", path);
-    int rc = r ? write_recipe(b, dir, path, e) : err_set(e, ERR_NOMEM, "bench: no memory");
+    int rc = r ? write_recipe(b, dir, bf16, path, e) : err_set(e, ERR_NOMEM, "bench: no memory");
     rc = rc < 0 ? rc : dit_recipe_read(r, path, e);
     rc = rc < 0 ? rc : train_dit(r, &c, pool, &done, e);
     if (rc == 0)
-        out->samples_per_s =
-            (double)((b->steps - WARM_UP) * b->batch) * 1e9 / (double)(at[1] - at[0]);
+        *samples_per_s = (double)((b->steps - WARM_UP) * b->batch) * 1e9 / (double)(at[1] - at[0]);
     free(r);
     return rc;
 }
 
 /* Milliseconds a state of n made at once. */
-static int sample(const struct diffuser *d, struct pool *pool, size_t n, double *ms, struct err *e)
+static int sample(const struct diffuser *d, struct pool *pool, size_t n, bool bf16, double *ms,
+                  struct err *e)
 {
     const struct diffuser_info *i = diffuser_get_info(d);
     struct diffuser_options o = DIFFUSER_OPTIONS;
+    o.bf16 = bf16;
     struct diffuser_condition *c = calloc(n, sizeof *c);
     float *states = malloc(n * state_shape_floats(&i->shape) * sizeof *states);
     float *vector = calloc(i->cond_dim, sizeof *vector);
@@ -183,29 +188,42 @@ static double block_flops(const struct diffuser_info *i)
     return 2 * (double)i->n_block * (T * C * (4 * C + 2 * M) + 2 * T * T * C);
 }
 
+/* With one kind of products; what training makes is removed again. */
+static int measure_products(const struct bench_dit *b, const char *dir, bool bf16, struct pool *one,
+                            struct pool *pool, struct bench_dit_speed *out, struct err *e)
+{
+    struct bench_dit_products *p = &out->with[bf16];
+    struct diffuser *d = NULL;
+    char path[PATH];
+    int rc = measure_training(b, dir, bf16, pool, &p->samples_per_s, e);
+    path_of(dir, "out/diffuser.safetensors", path);
+    rc = rc < 0 ? rc : diffuser_open(path, &d, e);
+    rc = rc < 0 ? rc : sample(d, one, 1, bf16, &p->one_ms, e);
+    rc = rc < 0 ? rc : sample(d, pool, TOGETHER, bf16, &p->each_ms, e);
+    if (rc == 0) {
+        const struct diffuser_info *i = diffuser_get_info(d);
+        out->n_params = i->n_params;
+        out->n_token = i->n_token;
+        p->gflops = 3 * block_flops(i) * p->samples_per_s / 1e9;
+    }
+    diffuser_close(d);
+    remove_files(dir, MADE, FILES - 1);
+    return rc;
+}
+
 int measure_dit(const struct bench_dit *b, struct pool *one, struct pool *pool,
                 struct bench_dit_speed *out, struct err *e)
 {
     char dir[PATH / 2], path[PATH];
-    struct diffuser *d = NULL;
     *out = (struct bench_dit_speed){0};
     if (bench_folder(dir, sizeof dir, e) < 0)
         return e->code;
     path_of(dir, "states", path);
     int rc = write_states(b, path, e);
     rc = rc < 0 ? rc : measure_sgemm(pool, &out->sgemm, e);
-    rc = rc < 0 ? rc : measure_training(b, dir, pool, out, e);
-    path_of(dir, "out/diffuser.safetensors", path);
-    rc = rc < 0 ? rc : diffuser_open(path, &d, e);
-    rc = rc < 0 ? rc : sample(d, one, 1, &out->one_ms, e);
-    rc = rc < 0 ? rc : sample(d, pool, TOGETHER, &out->each_ms, e);
-    if (rc == 0) {
-        const struct diffuser_info *i = diffuser_get_info(d);
-        out->n_params = i->n_params;
-        out->n_token = i->n_token;
-        out->gflops = 3 * block_flops(i) * out->samples_per_s / 1e9;
-    }
-    diffuser_close(d);
-    remove_all(dir);
+    rc = rc < 0 ? rc : measure_products(b, dir, false, one, pool, out, e);
+    if (rc == 0 && gemm_bf16_for(CPU_AUTO))
+        rc = measure_products(b, dir, true, one, pool, out, e);
+    remove_files(dir, 0, FILES);
     return rc;
 }

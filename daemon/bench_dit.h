@@ -16,12 +16,14 @@ struct bench_dit {
 };
 
 struct bench_dit_speed {
-    double samples_per_s; /* of training, all threads: forward, backward, AdamW, average */
-    double gflops;  /* multiply-adds of the blocks' products, counted twice, forward and backward */
-    double sgemm;   /* GFLOP/s of OpenBLAS just before: 2048^3, each thread its own rows, the best of five */
-    double one_ms;  /* a state in 20 steps with guidance, one thread */
-    double each_ms; /* the same, of 16 made together by all threads */
+    double sgemm; /* GFLOP/s of OpenBLAS just before: 2048^3, each thread its own rows, the best of five */
     size_t n_params, n_token;
+    struct bench_dit_products {
+        double samples_per_s; /* of training, all threads: forward, backward, AdamW, average */
+        double gflops;  /* multiply-adds of the blocks' products, counted twice, forward and backward */
+        double one_ms;  /* a state in 20 steps with guidance, one thread */
+        double each_ms; /* the same, of 16 made together by all threads */
+    } with[2];          /* F32 products; BF16 ones, 0 where this CPU has none */
 };
 
 /* ERR_IO, ERR_STORAGE_FULL, ERR_NOMEM. */

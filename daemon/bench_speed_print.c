@@ -129,6 +129,22 @@ static void collect_http(const struct speed *b, struct bench_results *r)
     collect_memory(b, r);
 }
 
+static void collect_dit(const struct bench_dit *d, const struct bench_dit_speed *v, int threads,
+                        struct bench_results *r)
+{
+    static const char *const products[] = {"F32", "BF16"};
+    bench_results_add(r, "M", (double)v->n_params / 1e6, "DiT %zu x %zu, width %zu, parameters",
+                      d->shape.n_layer, d->shape.n_embd, d->n_embd);
+    bench_results_add(r, "GFLOP/s", v->sgemm, "  sgemm 2048^3, %d threads", threads);
+    for (int k = 0; k < 2 && v->with[k].samples_per_s > 0; k++) {
+        const struct bench_dit_products *p = &v->with[k];
+        bench_results_add(r, "states/s", p->samples_per_s, "  training, %s products", products[k]);
+        bench_results_add(r, "%", 100 * p->gflops / v->sgemm, "    its blocks' products, of sgemm");
+        bench_results_add(r, "ms", p->one_ms, "    a state in 20 steps, 1 thread");
+        bench_results_add(r, "ms", p->each_ms, "    each of 16 together");
+    }
+}
+
 static void collect_training(const struct speed *b, struct bench_results *r)
 {
     const double f32 = median(&b->training[0]), bf16 = median(&b->training[1]);
@@ -138,18 +154,8 @@ static void collect_training(const struct speed *b, struct bench_results *r)
         f = bf16 > f32 ? h : f;
     }
     aim(f, TRAINING_GOAL, true);
-    for (size_t k = 0; b->o.dit && k < SPEED_DITS; k++) {
-        const struct bench_dit *d = &speed_dits[k];
-        const struct state_shape *s = &d->shape;
-        bench_results_add(r, "states/s", b->dit[k].samples_per_s, "DiT %zu x %zu, width %zu, training",
-                          s->n_layer, s->n_embd, d->n_embd);
-        bench_results_add(r, "M", (double)b->dit[k].n_params / 1e6, "  parameters");
-        bench_results_add(r, "GFLOP/s", b->dit[k].sgemm, "  sgemm 2048^3, %d threads", b->o.threads);
-        bench_results_add(r, "GFLOP/s", b->dit[k].gflops, "  products of its blocks");
-        bench_results_add(r, "%", 100 * b->dit[k].gflops / b->dit[k].sgemm, "  of sgemm");
-        bench_results_add(r, "ms", b->dit[k].one_ms, "  a state in 20 steps, 1 thread");
-        bench_results_add(r, "ms", b->dit[k].each_ms, "  each of 16 together");
-    }
+    for (size_t k = 0; b->o.dit && k < SPEED_DITS; k++)
+        collect_dit(&speed_dits[k], &b->dit[k], b->o.threads, r);
 }
 
 static void skip(json_t *skipped, const char *name, const char *reason)

@@ -292,6 +292,7 @@ static int sample(struct work *w, const uint8_t *keep, struct err *e)
                                        .eta = d->eta,
                                        .guidance = d->guidance,
                                        .seed = d->seed,
+                                       .bf16 = d->bf16,
                                        .negative = w->negative};
     const struct diffuser_job run = {.n = w->n,
                                      .condition = conditions,

@@ -133,7 +133,7 @@ static int read_diffusion(const struct service *s, const struct model_info *m, c
                           struct diffusion *d, struct err *e)
 {
     const json_t *p = json_object_get(o, "params");
-    const char *scheduler = "";
+    const char *scheduler = "", *products = "";
     uint64_t steps = 0;
     d->strength = 1;
     if (read_mix(s, m, json_object_get(p, "condition"), &d->condition, e) < 0 ||
@@ -145,9 +145,11 @@ static int read_diffusion(const struct service *s, const struct model_info *m, c
         job_decode_uint(p, "seed", 0, (uint64_t)1 << 53, &d->seed, e) < 0 ||
         job_decode_real(p, "guidance_scale", 0, 100, &d->guidance, e) < 0 ||
         job_decode_real(p, "eta", 0, 1, &d->eta, e) < 0 ||
-        job_decode_text(p, "scheduler", 16, &scheduler, e) < 0)
+        job_decode_text(p, "scheduler", 16, &scheduler, e) < 0 ||
+        job_decode_text(p, "products", 16, &products, e) < 0)
         return e->code;
     d->steps = steps;
+    d->bf16 = !strcmp(products, "bf16"); /* without the word: accepted before there was one */
     for (size_t i = 0; i < sizeof schedulers / sizeof *schedulers; i++)
         if (!strcmp(scheduler, schedulers[i])) {
             d->scheduler = (enum diffusion_scheduler)i;

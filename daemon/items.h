@@ -97,6 +97,7 @@ struct diffusion {
     double strength;     /* of an edit: 0 to 1 */
     size_t steps;
     enum diffusion_scheduler scheduler;
+    bool bf16; /* as struct diffuser_options has it */
     double eta, guidance;
     uint64_t seed;
     /* What an earlier answer said of itself: else ERR_MODEL_MISMATCH. "": anything. */

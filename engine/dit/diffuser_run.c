@@ -1,5 +1,5 @@
-/* Making and editing states: groups of samples side by side on the pool, each alone in its
- * batch. */
+/* Making and editing states: groups of samples side by side on the pool. With F32 products each sample is alone in
+ * its batch, as BLAS adds in another order for another number of rows; with BF16 ones several share it. */
 #include "engine/dit/denoiser.h"
 #include "engine/dit/diffuser.h"
 
@@ -7,7 +7,8 @@
 
 #include <math.h>
 
-#define GROUP 16 /* samples a thread between two calls of proceed */
+#define GROUP 16  /* samples a thread between two calls of proceed */
+#define ROWS  512 /* of a batch with BF16 products: weights are packed once for all */
 
 /* Moments of a sample's noise: where it starts, then by step. */
 enum { MOMENT_START = 0, MOMENT_STEP = 1, MOMENT_KEEP = 1 + DIT_TIMESTEPS };
@@ -17,12 +18,15 @@ struct sample {
     struct dit_solver solver;
 };
 
-/* What a thread needs for one sample at a time. */
+/* What a thread needs for a batch of samples, each with a row under its condition and, behind those of all, one
+ * under the negative condition. */
 struct bench {
     struct dit_work_f32 *work;
-    float *in, *out;             /* [2, n] */
+    float *in, *out;             /* [2 batch, n] */
     double *pred, *base, *noise; /* [n] */
-    float *cond;                 /* [2, cond_dim] */
+    double *t;                   /* [2 batch] */
+    uint32_t *label;             /* [2 batch] */
+    float *cond;                 /* [2 batch, cond_dim] */
 };
 
 struct run {
@@ -32,6 +36,8 @@ struct run {
     struct dit_schedule s; /* respaced */
     size_t n;              /* coordinates of a state */
     size_t begin;          /* steps begin..0 are taken */
+    struct nn_f32 op;
+    size_t batch; /* samples at most */
     int threads;
     struct bench *bench;        /* [threads] */
     struct sample *sample;      /* [group] */
@@ -81,17 +87,28 @@ static int check(const struct diffuser *d, const struct diffuser_options *o,
 
 static int bench_init(struct bench *b, const struct run *r, struct err *e)
 {
-    const size_t n = r->n, Y = r->d->info.cond_dim;
-    b->work = dit_work_new_forward_f32(&r->d->layout, nn_f32_for(CPU_AUTO), 2);
-    b->in = calloc(4 * n, sizeof *b->in);
-    b->out = b->in ? b->in + 2 * n : NULL;
+    const size_t n = r->n, Y = r->d->info.cond_dim, rows = 2 * r->batch;
+    b->work = dit_work_new_forward_f32(&r->d->layout, &r->op, rows);
+    b->in = calloc(2 * rows * n, sizeof *b->in);
+    b->out = b->in ? b->in + rows * n : NULL;
     b->pred = calloc(3 * n, sizeof *b->pred);
     b->base = b->pred ? b->pred + n : NULL;
     b->noise = b->pred ? b->base + n : NULL;
-    b->cond = calloc(2 * Y + 1, sizeof *b->cond);
-    return b->work && b->in && b->pred && b->cond
+    b->t = calloc(rows, sizeof *b->t);
+    b->label = calloc(rows, sizeof *b->label);
+    b->cond = calloc(rows * Y + 1, sizeof *b->cond);
+    return b->work && b->in && b->pred && b->t && b->label && b->cond
                ? 0
                : err_set(e, ERR_NOMEM, "diffusion: out of memory");
+}
+
+/* Samples of a batch: as many as there are for a thread, up to ROWS rows of the network. */
+static size_t batch_of(const struct run *r)
+{
+    const size_t threads = (size_t)r->threads, rows = 2 * r->d->info.n_token;
+    const size_t share = r->group > threads ? (r->group + threads - 1) / threads : 1,
+                 most = rows < ROWS ? ROWS / rows : 1;
+    return share < most ? share : most;
 }
 
 static int run_init(struct run *r, struct pool *pool, struct err *e)
@@ -112,6 +129,8 @@ static int run_init(struct run *r, struct pool *pool, struct err *e)
     }
     r->threads = pool_threads(pool);
     r->group = GROUP * (size_t)r->threads < job->n ? GROUP * (size_t)r->threads : job->n;
+    r->op = *nn_f32_for(CPU_AUTO);
+    r->batch = r->o->bf16 && nn_bf16_products(&r->op) ? batch_of(r) : 1;
     r->bench = calloc((size_t)r->threads, sizeof *r->bench);
     r->sample = calloc(r->group + 1, sizeof *r->sample);
     if (!r->bench || !r->sample)
@@ -134,6 +153,8 @@ static void run_fini(struct run *r)
         dit_work_free_f32(r->bench[k].work);
         free(r->bench[k].in);
         free(r->bench[k].pred);
+        free(r->bench[k].t);
+        free(r->bench[k].label);
         free(r->bench[k].cond);
     }
     for (size_t i = 0; i < r->group && r->sample; i++) {
@@ -145,37 +166,44 @@ static void run_fini(struct run *r)
     dit_schedule_fini(&r->s);
 }
 
-/* The condition of row k of a bench's batch, as the network takes it. */
-static uint32_t set_condition(const struct run *r, struct bench *b, size_t k,
-                              const struct diffuser_condition *c)
+/* Row k of a bench's batch: x, at t, under the condition c. */
+static void set_row(const struct run *r, struct bench *b, size_t k, const double *x,
+                    const struct diffuser_condition *c)
 {
     const size_t Y = r->d->info.cond_dim;
-    if (c->label != DIFFUSER_VECTOR)
-        return c->label == DIFFUSER_NONE ? (uint32_t)r->d->info.n_label : (uint32_t)c->label;
-    for (size_t i = 0; i < Y; i++)
+    for (size_t i = 0; i < r->n; i++)
+        b->in[k * r->n + i] = (float)x[i];
+    b->t[k] = r->s.step[r->step].t;
+    b->label[k] = c->label == DIFFUSER_VECTOR ? DIT_LABEL_TEXT
+                  : c->label == DIFFUSER_NONE ? (uint32_t)r->d->info.n_label
+                                              : (uint32_t)c->label;
+    for (size_t i = 0; c->label == DIFFUSER_VECTOR && i < Y; i++)
         b->cond[k * Y + i] = (c->vector[i] - r->d->cond_mean[i]) / r->d->cond_scale[i];
-    return DIT_LABEL_TEXT;
 }
 
-/* What the network says at x under a condition, guided: b->pred. */
-static void predict(const struct run *r, struct bench *b, const double *x,
+/* What the network says at each of m samples' x under their conditions [m] and, but for a guidance of 1, under the
+ * negative one: out, behind each other. */
+static void predict(const struct run *r, struct bench *b, const struct sample *s, size_t m,
                     const struct diffuser_condition *c, double guidance)
 {
-    const size_t S = guidance == 1 ? 1 : 2;
-    const double t = r->s.step[r->step].t, times[2] = {t, t};
-    const uint32_t label[2] = {set_condition(r, b, 0, c),
-                               S == 2 ? set_condition(r, b, 1, &r->o->negative) : 0};
-    for (size_t i = 0; i < r->n; i++)
-        b->in[i] = b->in[(S - 1) * r->n + i] = (float)x[i];
+    const size_t S = guidance == 1 ? m : 2 * m;
+    for (size_t k = 0; k < S; k++)
+        set_row(r, b, k, s[k % m].x, k < m ? &c[k] : &r->o->negative);
     const struct dit_input_f32 in = {
-        .S = S, .x = b->in, .t = times, .label = label, .cond = b->cond};
+        .S = S, .x = b->in, .t = b->t, .label = b->label, .cond = b->cond};
     dit_forward_f32(b->work, r->d->params, &in, b->out);
+}
+
+/* Of sample k of m, guided: b->pred. */
+static void take_prediction(const struct run *r, struct bench *b, size_t k, size_t m,
+                            double guidance)
+{
     for (size_t i = 0; i < r->n; i++)
-        b->pred[i] = (double)b->out[i];
-    if (S == 1)
+        b->pred[i] = (double)b->out[k * r->n + i];
+    if (guidance == 1)
         return;
     for (size_t i = 0; i < r->n; i++)
-        b->base[i] = (double)b->out[r->n + i];
+        b->base[i] = (double)b->out[(m + k) * r->n + i];
     dit_guide(b->pred, b->base, guidance, r->n);
 }
 
@@ -193,17 +221,15 @@ static void put_back(const struct run *r, struct bench *b, struct sample *s, uin
             memcpy(s->x + t * K, s->x0 + t * K, K * sizeof(double));
 }
 
-static void step_sample(struct run *r, struct bench *b, size_t i)
+/* From b->pred, the number of the sample in the job being at. */
+static void step_sample(const struct run *r, struct bench *b, struct sample *s, size_t at)
 {
-    struct sample *s = &r->sample[i];
     const struct diffuser_job *job = r->job;
-    const uint32_t number = job->first + (uint32_t)(r->first + i);
+    const uint32_t number = job->first + (uint32_t)at;
     if (r->inverting) {
-        predict(r, b, s->x, &job->source[r->first + i], 1);
         dit_solver_invert(&s->solver, r->step, s->x, b->pred);
         return;
     }
-    predict(r, b, s->x, &job->condition[r->first + i], r->o->guidance);
     bool noisy = dit_solver_wants_noise(&s->solver, r->step);
     if (noisy)
         dit_noise(b->noise, r->n, r->o->seed, number, (uint32_t)(MOMENT_STEP + r->step));
@@ -215,8 +241,19 @@ static void step_sample(struct run *r, struct bench *b, size_t i)
 static void step_part(void *ctx, int part, int parts)
 {
     struct run *r = ctx;
-    for (size_t i = (size_t)part; i < r->count; i += (size_t)parts)
-        step_sample(r, &r->bench[part], i);
+    struct bench *b = &r->bench[part];
+    const struct diffuser_condition *c = r->inverting ? r->job->source : r->job->condition;
+    const double guidance = r->inverting ? 1 : r->o->guidance;
+    size_t lo, hi;
+    pool_slice(r->count, 1, part, parts, &lo, &hi);
+    for (size_t i = lo, m; i < hi; i += m) {
+        m = hi - i < r->batch ? hi - i : r->batch;
+        predict(r, b, &r->sample[i], m, c + r->first + i, guidance);
+        for (size_t k = 0; k < m; k++) {
+            take_prediction(r, b, k, m, guidance);
+            step_sample(r, b, &r->sample[i + k], r->first + i + k);
+        }
+    }
 }
 
 /* Where the group's samples start: noise, or the start's coordinates, noised unless inverted. */

@@ -13,13 +13,13 @@
  * `source` instead of drawn), inpainting (tokens marked in `keep` stay the start's own, bit for
  * bit).
  *
- * Every sample is computed alone, from its own seed and place: its bytes do not depend on how many
- * are made together or by how many threads. Another guidance of exactly 1 or not, or another build,
- * may change the last bits.
+ * Every sample comes from its own seed and place alone: its bytes do not depend on how many are made together or by
+ * how many threads. Another guidance of exactly 1 or not, or another build, may change the last bits; bf16 changes
+ * some thousandths of a state.
  *
- * Memory of a run: a thread's work area (about 2 n_token (23 n_embd + 3 n_mlp) floats), and 40
- * bytes a coordinate of at most 16 samples a thread. Threads: a diffuser is read-only once open and
- * shared; a run uses its pool, one run at a time per pool. */
+ * Memory of a run: a thread's work area (about 23 n_embd + 3 n_mlp floats for each of 2 n_token rows or, with bf16, of
+ * 512 if these are more), and 40 bytes a coordinate of at most 16 samples a thread. Threads: a diffuser is read-only
+ * once open and shared; a run uses its pool, one run at a time per pool. */
 #ifndef ENGINE_DIT_H
 #define ENGINE_DIT_H
 
@@ -79,11 +79,14 @@ struct diffuser_options {
     double guidance; /* 1: the condition alone; more: away from the negative one */
     double clip;     /* cut predicted coordinates to [-clip, clip]; 0: not */
     uint64_t seed;
+    bool bf16; /* round operands of products with weights, where this CPU multiplies BF16 faster */
     struct diffuser_condition negative; /* what guidance leads away from; usually none */
 };
 #define DIFFUSER_OPTIONS                                                                           \
     {                                                                                              \
-        .steps = 20, .scheduler = DIT_DDIM, .guidance = 1.5, .negative = {.label = DIFFUSER_NONE } \
+        .steps = 20, .scheduler = DIT_DDIM, .guidance = 1.5, .bf16 = true, .negative = {           \
+            .label = DIFFUSER_NONE                                                                 \
+        }                                                                                          \
     }
 
 struct diffuser_job {

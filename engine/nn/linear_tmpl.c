@@ -1,7 +1,9 @@
 /* Products with weights. */
 
 /* A few rows: the weights are read where they lie, once. BLAS would copy them first. */
+#ifndef FEW_ROWS
 #define FEW_ROWS 2
+#endif
 static void few_forward(real *out, const real *x, const real *W, size_t T, size_t I, size_t O,
                         real beta)
 {

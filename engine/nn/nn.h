@@ -56,7 +56,8 @@ struct nn_f64 {
 const struct nn_f32 *nn_f32_for(enum cpu_level level);
 
 /* Lets the products with weights of *op round their operands to BF16, sums staying F32 (gemm_bf16.h: how
- * fast). False, and nothing changed, on a CPU that cannot. */
+ * fast). A row of their outputs then has the same bytes beside any others; those of BLAS depend on how many there
+ * are. False, and nothing changed, on a CPU that cannot. */
 bool nn_bf16_products(struct nn_f32 *op);
 
 extern const struct nn_f64 nn_f64;

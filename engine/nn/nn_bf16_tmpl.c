@@ -7,6 +7,7 @@
 #define NN_VEC_BYTES 64
 #include "engine/nn/nn_real.h"
 
+#define FEW_ROWS 0 /* a row's numbers are the same beside any others */
 #define GEMM(ta, tb, m, n, k, alpha, ...) NN_GEMM(ta, tb, m, n, k, __VA_ARGS__)
 #include "engine/nn/linear_tmpl.c"
 

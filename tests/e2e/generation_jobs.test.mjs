@@ -33,7 +33,7 @@ const numbered = (name, n) => Array.from({ length: n }, (_, i) => (i ? `${name}-
 test('a job makes what the request that waits makes, and its info replays', async () => {
   const d = await start();
   for (const [i, more] of [{}, { condition: [{ text: 'Call me.', weight: 2 }, 'sea'], negative_condition: { label: 'land' }, first: 3 },
-    { scheduler: 'ddpm', guidance_scale: 1.2345678901234567, eta: 0.1, tags: ['made'], description: 'by night', pinned: true }].entries()) {
+    { scheduler: 'ddpm', products: 'f32', guidance_scale: 1.2345678901234567, eta: 0.1, tags: ['made'], description: 'by night', pinned: true }].entries()) {
     const now = await ok(post(d, { name: `now${i}_`, num_states: 5, ...more }));
     const r = await post(d, { name: `later${i}_`, num_states: 5, background: true, ...more });
     assert.deepEqual([r.status, r.headers.location, r.json.kind], [202, `/v1/jobs/${r.json.id}`, 'generate_states'], r.text);

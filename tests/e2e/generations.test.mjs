@@ -152,12 +152,15 @@ test('what a request says matters: conditions, mixtures, schedulers, aliases', a
     const sum = async (body) => (await ok(generate(d, { name: `s${n++}`, seed: 5, steps: 4, ...body }))).data[0].sha256;
     const base = await sum({});
     assert.equal(await sum({}), base);
-    assert.equal(await sum({ steps: undefined, num_inference_steps: 4, cfg_scale: 1.5, scheduler: 'ddim', eta: 0 }), base);
+    assert.equal(await sum({ steps: undefined, num_inference_steps: 4, cfg_scale: 1.5, scheduler: 'ddim', products: 'bf16', eta: 0 }), base);
     assert.equal(await sum({ condition: [{ name: 'sea', weight: 2 }, 'sea'] }), base);
     const others = [await sum({ condition: 'law' }), await sum({ condition: ['sea', { name: 'law', weight: 0.5 }] }), await sum({ condition: { label: 'land' } }),
       await sum({ negative_condition: 'law' }), await sum({ cfg_scale: 3 }), await sum({ steps: 5 }), await sum({ eta: 0.5 }), await sum({ scheduler: 'ddpm' }),
       await sum({ scheduler: 'dpmsolver++' })];
     assert.equal(new Set([base, ...others]).size, others.length + 1);
+    const exact = await ok(generate(d, { name: 'exact', seed: 5, steps: 4, products: 'f32' })); // the same bytes where the CPU has no BF16
+    assert.deepEqual([exact.info.products, exact.data[0].origin.params.products], ['f32', 'f32']);
+    assert.equal(await sum({ products: 'f32' }), exact.data[0].sha256);
   });
 });
 
@@ -176,7 +179,7 @@ test('a generation: refused, and nothing is kept', async () => {
       [{ num_inference_steps: 1 }, 400, 'invalid_request', 'num_inference_steps'], [{ steps: 1001 }, 400, 'invalid_request', 'steps'],
       [{ guidance_scale: -1 }, 400, 'invalid_request', 'guidance_scale'], [{ guidance_scale: 101 }, 400, 'invalid_request', 'guidance_scale'],
       [{ guidance_scale: '2' }, 400, 'invalid_request', 'guidance_scale'], [{ eta: 2 }, 400, 'invalid_request', 'eta'],
-      [{ scheduler: 'euler' }, 400, 'invalid_request', 'scheduler'], [{ seed: 1.5 }, 400, 'invalid_request', 'seed'],
+      [{ scheduler: 'euler' }, 400, 'invalid_request', 'scheduler'], [{ products: 'f16' }, 400, 'invalid_request', 'products'], [{ seed: 1.5 }, 400, 'invalid_request', 'seed'],
       [{ model: 'nobody' }, 404, 'model_not_found']])
       await refused(generate(d, body), status, code, param);
     await refused(d.post('/v1/states/generations', { name: 'x', condition: 'sea', num_states: 2 }, { 'idempotency-key': 'k' }), 400, 'invalid_request', 'Idempotency-Key');

@@ -7,6 +7,7 @@
 #include "engine/dit/diffuser.h"
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/rng.h"
+#include "engine/nn/nn.h"
 #include "engine/tensor/write.h"
 
 #include <math.h>
@@ -413,43 +414,51 @@ static void sample(const struct diffuser *d, const struct diffuser_options *o,
         fail_msg("%s", e.msg);
 }
 
+enum { MANY = 40 }; /* more than one group of a thread */
+
+static void check_same_bytes(const struct diffuser *d, const struct diffuser_options *o,
+                             const struct diffuser_condition *c)
+{
+    static float many[MANY * S], one[S], again[MANY * S];
+    struct err e = {0};
+    sample(d, o, &(struct diffuser_job){.n = MANY, .condition = c, .states = many});
+    sample(d, o, &(struct diffuser_job){.n = MANY, .condition = c, .states = again});
+    assert_memory_equal(many, again, sizeof many);
+    for (uint32_t i = 0; i < MANY; i += 13) {
+        sample(d, o, &(struct diffuser_job){.n = 1, .condition = &c[i], .first = i, .states = one});
+        assert_memory_equal(one, many + i * S, sizeof one);
+    }
+    struct pool *alone = pool_new(1, "test", 0, &e);
+    const struct diffuser_job job = {.n = MANY, .condition = c, .states = again};
+    assert_non_null(alone);
+    assert_int_equal(diffuser_run(d, alone, o, &job, &e), 0);
+    assert_memory_equal(many, again, sizeof many);
+    pool_free(alone);
+    assert_memory_not_equal(many, many + S, sizeof one);
+    struct diffuser_options other = *o;
+    other.seed = 12;
+    sample(d, &other, &(struct diffuser_job){.n = 1, .condition = c, .states = one});
+    assert_memory_not_equal(one, many, sizeof one);
+}
+
+/* Alone and among others, on any number of threads, with either kind of products. */
 static void test_same_bytes(void **state)
 {
     (void)state;
-    enum { MANY = 40 }; /* more than one group of a thread */
     struct diffuser *d = make_diffuser(true);
-    static float many[MANY * S], one[S], again[MANY * S];
     struct diffuser_condition c[MANY];
-    struct err e = {0};
     for (size_t i = 0; i < MANY; i++)
         c[i] = i % 3 ? by_vector : (struct diffuser_condition){.label = (int32_t)(i % 2)};
-    for (int s = 0; s < 3; s++) {
-        const struct diffuser_options o = {.steps = 5,
-                                           .scheduler = (enum dit_scheduler)s,
-                                           .eta = s == DIT_DDIM ? 0.5 : 0,
-                                           .guidance = 2,
-                                           .seed = 11,
-                                           .negative = {.label = DIFFUSER_NONE}};
-        sample(d, &o, &(struct diffuser_job){.n = MANY, .condition = c, .states = many});
-        sample(d, &o, &(struct diffuser_job){.n = MANY, .condition = c, .states = again});
-        assert_memory_equal(many, again, sizeof many);
-        for (uint32_t i = 0; i < MANY; i += 13) {
-            sample(d, &o,
-                   &(struct diffuser_job){.n = 1, .condition = &c[i], .first = i, .states = one});
-            assert_memory_equal(one, many + i * S, sizeof one);
-        }
-        struct pool *alone = pool_new(1, "test", 0, &e);
-        const struct diffuser_job job = {.n = MANY, .condition = c, .states = again};
-        assert_non_null(alone);
-        assert_int_equal(diffuser_run(d, alone, &o, &job, &e), 0);
-        assert_memory_equal(many, again, sizeof many);
-        pool_free(alone);
-        assert_memory_not_equal(many, many + S, sizeof one);
-        struct diffuser_options other = o;
-        other.seed = 12;
-        sample(d, &other, &(struct diffuser_job){.n = 1, .condition = c, .states = one});
-        assert_memory_not_equal(one, many, sizeof one);
-    }
+    for (int k = 0; k < 6; k++)
+        check_same_bytes(d,
+                         &(struct diffuser_options){.steps = 5,
+                                                    .scheduler = (enum dit_scheduler)(k % 3),
+                                                    .eta = k % 3 == DIT_DDIM ? 0.5 : 0,
+                                                    .guidance = k < 5 ? 2 : 1,
+                                                    .seed = 11,
+                                                    .bf16 = k / 3,
+                                                    .negative = {.label = DIFFUSER_NONE}},
+                         c);
     diffuser_close(d);
 }
 
@@ -466,6 +475,25 @@ static double distance(const float *a, const float *b)
     for (size_t i = 0; i < S; i++)
         sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     return sqrt(sum);
+}
+
+/* Rounded operands move a state by some thousandths; where the CPU has no such products, not at all. */
+static void test_products(void **state)
+{
+    (void)state;
+    struct diffuser *d = make_diffuser(true);
+    struct diffuser_options o = DIFFUSER_OPTIONS;
+    struct nn_f32 op = *nn_f32_for(CPU_AUTO);
+    static float f32[S], bf16[S], zero[S];
+    sample(d, &o, &(struct diffuser_job){.n = 1, .condition = &by_vector, .states = bf16});
+    o.bf16 = false;
+    sample(d, &o, &(struct diffuser_job){.n = 1, .condition = &by_vector, .states = f32});
+    const double off = distance(f32, bf16) / distance(f32, zero);
+    if (nn_bf16_products(&op))
+        assert_true(off > 1e-6 && off < 0.01);
+    else
+        assert_true(off == 0);
+    diffuser_close(d);
 }
 
 /* More strength leads further away; kept parts stay bit for bit; others change. */
@@ -596,7 +624,7 @@ static int open_edit_and_close(void *arg)
 {
     static float start[S], out[S];
     const struct diffuser_options o = {
-        .steps = 2, .guidance = 2, .negative = {.label = DIFFUSER_NONE}};
+        .steps = 2, .guidance = 2, .bf16 = true, .negative = {.label = DIFFUSER_NONE}};
     const struct diffuser_job job = {
         .n = 1, .condition = &by_vector, .start = start, .strength = 1, .states = out};
     struct diffuser *d = NULL;
@@ -640,8 +668,9 @@ int main(void)
         cmocka_unit_test(test_dataset_goes_on), cmocka_unit_test(test_codec),
         cmocka_unit_test(test_codec_refuses),   cmocka_unit_test(test_file),
         cmocka_unit_test(test_hostile_files),   cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_editing),         cmocka_unit_test(test_inversion),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_products),        cmocka_unit_test(test_editing),
+        cmocka_unit_test(test_inversion),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
