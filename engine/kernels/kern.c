@@ -10,7 +10,6 @@ void kern_init(struct kern *k, enum cpu_level most)
         kern__init_avx2(k);
     if (level >= CPU_AVX512)
         kern__init_avx512(k);
-    k->mul_panels_bf16 = level >= CPU_AMX ? panel__mul_bf16_amx : NULL;
     k->mul_panels = level >= CPU_AMX    ? panel__mul_amx
                     : level >= CPU_VNNI ? panel__mul_vnni
                     : level >= CPU_AVX2 ? panel__mul_avx2

@@ -23,13 +23,13 @@
 #include <stddef.h>
 
 /* A weight matrix W [rows, cols] of F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K or Q6_K, its columns whole
- * blocks: rows one after another as in a file, or 16 rows interleaved, see panel.h. */
+ * blocks: 16 rows interleaved, see panel.h, or rows one after another as in a file, of which products take F32 alone. */
 struct mat {
     enum dtype type;
     size_t rows, cols;
     size_t row_bytes; /* of a row in a file */
     const void *data; /* [mat_data_bytes], not owned */
-    bool panels;      /* as kern_in_panels wants it */
+    bool panels;
 };
 #define MAT_PANEL_ROWS 16
 size_t mat_data_bytes(const struct mat *m);
@@ -106,41 +106,29 @@ struct kern {
     void (*norm_apply)(float *y, const float *x, float mean, float rstd, const float *w,
                        const float *b, size_t n);
 
-    /* Rows [lo, hi) of y = W x. An output is sum over k of W_ok x_k in an order fixed by the level and
+    /* Rows [lo, hi) of y = W x, W F32 in rows. An output is sum over k of W_ok x_k in an order fixed by the level and
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out);
-    /* The same for weights in panels. F32: summed in the order of k. Quantised types: with x rounded to
-     * int8 in blocks of 32. BF16: as F32; NULL below level AMX. See panel.h. */
+    /* The same for weights in panels. Plain types: summed in the order of k (BF16 at level AMX: in the tiles').
+     * Quantised types: with x rounded to int8 in blocks of 32. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
-    void (*mul_panels_bf16)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
-                            const struct mat_out *out, float *scratch);
 
     void (*att_gates)(const struct att_gates *g, size_t n);
     void (*wkv_step)(const struct wkv_args *a, size_t head_size);
     void (*att_out)(const struct att_out *o, size_t head_size, float eps);
 };
 
-/* Whether a model's weights of type t are to stand in panels. (F32 in rows is what low-rank additions of
- * hybrids come as.) */
-static inline bool kern_in_panels(const struct kern *k, enum dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_Q8_0 || t == DTYPE_Q4_0 || t == DTYPE_Q4_K ||
-           t == DTYPE_Q5_K || t == DTYPE_Q6_K || (t == DTYPE_BF16 && k->mul_panels_bf16);
-}
-
 /* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's
  * own. */
 static inline void kern_mat_mul(const struct kern *k, const struct mat *w, size_t lo, size_t hi,
                                 const struct mat_in *in, const struct mat_out *out, float *scratch)
 {
-    if (!w->panels)
-        k->mul_rows(w, lo, hi, in, out);
-    else if (w->type == DTYPE_BF16)
-        k->mul_panels_bf16(w, lo, hi, in, out, scratch);
-    else
+    if (w->panels)
         k->mul_panels(w, lo, hi, in, out, scratch);
+    else
+        k->mul_rows(w, lo, hi, in, out);
 }
 
 /* Fills the table with the best level that this CPU runs and that is not above `most`. */

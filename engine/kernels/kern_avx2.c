@@ -109,28 +109,6 @@ static inline void v_sum4(float *out, const V *a, size_t step)
     _mm_storeu_ps(out, _mm_hadd_ps(lo, hi));
 }
 
-static inline __m128i load128(const uint8_t *p)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-
-static inline void expand_F32(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 4; i++)
-        w[i] = v_load(p + 32 * i);
-}
-static inline void expand_F16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 4; i++)
-        w[i] = _mm256_cvtph_ps(load128(p + 16 * i));
-}
-static inline void expand_BF16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 4; i++)
-        w[i] = _mm256_castsi256_ps(
-            _mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(p + 16 * i)), 16));
-}
-
 #include "engine/kernels/kern_tmpl.c"
 
 #endif

@@ -106,31 +106,6 @@ static inline void v_sum4(float *out, const V *a, size_t step)
     _mm_storeu_ps(out, _mm_hadd_ps(lo, hi));
 }
 
-static inline __m256i load256(const uint8_t *p)
-{
-    return _mm256_loadu_si256((const __m256i *)(const void *)p);
-}
-
-static inline void expand_F32(const uint8_t *p, V *w)
-{
-    w[0] = v_load(p);
-    w[1] = v_load(p + 64);
-}
-static inline void expand_F16(const uint8_t *p, V *w)
-{
-    w[0] = _mm512_cvtph_ps(load256(p));
-    w[1] = _mm512_cvtph_ps(load256(p + 32));
-}
-static inline V bf16_vector(__m256i h)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
-static inline void expand_BF16(const uint8_t *p, V *w)
-{
-    w[0] = bf16_vector(load256(p));
-    w[1] = bf16_vector(load256(p + 32));
-}
-
 #include "engine/kernels/kern_tmpl.c"
 
 #endif

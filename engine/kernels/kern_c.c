@@ -10,8 +10,6 @@
 
 typedef float V __attribute__((vector_size(16)));
 typedef int32_t VI __attribute__((vector_size(16)));
-typedef uint32_t VU __attribute__((vector_size(16)));
-typedef uint16_t VH __attribute__((vector_size(8)));
 
 static inline V v_set1(float x)
 {
@@ -100,38 +98,6 @@ static inline void v_sum4(float *out, const V *a, size_t step)
 {
     for (size_t i = 0; i < 4; i++)
         out[i] = v_sum(a[i * step]);
-}
-
-static inline V f16_vector(VH h)
-{
-    VU u = __builtin_convertvector(h, VU);
-    /* The exponent's bias differs by 112; the product makes denormals normal. Infinity and NaN, whose
-     * exponent is all ones, get theirs set. */
-    V x = (V)((u & 0x7fff) << 13) * 0x1p112f;
-    VU special = (VU)((VI)(u & 0x7c00) == 0x7c00) & 0x7f800000;
-    return (V)((VU)x | special | (u & 0x8000) << 16);
-}
-
-static inline void expand_F32(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 8; i++)
-        w[i] = v_load(p + 16 * i);
-}
-static inline void expand_F16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 8; i++) {
-        VH h;
-        memcpy(&h, p + 8 * i, sizeof h);
-        w[i] = f16_vector(h);
-    }
-}
-static inline void expand_BF16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 8; i++) {
-        VH h;
-        memcpy(&h, p + 8 * i, sizeof h);
-        w[i] = (V)(__builtin_convertvector(h, VU) << 16);
-    }
 }
 
 #include "engine/kernels/kern_tmpl.c"

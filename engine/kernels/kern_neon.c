@@ -99,33 +99,6 @@ static inline void v_sum4(float *out, const V *a, size_t step)
     vst1q_f32(out, vpaddq_f32(lo, hi));
 }
 
-static inline float16x8_t load_f16(const uint8_t *p)
-{
-    return vreinterpretq_f16_u8(vld1q_u8(p));
-}
-
-static inline void expand_F32(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 8; i++)
-        w[i] = v_load(p + 16 * i);
-}
-static inline void expand_F16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 4; i++) {
-        float16x8_t h = load_f16(p + 16 * i);
-        w[2 * i] = vcvt_f32_f16(vget_low_f16(h));
-        w[2 * i + 1] = vcvt_high_f32_f16(h);
-    }
-}
-static inline void expand_BF16(const uint8_t *p, V *w)
-{
-    for (size_t i = 0; i < 4; i++) {
-        uint16x8_t h = vreinterpretq_u16_u8(vld1q_u8(p + 16 * i));
-        w[2 * i] = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(h), 16));
-        w[2 * i + 1] = vreinterpretq_f32_u32(vshll_high_n_u16(h, 16));
-    }
-}
-
 #include "engine/kernels/kern_tmpl.c"
 
 #endif

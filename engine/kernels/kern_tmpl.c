@@ -2,7 +2,6 @@
  * kern_avx512.c. Each defines first
  *     V, VW          a vector of VW floats
  *     v_*            its arithmetic; v_sum and v_sum4 add the lanes in one and the same order
- *     expand_TYPE    32 weights of a file to 32 / VW vectors of F32
  *     TILE_COLUMNS   columns multiplied together: 4 * TILE_COLUMNS sums in registers
  * A loop's last, partial vector runs through the same instructions as the others (get, put), so that
  * no element's bits depend on where it stands. */
@@ -87,7 +86,7 @@ INLINE V relu2_v(V x)
     static void NAME(vec_##f)(float *y, const float *x, size_t n)                                  \
     {                                                                                              \
         FOR_VECTORS(i, n)                                                                          \
-            put(y + i, f##_v(get(x + i, left)), left);                                             \
+        put(y + i, f##_v(get(x + i, left)), left);                                                 \
     }
 DEFINE_VEC(exp)
 DEFINE_VEC(sigmoid)
@@ -97,7 +96,8 @@ DEFINE_VEC(relu2)
 
 static void NAME(vec_mix)(float *y, const float *z, const float *prev, const float *mu, size_t n)
 {
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V zi = get(z + i, left);
         put(y + i, v_fma(v_sub(get(prev + i, left), zi), get(mu + i, left), zi), left);
     }
@@ -106,7 +106,8 @@ static void NAME(vec_mix)(float *y, const float *z, const float *prev, const flo
 static void NAME(vec_add_rows)(float *y, const float *x, size_t ld, const float *a, size_t m,
                                size_t n)
 {
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V sum = get(y + i, left);
         for (size_t j = 0; j < m; j++)
             sum = v_fma(v_set1(a[j]), get(x + j * ld + i, left), sum);
@@ -118,7 +119,8 @@ static void NAME(vec_add_rows)(float *y, const float *x, size_t ld, const float 
 static bool NAME(vec_finite)(const float *x, size_t n)
 {
     V sum = v_set1(0);
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V xi = get(x + i, left);
         sum = v_add(sum, v_sub(xi, xi));
     }
@@ -131,7 +133,7 @@ INLINE void stats(const float *x, size_t n, float eps, float *mean, float *rstd)
 {
     V sum = v_set1(0), sq = v_set1(0);
     FOR_VECTORS(i, n)
-        sum = v_add(sum, get(x + i, left));
+    sum = v_add(sum, get(x + i, left));
     float m = v_sum(sum) / (float)n;
     size_t whole = n / VW * VW;
     for (size_t i = 0; i < whole; i += VW) {
@@ -154,7 +156,8 @@ static void NAME(norm_apply)(float *y, const float *x, float mean, float rstd, c
                              const float *b, size_t n)
 {
     V m = v_set1(mean), s = v_set1(rstd);
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V d = v_mul(v_sub(get(x + i, left), m), s);
         put(y + i, v_fma(d, get(w + i, left), get(b + i, left)), left);
     }
@@ -178,127 +181,74 @@ INLINE void tile_end(const V *acc, int R, int C, const struct mat_out *out, size
     }
 }
 
-/* R rows of weights, `stride` bytes apart, of `cols` each. */
-struct rows {
-    const uint8_t *data;
-    size_t stride, cols;
-};
-
-/* 32 more weights of R rows against C columns. */
-#define TILE_STEP(type, block, step, x, ldx)                                                       \
-    UNROLL for (int r = 0; r < R; r++)                                                             \
-    {                                                                                              \
-        V v[NV];                                                                                   \
-        expand_##type((block) + (size_t)r * (step), v);                                            \
-        UNROLL for (int s = 0; s < NV; s++)                                                        \
-            UNROLL for (int c = 0; c < C; c++) acc[r * C + c] =                                    \
-                v_fma(v[s], v_load((x) + (size_t)c * (ldx) + s * VW), acc[r * C + c]);             \
+/* 32 more weights of R rows, `stride` bytes apart, against C columns. */
+INLINE void tile_step(V *acc, const uint8_t *w, size_t stride, const float *x, size_t ldx,
+                      const int R, const int C)
+{
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int s = 0; s < NV; s++)
+    {
+        V v = v_load(w + (size_t)r * stride + (size_t)s * sizeof v);
+        UNROLL for (int c = 0; c < C; c++) acc[r * C + c] =
+            v_fma(v, v_load(x + (size_t)c * ldx + s * VW), acc[r * C + c]);
     }
+}
 
-/* R rows, which are rows o, ... of the matrix, against C columns from col. While they are read, the
- * next four are asked for. The last cols % 32 weights go through a zero-padded copy. */
-#define DEFINE_TILE(type, block_bytes)                                                             \
-    INLINE void tile_##type(const struct rows *w, size_t o, const struct mat_in *in, size_t col,   \
-                            const struct mat_out *out, const int R, const int C)                   \
-    {                                                                                              \
-        V acc[4 * TILE_COLUMNS];                                                                 \
-        for (int i = 0; i < R * C; i++)                                                            \
-            acc[i] = v_set1(0);                                                                    \
-        const float *x = in->x + col * in->ldx;                                                    \
-        const uint8_t *block = w->data;                                                            \
-        size_t steps = w->cols / MAT_STEP, stride = w->stride;                                     \
-        for (size_t b = 0; b < steps; b++, block += (block_bytes), x += MAT_STEP) {                \
-            UNROLL for (int r = 0; r < R; r++)                                                     \
-                __builtin_prefetch(block + (size_t)(r + 4) * stride, 0, 2);                        \
-            TILE_STEP(type, block, stride, x, in->ldx)                                             \
-        }                                                                                          \
-        if (w->cols % MAT_STEP) {                                                                  \
-            uint8_t last[4 * (block_bytes)] = {0};                                                 \
-            size_t rest = w->cols % MAT_STEP * (block_bytes) / MAT_STEP;                           \
-            for (int r = 0; r < R; r++)                                                            \
-                memcpy(last + r * (block_bytes), block + (size_t)r * stride, rest);                \
-            TILE_STEP(type, last, block_bytes, x, in->ldx)                                         \
-        }                                                                                          \
-        tile_end(acc, R, C, out, col, o);                                                          \
+/* Rows o .. o + R against C columns from col. While they are read, the next four are asked for. The last cols % 32
+ * weights go through a zero-padded copy. */
+INLINE void tile(const struct mat *m, size_t o, const struct mat_in *in, size_t col,
+                 const struct mat_out *out, const int R, const int C)
+{
+    V acc[4 * TILE_COLUMNS];
+    for (int i = 0; i < R * C; i++)
+        acc[i] = v_set1(0);
+    const float *x = in->x + col * in->ldx;
+    const uint8_t *w = (const uint8_t *)m->data + o * m->row_bytes;
+    const size_t step = MAT_STEP * sizeof *x, rest = m->cols % MAT_STEP * sizeof *x;
+    for (size_t k = 0; k < m->cols / MAT_STEP; k++, w += step, x += MAT_STEP) {
+        UNROLL for (int r = 0; r < R; r++)
+            __builtin_prefetch(w + (size_t)(r + 4) * m->row_bytes, 0, 2);
+        tile_step(acc, w, m->row_bytes, x, in->ldx, R, C);
     }
-
-#if TILE_COLUMNS > 2
-#define TILE_CASES(type, R)                                                                        \
-    case 4:                                                                                        \
-        tile_##type(w, o, in, col, out, R, 4);                                                     \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        tile_##type(w, o, in, col, out, R, 3);                                                     \
-        break;
-#else
-#define TILE_CASES(type, R)
-#endif
+    if (rest) {
+        uint8_t last[4 * MAT_STEP * sizeof *x] = {0};
+        for (int r = 0; r < R; r++)
+            memcpy(last + (size_t)r * step, w + (size_t)r * m->row_bytes, rest);
+        tile_step(acc, last, step, x, in->ldx, R, C);
+    }
+    tile_end(acc, R, C, out, col, o);
+}
 
 /* R rows against all columns, in groups of equal size, as near as can be. */
-#define DEFINE_ROWS(type, R)                                                                       \
-    static void rows##R##_##type(const struct rows *w, size_t o, const struct mat_in *in,          \
-                                 const struct mat_out *out)                                        \
-    {                                                                                              \
-        for (size_t col = 0, c; col < in->n; col += c) {                                           \
-            size_t left = in->n - col, groups = (left + TILE_COLUMNS - 1) / TILE_COLUMNS;      \
-            c = (left + groups - 1) / groups;                                                      \
-            switch (c) {                                                                           \
-                TILE_CASES(type, R)                                                                \
-            case 2:                                                                                \
-                tile_##type(w, o, in, col, out, R, 2);                                             \
-                break;                                                                             \
-            default:                                                                               \
-                tile_##type(w, o, in, col, out, R, 1);                                             \
-                break;                                                                             \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-/* Plain types are expanded in registers again for each group of columns: that is free beside the sums. */
-#define DEFINE_MUL(type, block_bytes)                                                              \
-    DEFINE_TILE(type, block_bytes)                                                                 \
-    DEFINE_ROWS(type, 4)                                                                           \
-    DEFINE_ROWS(type, 1)                                                                           \
-    static void mul_##type(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,     \
-                           const struct mat_out *out)                                              \
-    {                                                                                              \
-        struct rows w = {(const uint8_t *)m->data + lo * m->row_bytes, m->row_bytes, m->cols};     \
-        for (size_t o = lo, n; o < hi; o += n, w.data += n * w.stride) {                           \
-            n = hi - o >= 4 ? 4 : 1;                                                               \
-            (n == 4 ? rows4_##type : rows1_##type)(&w, o, in, out);                                \
-        }                                                                                          \
-    }
-DEFINE_MUL(F32, 128)
-DEFINE_MUL(F16, 64)
-DEFINE_MUL(BF16, 64)
-
-static void mul_any(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                    const struct mat_out *out)
+INLINE void tiles(const struct mat *m, size_t o, const struct mat_in *in, const struct mat_out *out,
+                  const int R)
 {
-    switch (m->type) {
-    case DTYPE_F32:
-        mul_F32(m, lo, hi, in, out);
-        break;
-    case DTYPE_F16:
-        mul_F16(m, lo, hi, in, out);
-        break;
-    case DTYPE_BF16:
-        mul_BF16(m, lo, hi, in, out);
-        break;
-    default: /* never a struct mat: see kern.h */
-        break;
+    for (size_t col = 0, c; col < in->n; col += c) {
+        size_t left = in->n - col, groups = (left + TILE_COLUMNS - 1) / TILE_COLUMNS;
+        c = (left + groups - 1) / groups;
+        if (TILE_COLUMNS > 2 && c == 4)
+            tile(m, o, in, col, out, R, TILE_COLUMNS);
+        else if (TILE_COLUMNS > 2 && c == 3)
+            tile(m, o, in, col, out, R, TILE_COLUMNS - 1);
+        else if (c == 2)
+            tile(m, o, in, col, out, R, 2);
+        else
+            tile(m, o, in, col, out, R, 1);
     }
 }
 
 /* Columns in blocks that stay in the second cache while all rows pass by. */
 static void NAME(mul_rows)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
-                          const struct mat_out *out)
+                           const struct mat_out *out)
 {
     for (size_t col = 0, n; col < in->n; col += n) {
         n = in->n - col < COLUMN_BLOCK ? in->n - col : COLUMN_BLOCK;
-        struct mat_in part_in = {in->x + col * in->ldx, in->ldx, n};
-        struct mat_out part_out = {out->y + col, out->add};
-        mul_any(m, lo, hi, &part_in, &part_out);
+        const struct mat_in part = {in->x + col * in->ldx, in->ldx, n};
+        const struct mat_out to = {out->y + col, out->add};
+        size_t o = lo;
+        for (; o + 4 <= hi; o += 4)
+            tiles(m, o, &part, &to, 4);
+        for (; o < hi; o++)
+            tiles(m, o, &part, &to, 1);
     }
 }
 
@@ -307,7 +257,8 @@ static void NAME(mul_rows)(const struct mat *m, size_t lo, size_t hi, const stru
 static void NAME(att_gates)(const struct att_gates *g, size_t n)
 {
     V one = v_set1(1), c = v_set1(-0.606530659712633f);
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V w = sigmoid_v(v_add(get(g->w0 + i, left), get(g->w + i, left)));
         put(g->w + i, exp_v(v_mul(c, w)), left);
         V a = sigmoid_v(v_add(get(g->a0 + i, left), get(g->a + i, left)));
@@ -318,7 +269,8 @@ static void NAME(att_gates)(const struct att_gates *g, size_t n)
     }
     if (!g->v0)
         return;
-    FOR_VECTORS(i, n) {
+    FOR_VECTORS(i, n)
+    {
         V v = get(g->v + i, left);
         V mix = sigmoid_v(v_add(get(g->v0 + i, left), get(g->v_lora + i, left)));
         put(g->v + i, v_fma(v_sub(get(g->v_first + i, left), v), mix, v), left);

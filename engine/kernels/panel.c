@@ -95,13 +95,15 @@ static void put_k(const struct mat *m, size_t row, size_t first, const uint8_t *
     }
 }
 
-static void put_f32(const struct mat *m, size_t row, size_t first, const uint8_t *from, size_t n)
+/* Numbers of `bytes` bytes. */
+static void put_plain(const struct mat *m, size_t row, size_t first, const uint8_t *from, size_t n,
+                      size_t bytes)
 {
     const size_t panel = row / MAT_PANEL_ROWS, r = row % MAT_PANEL_ROWS;
-    uint8_t *to = (uint8_t *)(uintptr_t)m->data +
-                  ((panel * m->cols + first) * MAT_PANEL_ROWS + r) * sizeof(float);
+    uint8_t *to =
+        (uint8_t *)(uintptr_t)m->data + ((panel * m->cols + first) * MAT_PANEL_ROWS + r) * bytes;
     for (size_t i = 0; i < n; i++)
-        memcpy(to + i * MAT_PANEL_ROWS * sizeof(float), from + i * sizeof(float), sizeof(float));
+        memcpy(to + i * MAT_PANEL_ROWS * bytes, from + i * bytes, bytes);
 }
 
 static void put_bf16(const struct mat *m, size_t row, size_t first, const uint8_t *from, size_t n)
@@ -120,8 +122,8 @@ void mat_put_blocks(const struct mat *m, size_t row, size_t first, const void *b
         put_bf16(m, row, first, from, n);
         return;
     }
-    if (m->type == DTYPE_F32) {
-        put_f32(m, row, first, from, n);
+    if (m->type == DTYPE_F32 || m->type == DTYPE_F16) {
+        put_plain(m, row, first, from, n, dtype_block_bytes(m->type));
         return;
     }
     if (panel__is_k(m->type)) {

@@ -17,8 +17,8 @@
  * A weight is d scale q - m minimum, or d scale (q - 32). The scales' own packing is undone, so Q4_K and Q5_K
  * take 4.625 and 5.625 bits instead of 4.5 and 5.5.
  *
- * F32: [panels][cols][16 rows]. BF16, where there are tiles (panel_bf16_amx.c), with S = cols / 32 steps, the last padded with zeros:
- *     [panels][S][16 pairs][16 rows][2]
+ * F32, F16: [panels][cols][16 rows]. BF16, as tiles take it (panel_bf16_amx.c), with S = cols / 32 steps, the last
+ * padded with zeros: [panels][S][16 pairs][16 rows][2].
  *
  * A product of the quantised types takes columns quantised the same way: of each 32 numbers x
  *     d = max |x| / 127,   q_i = x_i 127 / max |x|, rounded to the nearest, halves to even
@@ -45,7 +45,7 @@ enum { PANEL_BLOCK = 32, PANEL_SUPER = 8 /* blocks of a K type's */ };
 
 /* Up to PANEL_COLUMNS columns, quantised: they stay in the second cache while all rows pass by. */
 enum { PANEL_COLUMNS = 128 };
-enum { PANEL_PLAIN_COLUMNS = 64 }; /* the same of F32, and of BF16 */
+enum { PANEL_PLAIN_COLUMNS = 64 }; /* the same of plain types */
 struct panel_in {
     int8_t *q; /* [n / group, blocks, group, 32] */
     float *d;  /* [n / group, blocks, group] */

@@ -137,6 +137,10 @@ static void mul_columns(const struct mat *m, size_t lo, size_t hi, struct panel_
 void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                     const struct mat_out *out, float *scratch)
 {
+    if (m->type == DTYPE_BF16) {
+        panel__mul_bf16_amx(m, lo, hi, in, out, scratch);
+        return;
+    }
     const bool tiled = m->type == DTYPE_Q8_0 || m->type == DTYPE_Q4_0;
     size_t n = !tiled ? 0 : in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
     struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = TILE};

@@ -5,13 +5,14 @@
 
 #include <immintrin.h>
 
-#define VW           8
-#define TILE_ROWS    2
-#define TILE_COLUMNS 2
-#define START        PANEL_MAGIC
-#define Q8_OFFSET    0
-#define NAME(f)      f##_avx2
-#define PREFETCH(p)  __builtin_prefetch(p)
+#define VW            8
+#define TILE_ROWS     2
+#define TILE_COLUMNS  2
+#define PLAIN_COLUMNS 6
+#define START         PANEL_MAGIC
+#define Q8_OFFSET     0
+#define NAME(f)       f##_avx2
+#define PREFETCH(p)   __builtin_prefetch(p)
 
 typedef __m256 V;
 typedef __m256i VI;
@@ -44,6 +45,12 @@ static inline V v_fma(V a, V b, V c)
 static inline V scales_v(const uint8_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline void pair_v(const uint8_t *p, V *even, V *odd)
+{
+    __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(-65536)));
 }
 static inline V bytes_v(const uint8_t *p)
 {

@@ -4,16 +4,19 @@
 
 #include <string.h>
 
-#define VW           4
-#define TILE_ROWS    2
-#define TILE_COLUMNS 2
-#define START        0
-#define Q8_OFFSET    0
-#define NAME(f)      f##_c
-#define PREFETCH(p)  (void)(p)
+#define VW            4
+#define TILE_ROWS     2
+#define TILE_COLUMNS  2
+#define PLAIN_COLUMNS 4
+#define START         0
+#define Q8_OFFSET     0
+#define NAME(f)       f##_c
+#define PREFETCH(p)   (void)(p)
 
 typedef float V __attribute__((vector_size(16)));
 typedef int32_t VI __attribute__((vector_size(16)));
+typedef uint32_t VU __attribute__((vector_size(16)));
+typedef uint16_t VH __attribute__((vector_size(8)));
 typedef V VS;
 
 static inline V v_set1(float x)
@@ -42,11 +45,23 @@ static inline V v_fma(V a, V b, V c)
 {
     return a * b + c;
 }
+/* The exponent's bias differs by 112; the product makes denormals normal. Infinity and NaN, whose exponent is all
+ * ones, get theirs set. */
 static inline V scales_v(const uint8_t *p)
 {
-    float f[VW];
-    dtype_to_f32(DTYPE_F16, p, f, VW);
-    return v_load(f);
+    VH h;
+    memcpy(&h, p, sizeof h);
+    VU u = __builtin_convertvector(h, VU);
+    V x = (V)((u & 0x7fff) << 13) * 0x1p112f;
+    VU special = (VU)((VI)(u & 0x7c00) == 0x7c00) & 0x7f800000;
+    return (V)((VU)x | special | (u & 0x8000) << 16);
+}
+static inline void pair_v(const uint8_t *p, V *even, V *odd)
+{
+    VU w;
+    memcpy(&w, p, sizeof w);
+    *even = (V)(w << 16);
+    *odd = (V)(w & 0xffff0000);
 }
 static inline V bytes_v(const uint8_t *p)
 {

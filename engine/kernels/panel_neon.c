@@ -10,12 +10,13 @@
 #else
 #define NAME(f) f##_neon
 #endif
-#define VW           4
-#define TILE_ROWS    4
-#define TILE_COLUMNS 2
-#define START        PANEL_MAGIC
-#define Q8_OFFSET    0
-#define PREFETCH(p)  __builtin_prefetch(p)
+#define VW            4
+#define TILE_ROWS     4
+#define TILE_COLUMNS  2
+#define PLAIN_COLUMNS 6
+#define START         PANEL_MAGIC
+#define Q8_OFFSET     0
+#define PREFETCH(p)   __builtin_prefetch(p)
 
 typedef float32x4_t V;
 typedef int8x16_t VI;
@@ -48,6 +49,12 @@ static inline V v_fma(V a, V b, V c)
 static inline V scales_v(const uint8_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+}
+static inline void pair_v(const uint8_t *p, V *even, V *odd)
+{
+    uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000)));
 }
 static inline V bytes_v(const uint8_t *p)
 {

@@ -1,14 +1,15 @@
 /* The products of panel.h, compiled by panel_c.c, panel_neon.c, panel_avx2.c and panel_vnni.c over their
  * vectors. Each defines first
  *     V, VW           a vector of VW floats, one a row of the panel
- *     v_*             its arithmetic; scales_v: VW scales from F16
+ *     v_*             its arithmetic; scales_v: VW floats from F16
  *     bytes_v         VW floats from bytes
  *     VI, VS, vi_*    four bytes and one integer sum a row; vi_dot adds four products w a to each sum;
  *                     vi_above: w and, above its four bits, those of h shifted left (right: negative) in a mask
  *     START           where integer sums begin; vi_scaled: such a sum times the scale
  *     Q8_OFFSET       what vi_q8 adds to the weights of Q8_0 to make them fit for vi_dot
+ *     pair_v          VW floats each from the even and the odd of VW pairs of BF16
  *     TILE_ROWS       vectors of rows, and
- *     TILE_COLUMNS    columns multiplied together */
+ *     TILE_COLUMNS    columns multiplied together; PLAIN_COLUMNS: of plain types, no fewer */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -81,7 +82,7 @@ struct panel_job {
     const struct mat *m;
     size_t lo, hi;
     const struct panel_in *in; /* columns as quantised types take them, and */
-    const struct mat_in *x;    /* as F32 does */
+    const struct mat_in *x;    /* as plain ones do */
     const struct mat_out *out;
 };
 
@@ -304,19 +305,23 @@ INLINE void tile_store(V sum, float *y, size_t row, size_t lo, size_t hi, bool a
     store_part(all, y, row, lo, hi, add);
 }
 
-/* The same for F32: no sum crosses lanes, which weighs where rows are short. */
-INLINE void tile_f32(V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
-                     const int C)
+/* The same for plain types: no sum crosses lanes, which weighs where rows are short. */
+INLINE void tile_plain(V *acc, const struct panel_job *j, size_t v, size_t col,
+                       const enum dtype type, const int R, const int C)
 {
-    const size_t cols = j->m->cols, step = MAT_PANEL_ROWS * sizeof(float), apart = cols * step;
+    const size_t cols = j->m->cols, bytes = type == DTYPE_F32 ? 4 : 2;
+    const size_t step = MAT_PANEL_ROWS * bytes, apart = cols * step;
     const uint8_t *w = (const uint8_t *)j->m->data + v / SUBS * apart;
     const float *x = j->x->x + col * j->x->ldx;
     UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
     for (size_t k = 0; k < cols; k++, w += step) {
         V a[TILE_ROWS];
         ask_for(w, step, apart, col, R);
-        UNROLL for (int r = 0; r < R; r++) a[r] =
-            v_load((const float *)(const void *)vector_at(w, v % SUBS + (size_t)r, apart, 4));
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            const uint8_t *at = vector_at(w, v % SUBS + (size_t)r, apart, bytes);
+            a[r] = type == DTYPE_F32 ? v_load((const float *)(const void *)at) : scales_v(at);
+        }
         UNROLL for (int c = 0; c < C; c++)
         {
             V b = v_set1(x[(size_t)c * j->x->ldx + k]);
@@ -325,18 +330,32 @@ INLINE void tile_f32(V *acc, const struct panel_job *j, size_t v, size_t col, co
     }
 }
 
-INLINE void tile_run(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
-                     const int R, const int C)
+/* The same for BF16, whose elements stand in pairs; behind the last there are zeros. */
+INLINE void tile_pairs(V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
+                       const int C)
 {
-    V acc[TILE_ROWS * TILE_COLUMNS];
-    size_t panel = v / SUBS;
-    struct panel_rows w = {panel__integers(j->m, panel), panel__scales(j->m, panel), v % SUBS};
-    if (type == DTYPE_F32)
-        tile_f32(acc, j, v, col, R, C);
-    else if (panel__is_k(type))
-        tile_k(acc, j, v, col, type, R, C);
-    else
-        tile(acc, &w, j->in, col, type, R, C);
+    const size_t cols = j->m->cols, step = MAT_PANEL_ROWS * 4, apart = mat_pad(cols) / 2 * step;
+    const uint8_t *w = (const uint8_t *)j->m->data + v / SUBS * apart;
+    const float *x = j->x->x + col * j->x->ldx;
+    UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
+    for (size_t k = 0; k < cols; k += 2, w += step) {
+        V even[TILE_ROWS], odd[TILE_ROWS];
+        ask_for(w, step, apart, col, R);
+        UNROLL for (int r = 0; r < R; r++)
+            pair_v(vector_at(w, v % SUBS + (size_t)r, apart, 4), &even[r], &odd[r]);
+        UNROLL for (int c = 0; c < C; c++)
+        {
+            const float *b = x + (size_t)c * j->x->ldx + k;
+            V b0 = v_set1(b[0]), b1 = v_set1(b[1]);
+            UNROLL for (int r = 0; r < R; r++) acc[r * C + c] =
+                v_fma(odd[r], b1, v_fma(even[r], b0, acc[r * C + c]));
+        }
+    }
+}
+
+INLINE void tiles_store(const V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
+                        const int C)
+{
     UNROLL for (int c = 0; c < C; c++)
     {
         UNROLL for (int r = 0; r < R; r++)
@@ -345,54 +364,100 @@ INLINE void tile_run(const struct panel_job *j, size_t v, size_t col, const enum
     }
 }
 
+INLINE void plain_tile(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
+                       const int R, const int C)
+{
+    V acc[TILE_ROWS * PLAIN_COLUMNS];
+    if (type == DTYPE_BF16)
+        tile_pairs(acc, j, v, col, R, C);
+    else
+        tile_plain(acc, j, v, col, type, R, C);
+    tiles_store(acc, j, v, col, R, C);
+}
+
+INLINE void block_tile(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
+                       const int R, const int C)
+{
+    V acc[TILE_ROWS * TILE_COLUMNS];
+    size_t panel = v / SUBS;
+    struct panel_rows w = {panel__integers(j->m, panel), panel__scales(j->m, panel), v % SUBS};
+    if (panel__is_k(type))
+        tile_k(acc, j, v, col, type, R, C);
+    else
+        tile(acc, &w, j->in, col, type, R, C);
+    tiles_store(acc, j, v, col, R, C);
+}
+
 /* R vectors of rows against all columns. */
-INLINE void rows_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
+INLINE void plain_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
+{
+    const size_t n = j->x->n;
+    size_t col = 0;
+    for (; col + PLAIN_COLUMNS <= n; col += PLAIN_COLUMNS)
+        plain_tile(j, v, col, type, R, PLAIN_COLUMNS);
+    for (; col + 4 <= n; col += 4)
+        plain_tile(j, v, col, type, R, 4);
+    for (; col + 2 <= n; col += 2)
+        plain_tile(j, v, col, type, R, 2);
+    if (col < n)
+        plain_tile(j, v, col, type, R, 1);
+}
+
+INLINE void blocks_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
 {
     size_t col = 0, n = j->x->n;
 #if TILE_COLUMNS >= 6
     for (; col + 6 <= n && n - col != 8; col += 6)
-        tile_run(j, v, col, type, R, 6);
+        block_tile(j, v, col, type, R, 6);
 #endif
 #if TILE_COLUMNS >= 4
     for (; col + 4 <= n; col += 4)
-        tile_run(j, v, col, type, R, 4);
+        block_tile(j, v, col, type, R, 4);
 #endif
     for (; col + 2 <= n; col += 2)
-        tile_run(j, v, col, type, R, 2);
+        block_tile(j, v, col, type, R, 2);
     if (col < n)
-        tile_run(j, v, col, type, R, 1);
+        block_tile(j, v, col, type, R, 1);
 }
 
-#define DEFINE_JOB(type)                                                                           \
+#define DEFINE_JOB(type, run)                                                                      \
     static void rows_##type(const struct panel_job *j, size_t v)                                   \
     {                                                                                              \
-        rows_run(j, v, DTYPE_##type, TILE_ROWS);                                                   \
+        run(j, v, DTYPE_##type, TILE_ROWS);                                                        \
     }                                                                                              \
     static void row_##type(const struct panel_job *j, size_t v)                                    \
     {                                                                                              \
-        rows_run(j, v, DTYPE_##type, 1);                                                           \
+        run(j, v, DTYPE_##type, 1);                                                                \
     }
-DEFINE_JOB(F32)
-DEFINE_JOB(Q8_0)
-DEFINE_JOB(Q4_0)
-DEFINE_JOB(Q4_K)
-DEFINE_JOB(Q5_K)
-DEFINE_JOB(Q6_K)
+DEFINE_JOB(F32, plain_run)
+DEFINE_JOB(F16, plain_run)
+DEFINE_JOB(BF16, plain_run)
+DEFINE_JOB(Q8_0, blocks_run)
+DEFINE_JOB(Q4_0, blocks_run)
+DEFINE_JOB(Q4_K, blocks_run)
+DEFINE_JOB(Q5_K, blocks_run)
+DEFINE_JOB(Q6_K, blocks_run)
 
 /* Of each type: its jobs, and what its weights are more than they mean. */
 static const struct {
     void (*rows)(const struct panel_job *, size_t), (*row)(const struct panel_job *, size_t);
     int32_t offset;
 } forms[DTYPE_COUNT] = {
-    [DTYPE_F32] = {rows_F32, row_F32, 0},    [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET},
+    [DTYPE_F32] = {rows_F32, row_F32, 0},    [DTYPE_F16] = {rows_F16, row_F16, 0},
+    [DTYPE_BF16] = {rows_BF16, row_BF16, 0}, [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET},
     [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8}, [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},
     [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0}, [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
 };
 
+INLINE bool is_plain(enum dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
+}
+
 void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                       const struct mat_out *out, float *scratch)
 {
-    const bool plain = m->type == DTYPE_F32;
+    const bool plain = is_plain(m->type);
     const size_t most = plain ? PANEL_PLAIN_COLUMNS : PANEL_COLUMNS, end = (hi + VW - 1) / VW;
     struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = 1};
     panel__carve(&q, m->type, scratch);

@@ -5,13 +5,14 @@
 
 #include <immintrin.h>
 
-#define VW           16
-#define TILE_ROWS    2
-#define TILE_COLUMNS 6
-#define START        PANEL_MAGIC
-#define Q8_OFFSET    128 /* vpdpbusd wants one side unsigned */
-#define NAME(f)      f##_vnni
-#define PREFETCH(p)  __builtin_prefetch(p)
+#define VW            16
+#define TILE_ROWS     2
+#define TILE_COLUMNS  6
+#define PLAIN_COLUMNS 8
+#define START         PANEL_MAGIC
+#define Q8_OFFSET     128 /* vpdpbusd wants one side unsigned */
+#define NAME(f)       f##_vnni
+#define PREFETCH(p)   __builtin_prefetch(p)
 
 typedef __m512 V;
 typedef __m512i VI;
@@ -44,6 +45,12 @@ static inline V v_fma(V a, V b, V c)
 static inline V scales_v(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline void pair_v(const uint8_t *p, V *even, V *odd)
+{
+    __m512i w = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(-65536)));
 }
 static inline V bytes_v(const uint8_t *p)
 {

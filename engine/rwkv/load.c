@@ -1,6 +1,6 @@
 /* From a tensor file to a model. First every canonical tensor is found and its shape checked
- * (source.c), then memory is taken for what is really there, then matrices are left in the file where
- * their layout and type fit, or converted on the pool. */
+ * (source.c), then memory is taken for what is really there, then the matrices go into panels on the pool; the embedding
+ * stays in the file. */
 #include "engine/rwkv/source.h"
 
 #include "daemon/base/mem.h"
@@ -11,7 +11,7 @@ enum { CHUNK = 1024 };       /* elements converted at once: whole blocks of ever
 enum { RELEASE = 2 << 20 }; /* bytes of the file that stay in memory behind what is converted */
 #define LARGE_PAGE ((size_t)2 << 20)
 
-/* A matrix to be made in memory, copied or converted. */
+/* A matrix to be made in memory, in panels. */
 struct conversion {
     const struct rwkv_source *s;
     bool transpose; /* the file has the other order */
@@ -40,32 +40,6 @@ static bool is_held(enum dtype t)
 
 /* ---- conversion on the pool ------------------------------------------------------------------- */
 
-static uint8_t *element(const struct mat *m, size_t i)
-{
-    return (uint8_t *)(uintptr_t)m->data + i / dtype_block_len(m->type) * dtype_block_bytes(m->type);
-}
-
-/* A copy and the file are in memory together for no more than a matrix. */
-static void convert_plain(const struct tensor_file *f, const struct conversion *c, int part, int parts)
-{
-    float buf[CHUNK];
-    size_t lo, hi;
-    pool_slice(c->s->rows * c->s->cols, CHUNK, part, parts, &lo, &hi);
-    if (c->dst->type == c->s->t->dtype) {
-        size_t from = lo / dtype_block_len(c->dst->type) * dtype_block_bytes(c->dst->type);
-        const uint8_t *src = (const uint8_t *)c->s->t->data + from;
-        size_t bytes = (size_t)(element(c->dst, hi) - element(c->dst, lo));
-        memcpy(element(c->dst, lo), src, bytes);
-        tensor_file_release(f, src, bytes);
-        return;
-    }
-    for (size_t i = lo; i < hi; i += CHUNK) {
-        size_t n = hi - i < CHUNK ? hi - i : CHUNK;
-        rwkv__read_f32(c->s->t, i, buf, n);
-        dtype_from_f32(c->dst->type, buf, element(c->dst, i), n);
-    }
-}
-
 /* The file's [cols, rows] becomes [rows, cols]; only the small low-rank matrices of plain types. */
 static void convert_transposed(const struct conversion *c, int part, int parts)
 {
@@ -77,10 +51,7 @@ static void convert_transposed(const struct conversion *c, int part, int parts)
             uint8_t made[sizeof x];
             rwkv__read_f32(c->s->t, k * rows + o, &x, 1);
             dtype_from_f32(c->dst->type, &x, made, 1);
-            if (c->dst->panels)
-                mat_put_blocks(c->dst, o, k, made, 1);
-            else
-                memcpy(element(c->dst, o * cols + k), made, dtype_block_bytes(c->dst->type));
+            mat_put_blocks(c->dst, o, k, made, 1);
         }
 }
 
@@ -120,10 +91,8 @@ static void convert_part(void *ctx, int part, int parts)
         const struct conversion *c = &l->conv[i];
         if (c->transpose)
             convert_transposed(c, part, parts);
-        else if (c->dst->panels)
-            convert_panels(l->m->file, c, part, parts);
         else
-            convert_plain(l->m->file, c, part, parts);
+            convert_panels(l->m->file, c, part, parts);
     }
 }
 
@@ -144,7 +113,7 @@ static int set_matrix(struct loader *l, const struct rwkv_source *s, const struc
         type = DTYPE_F32;
     *dst = (struct mat){.type = type, .rows = lora ? s->cols : s->rows,
                         .cols = lora ? s->rows : s->cols, .data = s->t->data,
-                        .panels = spec->kind != SPEC_EMBEDDING && kern_in_panels(&l->m->kern, type)};
+                        .panels = spec->kind != SPEC_EMBEDDING};
     if (!dtype_bytes(type, dst->cols, &dst->row_bytes))
         return err_set(e, ERR_UNSUPPORTED, "tensor %s: rows of %zu cannot be held as %s (whole blocks of %zu)",
                        s->name, dst->cols, dtype_name(type), dtype_block_len(type));

@@ -259,13 +259,13 @@ static void round_block(const float *x, float *to)
         to[i] = most > 0x1p-100f ? rintf(x[i] * (127 / most)) * (most / 127) : 0;
 }
 
-static void product_new(const struct kern *k, struct product *p, struct rng *r, enum dtype t, size_t rows,
+static void product_new(struct product *p, struct rng *r, enum dtype t, size_t rows,
                         size_t cols, size_t n)
 {
     size_t row_bytes, ld = mat_pad(cols);
     assert_true(dtype_bytes(t, cols, &row_bytes));
     p->w = (struct mat){.type = t, .rows = rows, .cols = cols, .row_bytes = row_bytes,
-                         .panels = kern_in_panels(k, t) && (t != DTYPE_F32 || rows % 2)}; /* both are used */
+                         .panels = t != DTYPE_F32 || rows % 2}; /* F32: both are used */
     p->bytes = calloc(mat_data_bytes(&p->w) + 1, 1);
     uint8_t *row = malloc(row_bytes);
     p->values = malloc(rows * cols * sizeof(float));
@@ -287,7 +287,7 @@ static void product_new(const struct kern *k, struct product *p, struct rng *r, 
         fill(r, p->x + b * ld, cols, pow(10, rng_normal(r)));
     memset(p->x, 0, (cols < 5 ? cols : 5) * sizeof(float));
     memcpy(p->seen, p->x, n * ld * sizeof(float));
-    for (size_t i = 0; p->w.panels && t != DTYPE_F32 && t != DTYPE_BF16 && i < n * ld; i += 32)
+    for (size_t i = 0; dtype_block_len(t) > 1 && i < n * ld; i += 32)
         round_block(p->x + i, p->seen + i);
     p->n = n;
 }
@@ -354,7 +354,7 @@ static void products(const struct kern *k)
         for (size_t i = 1; i <= (dtype_block_len(types[t]) < 256 ? MAX : 16); i++) {
             size_t block = dtype_block_len(types[t]);
             struct product p;
-            product_new(k, &p, &r, types[t], 1 + (i * 17) % 71, i * block, i % 16 ? 1 + i % 20 : MAX);
+            product_new(&p, &r, types[t], 1 + (i * 17) % 71, i * block, i % 16 ? 1 + i % 20 : MAX);
             run_product(k, &p, i % 2);
             product_free(&p);
         }
@@ -382,7 +382,6 @@ static void golden_blocks(const struct kern *k)
         char name[16];
         struct mat m = {.rows = R, .cols = C, .panels = true};
         assert_true(dtype_parse(names[t], &m.type) && dtype_bytes(m.type, C, &m.row_bytes));
-        assert_true(kern_in_panels(k, m.type));
         snprintf(name, sizeof name, "%s.blocks", names[t]);
         const uint8_t *rows = tensor_file_find(f, name)->data;
         uint8_t *data = calloc(mat_data_bytes(&m), 1);
@@ -440,7 +439,7 @@ static void panels_of(enum dtype t, size_t rows, size_t cols, size_t n)
     rng_init(&r, 12, n);
     struct kern c;
     kern_init(&c, CPU_C);
-    product_new(&c, &p, &r, t, rows, cols, n);
+    product_new(&p, &r, t, rows, cols, n);
     float *first = calloc(n * rows, sizeof *first), *now = calloc(n * rows, sizeof *now), *y[MAX];
     float *scratch = malloc(mat_scratch_floats(cols) * sizeof *scratch);
     assert_true(first && now && scratch);
@@ -467,7 +466,7 @@ static void panel_extremes(const struct kern *k)
     struct product p;
     float y0[20][17], *y[20], scratch[100 * 64 + 16];
     rng_init(&r, 13, 0);
-    product_new(k, &p, &r, DTYPE_Q8_0, 17, 64, 20);
+    product_new(&p, &r, DTYPE_Q8_0, 17, 64, 20);
     fill_q8(&p, -128);
     for (size_t i = 0; i < 20 * 64; i++)
         p.x[i] = i < 640 ? 127 : -127;
@@ -508,24 +507,32 @@ static void extreme_weights(const struct kern *k)
 {
     static const uint16_t halves[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff, 0x3c00};
     static const enum dtype half_types[] = {DTYPE_F16, DTYPE_BF16};
-    float x[32] = {0}, y, *yp[1] = {&y}, scratch[4 * 64];
-    uint16_t w[32] = {0};
+    float x[32] = {0}, y, *yp[1] = {&y}, *scratch = guarded_new(mat_scratch_floats(32));
+    const struct mat_in in = {x, 32, 1};
+    const struct mat_out out = {yp, false};
+    uint16_t panel[MAT_PANEL_ROWS * 32];
     for (size_t t = 0; t < 2; t++) {
-        struct mat m = {half_types[t], 1, 32, 64, w, false};
+        const struct mat m = {half_types[t], 1, 32, 64, panel, true};
+        const bool tiles = k->level >= CPU_AMX && m.type == DTYPE_BF16;
+        assert_int_equal(mat_data_bytes(&m), sizeof panel);
         for (size_t i = 0; i < 8; i++)
             for (size_t at = 0; at < 32; at += 5) {
                 float want;
-                memset(w, 0, sizeof w), memset(x, 0, sizeof x);
-                w[at] = halves[i], x[at] = 1;
-                dtype_to_f32(m.type, &w[at], &want, 1);
-                kern_mat_mul(k, &m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false},
-                           scratch);
+                memset(panel, 0, sizeof panel), memset(x, 0, sizeof x);
+                mat_put_blocks(&m, 0, at, &halves[i], 1);
+                x[at] = 1;
+                dtype_to_f32(m.type, &halves[i], &want, 1);
+                if (tiles && fabsf(want) < 0x1p-126f) /* panel_bf16_amx.c */
+                    want = 0;
+                kern_mat_mul(k, &m, 0, 1, &in, &out, scratch);
                 assert_true(y == want);
             }
-        w[3] = m.type == DTYPE_F16 ? 0x7c00 : 0x7f80, x[3] = 1;
-        kern_mat_mul(k, &m, 0, 1, &(struct mat_in){x, 32, 1}, &(struct mat_out){yp, false}, scratch);
-        assert_true(isinf(y) && y > 0);
+        mat_put_blocks(&m, 0, 3, &(uint16_t){m.type == DTYPE_F16 ? 0x7c00 : 0x7f80}, 1);
+        x[3] = 1;
+        kern_mat_mul(k, &m, 0, 1, &in, &out, scratch);
+        assert_true(tiles ? !isfinite(y) : isinf(y) && y > 0);
     }
+    guarded_end(scratch, mat_scratch_floats(32));
 }
 static void test_extreme_weights(void **state)
 {
