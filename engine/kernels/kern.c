@@ -10,10 +10,11 @@ void kern_init(struct kern *k, enum cpu_level most)
         kern__init_avx2(k);
     if (level >= CPU_AVX512)
         kern__init_avx512(k);
-    k->mul_panels = level >= CPU_AMX    ? panel__mul_amx
-                    : level >= CPU_VNNI ? panel__mul_vnni
-                    : level >= CPU_AVX2 ? panel__mul_avx2
-                                        : panel__mul_c;
+    k->mul_panels = level >= CPU_AMX      ? panel__mul_amx
+                    : level >= CPU_VNNI   ? panel__mul_vnni
+                    : level >= CPU_AVX512 ? panel__mul_avx512
+                    : level >= CPU_AVX2   ? panel__mul_avx2
+                                          : panel__mul_c;
 #elif defined(__aarch64__)
     if (level >= CPU_NEON)
         kern__init_neon(k);

@@ -73,6 +73,11 @@ static inline const uint8_t *panel__scales(const struct mat *m, size_t panel)
     return panel__integers(m, panels) + panel * (m->cols / PANEL_BLOCK) * MAT_PANEL_ROWS * 2;
 }
 
+static inline bool panel__is_plain(enum dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
+}
+
 /* The parts of 16 rows and 256 columns of a K type, as above: where each begins. */
 struct panel_super {
     size_t scales, low, high, bytes;
@@ -106,7 +111,7 @@ panel_quantise panel__quantise_c, panel__quantise_neon, panel__quantise_dotprod,
 
 typedef void panel_mul(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
-panel_mul panel__mul_c, panel__mul_neon, panel__mul_dotprod, panel__mul_avx2, panel__mul_vnni,
-    panel__mul_amx, panel__mul_bf16_amx;
+panel_mul panel__mul_c, panel__mul_neon, panel__mul_dotprod, panel__mul_avx2, panel__mul_avx512,
+    panel__mul_vnni, panel__mul_amx, panel__mul_bf16_amx;
 
 #endif

@@ -1,24 +1,15 @@
 /* The products of panel.h, compiled by panel_c.c, panel_neon.c, panel_avx2.c and panel_vnni.c over their
- * vectors. Each defines first
- *     V, VW           a vector of VW floats, one a row of the panel
- *     v_*             its arithmetic; scales_v: VW floats from F16
+ * vectors. Each defines first what panel_plain_tmpl.c wants, and
  *     bytes_v         VW floats from bytes
  *     VI, VS, vi_*    four bytes and one integer sum a row; vi_dot adds four products w a to each sum;
  *                     vi_above: w and, above its four bits, those of h shifted left (right: negative) in a mask
  *     START           where integer sums begin; vi_scaled: such a sum times the scale
  *     Q8_OFFSET       what vi_q8 adds to the weights of Q8_0 to make them fit for vi_dot
- *     pair_v          VW floats each from the even and the odd of VW pairs of BF16
- *     TILE_ROWS       vectors of rows, and
- *     TILE_COLUMNS    columns multiplied together; PLAIN_COLUMNS: of plain types, no fewer */
+ *     TILE_COLUMNS    columns multiplied together */
+#include "engine/kernels/panel_plain_tmpl.c"
+
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-#define SUBS   (MAT_PANEL_ROWS / VW) /* vectors a panel */
-
-enum { AHEAD = 1024 }; /* bytes that are asked for before they are read */
 
 /* ---- columns ---------------------------------------------------------------------------------- */
 
@@ -80,10 +71,8 @@ void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, struct panel
 
 struct panel_job {
     const struct mat *m;
-    size_t lo, hi;
-    const struct panel_in *in; /* columns as quantised types take them, and */
-    const struct mat_in *x;    /* as plain ones do */
-    const struct mat_out *out;
+    const struct panel_in *in;
+    struct panel_rows_out to;
 };
 
 /* Vectors of rows: consecutive ones lie `sub` bytes apart within a panel, and panels `stride`. */
@@ -91,20 +80,6 @@ struct panel_rows {
     const uint8_t *integers, *scales; /* of the first panel */
     size_t first;                     /* vector of rows within it */
 };
-
-INLINE const uint8_t *vector_at(const uint8_t *base, size_t v, size_t panel_bytes, size_t bytes)
-{
-    return base + v / SUBS * panel_bytes + v % SUBS * (VW * bytes);
-}
-
-/* Asks for what follows n bytes at p, which a tile reads now, in each panel of its rows: the first columns
- * find it in memory, the others in the cache. */
-INLINE void ask_for(const uint8_t *p, size_t n, size_t apart, size_t col, const int R)
-{
-    for (size_t line = 0; col == 0 && line < n; line += 64)
-        UNROLL for (int r = 0; r < R; r += SUBS)
-            PREFETCH(vector_at(p + line + AHEAD, (size_t)r, apart, 0));
-}
 
 INLINE void dots_q8(VS *s, const struct panel_rows *w, const struct panel_in *in, size_t b,
                     size_t col, const int R, const int C)
@@ -285,96 +260,6 @@ INLINE void tile(V *acc, const struct panel_rows *w, const struct panel_in *in, 
     }
 }
 
-/* Rows row, ..., row + VW of which those in lo..hi are wanted. */
-static __attribute__((noinline)) void store_part(const float *sum, float *y, size_t row, size_t lo,
-                                                 size_t hi, bool add)
-{
-    for (size_t r = 0; r < VW; r++)
-        if (row + r >= lo && row + r < hi)
-            y[row + r] = add ? y[row + r] + sum[r] : sum[r];
-}
-
-INLINE void tile_store(V sum, float *y, size_t row, size_t lo, size_t hi, bool add)
-{
-    float all[VW];
-    if (row >= lo && row + VW <= hi) {
-        v_store(y + row, add ? v_add(v_load(y + row), sum) : sum);
-        return;
-    }
-    v_store(all, sum);
-    store_part(all, y, row, lo, hi, add);
-}
-
-/* The same for plain types: no sum crosses lanes, which weighs where rows are short. */
-INLINE void tile_plain(V *acc, const struct panel_job *j, size_t v, size_t col,
-                       const enum dtype type, const int R, const int C)
-{
-    const size_t cols = j->m->cols, bytes = type == DTYPE_F32 ? 4 : 2;
-    const size_t step = MAT_PANEL_ROWS * bytes, apart = cols * step;
-    const uint8_t *w = (const uint8_t *)j->m->data + v / SUBS * apart;
-    const float *x = j->x->x + col * j->x->ldx;
-    UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
-    for (size_t k = 0; k < cols; k++, w += step) {
-        V a[TILE_ROWS];
-        ask_for(w, step, apart, col, R);
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            const uint8_t *at = vector_at(w, v % SUBS + (size_t)r, apart, bytes);
-            a[r] = type == DTYPE_F32 ? v_load((const float *)(const void *)at) : scales_v(at);
-        }
-        UNROLL for (int c = 0; c < C; c++)
-        {
-            V b = v_set1(x[(size_t)c * j->x->ldx + k]);
-            UNROLL for (int r = 0; r < R; r++) acc[r * C + c] = v_fma(a[r], b, acc[r * C + c]);
-        }
-    }
-}
-
-/* The same for BF16, whose elements stand in pairs; behind the last there are zeros. */
-INLINE void tile_pairs(V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
-                       const int C)
-{
-    const size_t cols = j->m->cols, step = MAT_PANEL_ROWS * 4, apart = mat_pad(cols) / 2 * step;
-    const uint8_t *w = (const uint8_t *)j->m->data + v / SUBS * apart;
-    const float *x = j->x->x + col * j->x->ldx;
-    UNROLL for (int i = 0; i < R * C; i++) acc[i] = v_set1(0);
-    for (size_t k = 0; k < cols; k += 2, w += step) {
-        V even[TILE_ROWS], odd[TILE_ROWS];
-        ask_for(w, step, apart, col, R);
-        UNROLL for (int r = 0; r < R; r++)
-            pair_v(vector_at(w, v % SUBS + (size_t)r, apart, 4), &even[r], &odd[r]);
-        UNROLL for (int c = 0; c < C; c++)
-        {
-            const float *b = x + (size_t)c * j->x->ldx + k;
-            V b0 = v_set1(b[0]), b1 = v_set1(b[1]);
-            UNROLL for (int r = 0; r < R; r++) acc[r * C + c] =
-                v_fma(odd[r], b1, v_fma(even[r], b0, acc[r * C + c]));
-        }
-    }
-}
-
-INLINE void tiles_store(const V *acc, const struct panel_job *j, size_t v, size_t col, const int R,
-                        const int C)
-{
-    UNROLL for (int c = 0; c < C; c++)
-    {
-        UNROLL for (int r = 0; r < R; r++)
-            tile_store(acc[r * C + c], j->out->y[col + (size_t)c], (v + (size_t)r) * VW, j->lo,
-                       j->hi, j->out->add);
-    }
-}
-
-INLINE void plain_tile(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
-                       const int R, const int C)
-{
-    V acc[TILE_ROWS * PLAIN_COLUMNS];
-    if (type == DTYPE_BF16)
-        tile_pairs(acc, j, v, col, R, C);
-    else
-        tile_plain(acc, j, v, col, type, R, C);
-    tiles_store(acc, j, v, col, R, C);
-}
-
 INLINE void block_tile(const struct panel_job *j, size_t v, size_t col, const enum dtype type,
                        const int R, const int C)
 {
@@ -385,27 +270,13 @@ INLINE void block_tile(const struct panel_job *j, size_t v, size_t col, const en
         tile_k(acc, j, v, col, type, R, C);
     else
         tile(acc, &w, j->in, col, type, R, C);
-    tiles_store(acc, j, v, col, R, C);
+    tiles_store(acc, &j->to, v, col, R, C);
 }
 
 /* R vectors of rows against all columns. */
-INLINE void plain_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
-{
-    const size_t n = j->x->n;
-    size_t col = 0;
-    for (; col + PLAIN_COLUMNS <= n; col += PLAIN_COLUMNS)
-        plain_tile(j, v, col, type, R, PLAIN_COLUMNS);
-    for (; col + 4 <= n; col += 4)
-        plain_tile(j, v, col, type, R, 4);
-    for (; col + 2 <= n; col += 2)
-        plain_tile(j, v, col, type, R, 2);
-    if (col < n)
-        plain_tile(j, v, col, type, R, 1);
-}
-
 INLINE void blocks_run(const struct panel_job *j, size_t v, const enum dtype type, const int R)
 {
-    size_t col = 0, n = j->x->n;
+    size_t col = 0, n = j->in->n;
 #if TILE_COLUMNS >= 6
     for (; col + 6 <= n && n - col != 8; col += 6)
         block_tile(j, v, col, type, R, 6);
@@ -420,54 +291,47 @@ INLINE void blocks_run(const struct panel_job *j, size_t v, const enum dtype typ
         block_tile(j, v, col, type, R, 1);
 }
 
-#define DEFINE_JOB(type, run)                                                                      \
+#define DEFINE_JOB(type)                                                                           \
     static void rows_##type(const struct panel_job *j, size_t v)                                   \
     {                                                                                              \
-        run(j, v, DTYPE_##type, TILE_ROWS);                                                        \
+        blocks_run(j, v, DTYPE_##type, TILE_ROWS);                                                 \
     }                                                                                              \
     static void row_##type(const struct panel_job *j, size_t v)                                    \
     {                                                                                              \
-        run(j, v, DTYPE_##type, 1);                                                                \
+        blocks_run(j, v, DTYPE_##type, 1);                                                         \
     }
-DEFINE_JOB(F32, plain_run)
-DEFINE_JOB(F16, plain_run)
-DEFINE_JOB(BF16, plain_run)
-DEFINE_JOB(Q8_0, blocks_run)
-DEFINE_JOB(Q4_0, blocks_run)
-DEFINE_JOB(Q4_K, blocks_run)
-DEFINE_JOB(Q5_K, blocks_run)
-DEFINE_JOB(Q6_K, blocks_run)
+DEFINE_JOB(Q8_0)
+DEFINE_JOB(Q4_0)
+DEFINE_JOB(Q4_K)
+DEFINE_JOB(Q5_K)
+DEFINE_JOB(Q6_K)
 
 /* Of each type: its jobs, and what its weights are more than they mean. */
 static const struct {
     void (*rows)(const struct panel_job *, size_t), (*row)(const struct panel_job *, size_t);
     int32_t offset;
 } forms[DTYPE_COUNT] = {
-    [DTYPE_F32] = {rows_F32, row_F32, 0},    [DTYPE_F16] = {rows_F16, row_F16, 0},
-    [DTYPE_BF16] = {rows_BF16, row_BF16, 0}, [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET},
-    [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8}, [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},
-    [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0}, [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
+    [DTYPE_Q8_0] = {rows_Q8_0, row_Q8_0, Q8_OFFSET}, [DTYPE_Q4_0] = {rows_Q4_0, row_Q4_0, 8},
+    [DTYPE_Q4_K] = {rows_Q4_K, row_Q4_K, 0},         [DTYPE_Q5_K] = {rows_Q5_K, row_Q5_K, 0},
+    [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
 };
-
-INLINE bool is_plain(enum dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
-}
 
 void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                       const struct mat_out *out, float *scratch)
 {
-    const bool plain = is_plain(m->type);
-    const size_t most = plain ? PANEL_PLAIN_COLUMNS : PANEL_COLUMNS, end = (hi + VW - 1) / VW;
+    const size_t end = (hi + VW - 1) / VW;
     struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = 1};
+    if (panel__is_plain(m->type)) {
+        NAME(panel__mul_plain)(m, lo, hi, in, out);
+        return;
+    }
     panel__carve(&q, m->type, scratch);
     for (size_t col = 0; col < in->n && lo < hi; col += q.n) {
-        q.n = in->n - col < most ? in->n - col : most;
-        struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
-        struct mat_out to = {out->y + col, out->add};
-        struct panel_job j = {m, lo, hi, &q, &part, &to};
-        if (!plain)
-            NAME(panel__quantise)(&part, forms[m->type].offset, &q);
+        q.n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;
+        const struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
+        const struct mat_out to = {out->y + col, out->add};
+        const struct panel_job j = {m, &q, {lo, hi, &to}};
+        NAME(panel__quantise)(&part, forms[m->type].offset, &q);
         for (size_t v = lo / VW; v < end;) {
             size_t n = end - v >= TILE_ROWS ? TILE_ROWS : 1;
             (n == TILE_ROWS ? forms[m->type].rows : forms[m->type].row)(&j, v);

@@ -3,55 +3,16 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "engine/kernels/panel_zmm.h"
 
-#define VW            16
-#define TILE_ROWS     2
-#define TILE_COLUMNS  6
-#define PLAIN_COLUMNS 8
-#define START         PANEL_MAGIC
-#define Q8_OFFSET     128 /* vpdpbusd wants one side unsigned */
-#define NAME(f)       f##_vnni
-#define PREFETCH(p)   __builtin_prefetch(p)
+#define TILE_COLUMNS 6
+#define START        PANEL_MAGIC
+#define Q8_OFFSET    128 /* vpdpbusd wants one side unsigned */
+#define NAME(f)      f##_vnni
 
-typedef __m512 V;
 typedef __m512i VI;
 typedef __m512i VS;
 
-static inline V v_set1(float x)
-{
-    return _mm512_set1_ps(x);
-}
-static inline V v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-static inline void v_store(float *p, V v)
-{
-    _mm512_storeu_ps(p, v);
-}
-static inline V v_add(V a, V b)
-{
-    return _mm512_add_ps(a, b);
-}
-static inline V v_mul(V a, V b)
-{
-    return _mm512_mul_ps(a, b);
-}
-static inline V v_fma(V a, V b, V c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-}
-static inline V scales_v(const uint8_t *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
-static inline void pair_v(const uint8_t *p, V *even, V *odd)
-{
-    __m512i w = _mm512_loadu_si512(p);
-    *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
-    *odd = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(-65536)));
-}
 static inline V bytes_v(const uint8_t *p)
 {
     return _mm512_cvtepi32_ps(
