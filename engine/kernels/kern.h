@@ -47,7 +47,15 @@ struct mat_in {
     const float *x; /* [n, ldx] */
     size_t ldx;     /* floats, at least mat_pad(cols) */
     size_t n;
+    /* NULL, or the columns as struct kern's make_ready put them for weights of type ready_for: a product with others
+     * does not look at it. */
+    void *ready;
+    enum dtype ready_for;
 };
+static inline bool mat_in_ready(const struct mat_in *in, enum dtype t)
+{
+    return in->ready && in->ready_for == t;
+}
 /* Where results go: y[b][o] for column b and row o of the matrix. */
 struct mat_out {
     float *const *y; /* [n] rows */
@@ -110,6 +118,11 @@ struct kern {
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out);
+    /* What the columns of `in`, of `cols` channels, become before a product with weights of type t: channels lo..hi of
+     * it, lo a multiple of 32 and hi too or cols, to memory [kern_ready_bytes], so that threads make it together and
+     * not each its own. */
+    void (*make_ready)(enum dtype t, const struct mat_in *in, size_t cols, size_t lo, size_t hi,
+                       void *memory);
     /* The same for weights in panels. Plain types: summed in the order of k (BF16 at level AMX: in the tiles').
      * Quantised types: with x rounded to int8 in blocks of 32. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
@@ -119,6 +132,9 @@ struct kern {
     void (*wkv_step)(const struct wkv_args *a, size_t head_size);
     void (*att_out)(const struct att_out *o, size_t head_size, float eps);
 };
+
+/* Bytes, aligned to 64, that make_ready wants for up to n columns; 0: these weights take columns as they are. */
+size_t kern_ready_bytes(const struct kern *k, enum dtype t, size_t cols, size_t n);
 
 /* Rows [lo, hi) of y = W x for weights of any type. scratch: mat_scratch_floats, the calling thread's
  * own. */

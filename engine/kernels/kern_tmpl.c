@@ -242,7 +242,7 @@ static void NAME(mul_rows)(const struct mat *m, size_t lo, size_t hi, const stru
 {
     for (size_t col = 0, n; col < in->n; col += n) {
         n = in->n - col < COLUMN_BLOCK ? in->n - col : COLUMN_BLOCK;
-        const struct mat_in part = {in->x + col * in->ldx, in->ldx, n};
+        const struct mat_in part = {.x = in->x + col * in->ldx, .ldx = in->ldx, .n = n};
         const struct mat_out to = {out->y + col, out->add};
         size_t o = lo;
         for (; o + 4 <= hi; o += 4)

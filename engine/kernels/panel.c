@@ -14,6 +14,16 @@ size_t mat_data_bytes(const struct mat *m)
     return panels * MAT_PANEL_ROWS * (m->type == DTYPE_BF16 ? mat_pad(m->cols) * 2 : m->row_bytes);
 }
 
+size_t kern_ready_bytes(const struct kern *k, enum dtype t, size_t cols, size_t n)
+{
+    const size_t tiles = (n + 15) / 16 * 16;
+    if (t == DTYPE_BF16 && k->level >= CPU_AMX)
+        return tiles * mat_pad(cols) * 6; /* three parts */
+    return panel__is_plain(t)
+               ? 0
+               : panel__in_bytes(t, tiles, cols / PANEL_BLOCK) + 64; /* in two regions */
+}
+
 /* A block of a K type, its packing undone. */
 struct k_block {
     uint16_t d, m;

@@ -95,19 +95,45 @@ static inline struct panel_super panel__super(enum dtype t)
                                                           : 1024)};
 }
 
-/* Lays `to` out in scratch. */
-static inline void panel__carve(struct panel_in *to, enum dtype type, float *scratch)
+/* Of so many columns. */
+static inline size_t panel__in_bytes(enum dtype type, size_t columns, size_t blocks)
 {
-    const size_t all = PANEL_COLUMNS * to->blocks;
-    to->d = scratch;
+    return (columns * blocks * (PANEL_BLOCK + (panel__is_k(type) ? 20 : 8)) + 63) / 64 * 64;
+}
+/* Lays `to` out for so many columns in memory [panel__in_bytes]. */
+static inline void panel__carve(struct panel_in *to, enum dtype type, size_t columns, void *memory)
+{
+    const size_t all = columns * to->blocks;
+    to->d = memory;
     to->start = (int32_t *)(void *)(to->d + all);
     to->half = panel__is_k(type) ? to->start + all : NULL;
     to->sum = panel__is_k(type) ? (float *)(void *)(to->start + 3 * all) : NULL;
     to->q = (int8_t *)(to->start + (to->half ? 4 : 1) * all);
 }
-typedef void panel_quantise(const struct mat_in *in, int32_t offset, struct panel_in *to);
+/* n columns from col, a multiple of the group. */
+static inline struct panel_in panel__columns(const struct panel_in *all, size_t col, size_t n)
+{
+    const size_t at = col * all->blocks;
+    return (struct panel_in){.q = all->q + at * PANEL_BLOCK,
+                             .d = all->d + at,
+                             .start = all->start + at,
+                             .half = all->half ? all->half + 2 * at : NULL,
+                             .sum = all->sum ? all->sum + at : NULL,
+                             .n = n,
+                             .blocks = all->blocks,
+                             .group = all->group};
+}
+/* Blocks lo..hi of all columns. */
+typedef void panel_quantise(const struct mat_in *in, int32_t offset, size_t lo, size_t hi,
+                            struct panel_in *to);
 panel_quantise panel__quantise_c, panel__quantise_neon, panel__quantise_dotprod,
     panel__quantise_avx2, panel__quantise_vnni;
+
+/* struct kern's make_ready and mul_panels. */
+typedef void panel_ready(enum dtype type, const struct mat_in *in, size_t cols, size_t lo,
+                         size_t hi, void *memory);
+panel_ready panel__ready_c, panel__ready_neon, panel__ready_dotprod, panel__ready_avx2,
+    panel__ready_vnni, panel__ready_amx, panel__ready_bf16_amx;
 
 typedef void panel_mul(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);

@@ -134,6 +134,39 @@ static void mul_columns(const struct mat *m, size_t lo, size_t hi, struct panel_
     }
 }
 
+/* Of n columns, those that tiles take; the rest is panel_vnni.c's. */
+static size_t tiled(enum dtype type, size_t n)
+{
+    const bool any = type == DTYPE_Q8_0 || type == DTYPE_Q4_0;
+    return !any ? 0 : n % TILE < FEWEST ? n / TILE * TILE : n;
+}
+
+/* Their bytes when they are ready, before those of the rest. */
+static size_t tiled_bytes(enum dtype type, size_t n, size_t blocks)
+{
+    return panel__in_bytes(type, (n + TILE - 1) / TILE * TILE, blocks);
+}
+
+static struct mat_in rest_of(const struct mat_in *in, size_t n)
+{
+    return (struct mat_in){.x = in->x + n * in->ldx, .ldx = in->ldx, .n = in->n - n};
+}
+
+void panel__ready_amx(enum dtype type, const struct mat_in *in, size_t cols, size_t lo, size_t hi,
+                      void *memory)
+{
+    const size_t n = tiled(type, in->n), blocks = cols / PANEL_BLOCK;
+    const struct mat_in part = {.x = in->x, .ldx = in->ldx, .n = n}, rest = rest_of(in, n);
+    struct panel_in q = {.n = n, .blocks = blocks, .group = TILE};
+    if (type == DTYPE_BF16) {
+        panel__ready_bf16_amx(type, in, cols, lo, hi, memory);
+        return;
+    }
+    panel__carve(&q, type, (n + TILE - 1) / TILE * TILE, memory);
+    panel__quantise_vnni(&part, 0, lo / PANEL_BLOCK, hi / PANEL_BLOCK, &q);
+    panel__ready_vnni(type, &rest, cols, lo, hi, (char *)memory + tiled_bytes(type, n, blocks));
+}
+
 void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                     const struct mat_out *out, float *scratch)
 {
@@ -141,24 +174,32 @@ void panel__mul_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_
         panel__mul_bf16_amx(m, lo, hi, in, out, scratch);
         return;
     }
-    const bool tiled = m->type == DTYPE_Q8_0 || m->type == DTYPE_Q4_0;
-    size_t n = !tiled ? 0 : in->n % TILE < FEWEST ? in->n / TILE * TILE : in->n;
-    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = TILE};
-    panel__carve(&q, m->type, scratch);
+    const bool ready = mat_in_ready(in, m->type);
+    const size_t n = tiled(m->type, in->n), blocks = m->cols / PANEL_BLOCK;
+    struct panel_in all = {.blocks = blocks, .group = TILE};
+    panel__carve(&all, m->type, ready ? (n + TILE - 1) / TILE * TILE : PANEL_COLUMNS,
+                 ready ? in->ready : scratch);
     if (n && lo < hi)
         tiles_configure(TILE, PANEL_BLOCK, 8);
-    for (size_t col = 0; col < n && lo < hi; col += q.n) {
-        q.n = n - col < PANEL_COLUMNS ? n - col : PANEL_COLUMNS;
-        struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
-        struct mat_out to = {out->y + col, out->add};
-        panel__quantise_vnni(&part, 0, &q);
-        mul_columns(m, lo, hi, &q, &to, (uint8_t *)(q.q + PANEL_COLUMNS * m->cols));
+    for (size_t col = 0, some; col < n && lo < hi; col += some) {
+        some = n - col < PANEL_COLUMNS ? n - col : PANEL_COLUMNS;
+        const struct mat_in part = {.x = in->x + col * in->ldx, .ldx = in->ldx, .n = some};
+        const struct mat_out to = {out->y + col, out->add};
+        struct panel_in q = panel__columns(&all, ready ? col : 0, some);
+        if (!ready)
+            panel__quantise_vnni(&part, 0, 0, blocks, &q);
+        mul_columns(m, lo, hi, &q, &to,
+                    (uint8_t *)scratch + panel__in_bytes(m->type, PANEL_COLUMNS, blocks));
     }
     if (n && lo < hi)
         TILE_RELEASE();
     if (n < in->n) {
-        struct mat_in rest = {in->x + n * in->ldx, in->ldx, in->n - n};
-        struct mat_out to = {out->y + n, out->add};
+        struct mat_in rest = rest_of(in, n);
+        const struct mat_out to = {out->y + n, out->add};
+        if (ready) {
+            rest.ready = (char *)in->ready + tiled_bytes(m->type, n, blocks);
+            rest.ready_for = m->type;
+        }
         panel__mul_vnni(m, lo, hi, &rest, &to, scratch);
     }
 }

@@ -39,11 +39,12 @@ __attribute__((target("avx512bf16"))) static inline void split(const float *x, u
     }
 }
 
-/* n <= 16 columns to [steps][48 rows][32]: row = part * n + column. */
-static void split_columns(const struct mat_in *in, size_t col, size_t n, size_t steps, uint8_t *to)
+/* Steps lo..hi of n <= 16 columns to [steps][48 rows][32]: row = part * n + column. */
+static void split_columns(const struct mat_in *in, size_t col, size_t n, size_t lo, size_t hi,
+                          uint8_t *to)
 {
     for (size_t c = 0; c < n; c++)
-        for (size_t s = 0; s < steps; s++)
+        for (size_t s = lo; s < hi; s++)
             split(in->x + (col + c) * in->ldx + s * STEP, to + s * STEP_BYTES + c * STEP * 2,
                   n * STEP * 2);
 }
@@ -153,18 +154,30 @@ static void mul_group(const struct job *j, const uint8_t *a, size_t col, size_t 
     }
 }
 
+/* In groups of 16 columns. */
+void panel__ready_bf16_amx(enum dtype type, const struct mat_in *in, size_t cols, size_t lo,
+                           size_t hi, void *memory)
+{
+    const size_t steps = mat_pad(cols) / STEP;
+    (void)type;
+    for (size_t c = 0; c < in->n; c += TILE)
+        split_columns(in, c, in->n - c < TILE ? in->n - c : TILE, lo / STEP, (hi + STEP - 1) / STEP,
+                      (uint8_t *)memory + c / TILE * steps * STEP_BYTES);
+}
+
 void panel__mul_bf16_amx(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                          const struct mat_out *out, float *scratch)
 {
     struct job j = {.m = m, .lo = lo, .hi = hi, .steps = mat_pad(m->cols) / STEP, .out = out};
-    uint8_t *a = (uint8_t *)(((uintptr_t)scratch + 63) / 64 * 64);
+    const bool ready = mat_in_ready(in, DTYPE_BF16);
+    uint8_t *a = ready ? in->ready : (void *)(((uintptr_t)scratch + 63) / 64 * 64);
     size_t most = in->n < TILE ? in->n : TILE, group = most * PARTS <= TILE ? 4 : 2;
     if (lo >= hi)
         return;
     for (size_t col = 0, n; col < in->n; col += n) {
         n = in->n - col < PANEL_PLAIN_COLUMNS ? in->n - col : PANEL_PLAIN_COLUMNS;
-        for (size_t c = 0; c < n; c += TILE)
-            split_columns(in, col + c, n - c < TILE ? n - c : TILE, j.steps,
+        for (size_t c = 0; c < n && !ready; c += TILE)
+            split_columns(in, col + c, n - c < TILE ? n - c : TILE, 0, j.steps,
                           a + c / TILE * j.steps * STEP_BYTES);
         tiles_configure(PARTS * most < TILE ? PARTS * most : TILE, 64, TILE);
         for (size_t p = lo / MAT_PANEL_ROWS; p * MAT_PANEL_ROWS < hi; p += group)
@@ -172,6 +185,8 @@ void panel__mul_bf16_amx(const struct mat *m, size_t lo, size_t hi, const struct
                 mul_group(&j, a + c / TILE * j.steps * STEP_BYTES, col + c,
                           n - c < TILE ? n - c : TILE, p, group);
         TILE_RELEASE();
+        if (ready)
+            a += n / TILE * j.steps * STEP_BYTES;
     }
 }
 

@@ -170,7 +170,7 @@ static void NAME(panel__mul_plain)(const struct mat *m, size_t lo, size_t hi,
     const size_t end = (hi + VW - 1) / VW;
     for (size_t col = 0, n; col < in->n && lo < hi; col += n) {
         n = in->n - col < PANEL_PLAIN_COLUMNS ? in->n - col : PANEL_PLAIN_COLUMNS;
-        const struct mat_in part = {in->x + col * in->ldx, in->ldx, n};
+        const struct mat_in part = {.x = in->x + col * in->ldx, .ldx = in->ldx, .n = n};
         const struct mat_out to = {out->y + col, out->add};
         const struct plain_job j = {m, &part, {lo, hi, &to}};
         for (size_t v = lo / VW; v < end;)

@@ -50,10 +50,11 @@ INLINE float quantise(const float *x, int8_t *q, int32_t sum[2])
     return most / 127;
 }
 
-void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, struct panel_in *to)
+void NAME(panel__quantise)(const struct mat_in *in, int32_t offset, size_t lo, size_t hi,
+                           struct panel_in *to)
 {
     for (size_t c = 0; c < in->n; c++)
-        for (size_t b = 0; b < to->blocks; b++) {
+        for (size_t b = lo; b < hi; b++) {
             size_t at = (c / to->group * to->blocks + b) * to->group + c % to->group;
             int32_t sum[2];
             to->d[at] =
@@ -316,26 +317,37 @@ static const struct {
     [DTYPE_Q6_K] = {rows_Q6_K, row_Q6_K, 32},
 };
 
+void NAME(panel__ready)(enum dtype type, const struct mat_in *in, size_t cols, size_t lo, size_t hi,
+                        void *memory)
+{
+    struct panel_in q = {.n = in->n, .blocks = cols / PANEL_BLOCK, .group = 1};
+    panel__carve(&q, type, in->n, memory);
+    NAME(panel__quantise)(in, forms[type].offset, lo / PANEL_BLOCK, hi / PANEL_BLOCK, &q);
+}
+
 void NAME(panel__mul)(const struct mat *m, size_t lo, size_t hi, const struct mat_in *in,
                       const struct mat_out *out, float *scratch)
 {
     const size_t end = (hi + VW - 1) / VW;
-    struct panel_in q = {.blocks = m->cols / PANEL_BLOCK, .group = 1};
+    const bool ready = mat_in_ready(in, m->type);
+    struct panel_in all = {.blocks = m->cols / PANEL_BLOCK, .group = 1};
     if (panel__is_plain(m->type)) {
         NAME(panel__mul_plain)(m, lo, hi, in, out);
         return;
     }
-    panel__carve(&q, m->type, scratch);
-    for (size_t col = 0; col < in->n && lo < hi; col += q.n) {
-        q.n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;
-        const struct mat_in part = {in->x + col * in->ldx, in->ldx, q.n};
+    panel__carve(&all, m->type, ready ? in->n : PANEL_COLUMNS, ready ? in->ready : scratch);
+    for (size_t col = 0, n; col < in->n && lo < hi; col += n) {
+        n = in->n - col < PANEL_COLUMNS ? in->n - col : PANEL_COLUMNS;
+        const struct mat_in part = {.x = in->x + col * in->ldx, .ldx = in->ldx, .n = n};
         const struct mat_out to = {out->y + col, out->add};
+        struct panel_in q = panel__columns(&all, ready ? col : 0, n);
         const struct panel_job j = {m, &q, {lo, hi, &to}};
-        NAME(panel__quantise)(&part, forms[m->type].offset, &q);
+        if (!ready)
+            NAME(panel__quantise)(&part, forms[m->type].offset, 0, q.blocks, &q);
         for (size_t v = lo / VW; v < end;) {
-            size_t n = end - v >= TILE_ROWS ? TILE_ROWS : 1;
-            (n == TILE_ROWS ? forms[m->type].rows : forms[m->type].row)(&j, v);
-            v += n;
+            size_t rows = end - v >= TILE_ROWS ? TILE_ROWS : 1;
+            (rows == TILE_ROWS ? forms[m->type].rows : forms[m->type].row)(&j, v);
+            v += rows;
         }
     }
 }

@@ -20,6 +20,7 @@ struct part {
     int part, parts;
     size_t lo, hi;  /* columns of [C] */
     size_t n;       /* rows: those of the block that are not given up */
+    size_t n_ready; /* rows that the last inputs were made ready for */
     float *scratch; /* this thread's */
 };
 
@@ -35,12 +36,26 @@ static void meet(const struct part *p)
         pool_barrier(p->s->pool);
 }
 
-/* This thread's share of the rows of y = W x for the block's first n rows. */
-static void product(const struct part *p, const struct mat *w, const struct rows_buf *x, size_t n,
-                    float *const *y, bool add, size_t lo, size_t hi)
+/* Channels lo..hi of x, which all its readers wait for, as products with w take them. */
+static void make_ready(struct part *p, const struct mat *w, const struct rows_buf *x, size_t n,
+                       size_t lo, size_t hi)
+{
+    const struct mat_in in = {.x = x->data, .ldx = x->ld, .n = n};
+    p->n_ready = n;
+    if (lo < hi && kern_ready_bytes(p->kern, w->type, w->cols, n))
+        p->kern->make_ready(w->type, &in, w->cols, lo, hi, x->ready);
+}
+
+/* Rows lo..hi of y = W x for the block's first n rows; x was made ready for a matrix like `as`, or NULL. */
+static void product(const struct part *p, const struct mat *w, const struct rows_buf *x,
+                    const struct mat *as, size_t n, float *const *y, bool add, size_t lo, size_t hi)
 {
     struct mat_in in = {.x = x->data, .ldx = x->ld, .n = n};
     struct mat_out out = {.y = y, .add = add};
+    if (as && n == p->n_ready && kern_ready_bytes(p->kern, as->type, as->cols, n)) {
+        in.ready = x->ready;
+        in.ready_for = as->type;
+    }
     kern_mat_mul(p->kern, w, lo, hi, &in, &out, p->scratch);
 }
 
@@ -49,7 +64,7 @@ static void product_share(const struct part *p, const struct mat *w, const struc
 {
     size_t lo, hi;
     pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, x, p->n, y, add, lo, hi);
+    product(p, w, x, w, p->n, y, add, lo, hi);
 }
 
 /* Columns lo..hi of LayerNorm(x) into y. A row that is not finite any more is noted once. */
@@ -92,7 +107,7 @@ static void embed(const struct part *p)
 }
 
 /* 1. z = LN1(x) and the six mixes with the token before. */
-static void att_in(const struct part *p, size_t layer)
+static void att_in(struct part *p, size_t layer)
 {
     struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
@@ -108,15 +123,19 @@ static void att_in(const struct part *p, size_t layer)
         if (row->last)
             memcpy(shift + lo, z + lo, n * sizeof *z);
     }
+    const struct mat *reader[N_MIX];
+    rwkv__att_readers(y, reader);
+    for (int q = 0; q < N_MIX; q++)
+        make_ready(p, reader[q], &s->in[q], p->n, p->lo, p->hi);
 }
 
 static void lora_down(const struct part *p, const struct mat *w, int mix, int lora,
-                      void (*f)(float *, const float *, size_t))
+                      const struct mat *as, void (*f)(float *, const float *, size_t))
 {
     const struct rwkv_session *s = p->s;
     size_t lo, hi;
     pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, &s->in[mix], p->n, s->down[lora].row, false, lo, hi);
+    product(p, w, &s->in[mix], as, p->n, s->down[lora].row, false, lo, hi);
     for (size_t i = 0; f && i < p->n; i++)
         f(s->down[lora].row[i] + lo, s->down[lora].row[i] + lo, hi - lo);
 }
@@ -153,7 +172,7 @@ static void low_down(const struct part *p, size_t layer)
             continue;
         const struct rows_buf *x = &s->in[mix[q]];
         const struct mat w = {DTYPE_F32, s->rows[i].seq->rank, C, C * sizeof *a, a, false};
-        const struct mat_in in = {x->row[i], x->ld, 1};
+        const struct mat_in in = {.x = x->row[i], .ldx = x->ld, .n = 1};
         float *h = low_of(s, i, q);
         p->kern->mul_rows(&w, 0, w.rows, &in, &(struct mat_out){&h, false});
     }
@@ -167,11 +186,11 @@ static void att_project(const struct part *p, size_t layer)
     product_share(p, &y->receptance, &s->in[MIX_R], s->r.row, false);
     product_share(p, &y->key, &s->in[MIX_K], s->k.row, false);
     product_share(p, &y->value, &s->in[MIX_V], s->v.row, false);
-    lora_down(p, &y->down[LORA_W], MIX_W, LORA_W, p->kern->vec_tanh);
-    lora_down(p, &y->down[LORA_A], MIX_A, LORA_A, NULL);
-    lora_down(p, &y->down[LORA_G], MIX_G, LORA_G, p->kern->vec_sigmoid);
+    lora_down(p, &y->down[LORA_W], MIX_W, LORA_W, &y->down[LORA_W], p->kern->vec_tanh);
+    lora_down(p, &y->down[LORA_A], MIX_A, LORA_A, &y->down[LORA_A], NULL);
+    lora_down(p, &y->down[LORA_G], MIX_G, LORA_G, &y->down[LORA_G], p->kern->vec_sigmoid);
     if (layer)
-        lora_down(p, &y->down[LORA_V], MIX_V, LORA_V, NULL);
+        lora_down(p, &y->down[LORA_V], MIX_V, LORA_V, &y->value, NULL);
     low_down(p, layer);
 }
 
@@ -255,27 +274,29 @@ static void recur(const struct part *p, const struct rwkv_layer *y, size_t layer
 }
 
 /* Everything of time mixing that stays within heads: 3 to 9. */
-static void att_mix(const struct part *p, size_t layer)
+static void att_mix(struct part *p, size_t layer)
 {
     const struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
     size_t N = s->m->info.head_size, from, to;
     pool_slice(s->m->info.n_head, 1, p->part, p->parts, &from, &to);
+    p->n_ready = p->n;
     if (from == to)
         return;
     for (int q = 0; q < N_LORA; q++)
         if (q != LORA_V || layer)
-            product(p, &y->up[q], &s->down[q], p->n, s->lora[q].row, false, from * N, to * N);
+            product(p, &y->up[q], &s->down[q], NULL, p->n, s->lora[q].row, false, from * N, to * N);
     for (size_t i = 0; i < p->n; i++) {
         low_up(p, layer, i, from * N, (to - from) * N);
         gates(p, layer, i, from * N, (to - from) * N);
     }
     for (size_t h = from; h < to; h++)
         recur(p, y, layer, h);
+    make_ready(p, &y->output, &s->y, p->n, from * N, to * N);
 }
 
 /* 11. z = LN2(x) and its mix with the token before. */
-static void ffn_in(const struct part *p, size_t layer)
+static void ffn_in(struct part *p, size_t layer)
 {
     struct rwkv_session *s = p->s;
     const struct rwkv_layer *y = &s->m->layers[layer];
@@ -290,17 +311,19 @@ static void ffn_in(const struct part *p, size_t layer)
         if (row->last)
             memcpy(shift + lo, z + lo, n * sizeof *z);
     }
+    make_ready(p, &y->ffn_key, &s->in[0], p->n, p->lo, p->hi);
 }
 
-static void ffn_key(const struct part *p, size_t layer)
+static void ffn_key(struct part *p, size_t layer)
 {
     const struct rwkv_session *s = p->s;
-    const struct mat *w = &s->m->layers[layer].ffn_key;
+    const struct rwkv_layer *y = &s->m->layers[layer];
     size_t lo, hi;
-    pool_slice(w->rows, 16, p->part, p->parts, &lo, &hi);
-    product(p, w, &s->in[0], p->n, s->ffn.row, false, lo, hi);
+    pool_slice(y->ffn_key.rows, MAT_STEP, p->part, p->parts, &lo, &hi);
+    product(p, &y->ffn_key, &s->in[0], &y->ffn_key, p->n, s->ffn.row, false, lo, hi);
     for (size_t i = 0; i < p->n; i++)
         p->kern->vec_relu2(s->ffn.row[i] + lo, s->ffn.row[i] + lo, hi - lo);
+    make_ready(p, &y->ffn_value, &s->ffn, p->n, lo, hi);
 }
 
 /* Rows that go on: those at the end whose sequence was cancelled are left out from here on. Part 0 looks
@@ -343,7 +366,7 @@ static void run_layer(struct part *p, size_t layer)
 }
 
 /* LN_out, and logits of the rows that want them, whose LN_out is gathered at the front of in[0]. */
-static void run_head(const struct part *p)
+static void run_head(struct part *p)
 {
     struct rwkv_session *s = p->s;
     const struct rwkv_model *m = s->m;
@@ -355,10 +378,11 @@ static void run_head(const struct part *p)
         if (s->rows[i].hidden)
             memcpy(s->rows[i].hidden + p->lo, z + p->lo, (p->hi - p->lo) * sizeof *z);
     }
+    make_ready(p, &m->head, &s->in[0], at, p->lo, p->hi);
     meet(p);
     pool_slice(m->head.rows, 16, p->part, p->parts, &lo, &hi);
     if (at)
-        product(p, &m->head, &s->in[0], at, s->logits, false, lo, hi);
+        product(p, &m->head, &s->in[0], &m->head, at, s->logits, false, lo, hi);
     for (size_t i = 0; i < at; i++)
         s->logits_bad[(size_t)p->part * s->max_rows + i] =
             !p->kern->vec_finite(s->logits[i] + lo, hi - lo);
@@ -369,7 +393,7 @@ static void run_block(void *ctx, int part, int parts)
     struct rwkv_session *s = ctx;
     struct part p = {.s = s, .kern = &s->m->kern, .part = part, .parts = parts, .n = s->n,
                      .scratch = s->scratch + (size_t)part * s->scratch_floats};
-    pool_slice(s->m->info.n_embd, 16, part, parts, &p.lo, &p.hi);
+    pool_slice(s->m->info.n_embd, MAT_STEP, part, parts, &p.lo, &p.hi);
     embed(&p);
     meet(&p);
     for (size_t layer = 0; layer < s->m->info.n_layer && p.n; layer++)

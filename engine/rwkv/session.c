@@ -36,6 +36,33 @@ static void carve_rows(struct carver *c, struct rows_buf *b, size_t rows, size_t
         b->row[i] = b->data + i * b->ld;
 }
 
+/* Room for x to be made ready for a matrix; called again for others, for the largest. */
+static size_t ready_bytes(const struct rwkv_session *s, const struct mat *w, size_t so_far)
+{
+    const size_t bytes = kern_ready_bytes(&s->m->kern, w->type, w->cols, s->max_rows);
+    return bytes > so_far ? bytes : so_far;
+}
+
+static void carve_ready(struct carver *c, struct rwkv_session *s)
+{
+    size_t in[N_MIX] = {0}, y = 0, ffn = 0;
+    in[0] = ready_bytes(s, &s->m->head, 0);
+    for (size_t l = 0; l < s->m->info.n_layer; l++) {
+        const struct rwkv_layer *at = &s->m->layers[l];
+        const struct mat *reader[N_MIX];
+        rwkv__att_readers(at, reader);
+        for (int q = 0; q < N_MIX; q++)
+            in[q] = ready_bytes(s, reader[q], in[q]);
+        in[0] = ready_bytes(s, &at->ffn_key, in[0]);
+        y = ready_bytes(s, &at->output, y);
+        ffn = ready_bytes(s, &at->ffn_value, ffn);
+    }
+    for (int q = 0; q < N_MIX; q++)
+        s->in[q].ready = carve(c, in[q], 1);
+    s->y.ready = carve(c, y, 1);
+    s->ffn.ready = carve(c, ffn, 1);
+}
+
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -57,6 +84,7 @@ static void carve_all(struct carver *c, struct rwkv_session *s)
         widest = max_size(widest, ranks[q]);
     }
     carve_rows(c, &s->ffn, rows, i->n_ffn);
+    carve_ready(c, s);
     s->low = carve(c, rows, RWKV_LOW * RWKV_MAX_RANK * sizeof *s->low);
     s->scratch_floats = mat_scratch_floats(widest);
     s->scratch = carve(c, threads, s->scratch_floats * sizeof *s->scratch);

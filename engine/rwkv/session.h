@@ -11,7 +11,19 @@ struct rows_buf {
     float *data; /* [max_rows, ld], zero beyond the vector's length */
     size_t ld;
     float **row; /* [max_rows] */
+    void *ready; /* the same as products take it (kern.h: make_ready), or NULL */
 };
+
+/* What reads the six mixes, but for the first half of the low-rank pair of values, which shares v's. */
+static inline void rwkv__att_readers(const struct rwkv_layer *y, const struct mat *reader[N_MIX])
+{
+    reader[MIX_R] = &y->receptance;
+    reader[MIX_W] = &y->down[LORA_W];
+    reader[MIX_K] = &y->key;
+    reader[MIX_V] = &y->value;
+    reader[MIX_A] = &y->down[LORA_A];
+    reader[MIX_G] = &y->down[LORA_G];
+}
 
 enum row_fault { FAULT_NONE, FAULT_BEFORE_ATT, FAULT_BEFORE_FFN, FAULT_AFTER_LAYERS };
 

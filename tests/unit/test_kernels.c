@@ -318,6 +318,38 @@ static void check_product(const struct product *p, float *const *y, bool add)
         }
 }
 
+/* Columns that threads made ready in three parts: the same bits as y. */
+static void run_ready(const struct kern *k, const struct product *p, float *const *y, bool add,
+                      float *scratch)
+{
+    const size_t cols = p->w.cols, rows = p->w.rows, a = cols / 96 * 32, b = (cols + 31) / 64 * 32;
+    const size_t bytes = kern_ready_bytes(k, p->w.type, cols, p->n);
+    if (!bytes || !p->w.panels)
+        return;
+    struct mat_in in = {.x = p->x, .ldx = mat_pad(cols), .n = p->n, .ready_for = p->w.type};
+    uint8_t *memory = mem_calloc_aligned(bytes + 64, 1);
+    float *z[MAX];
+    memset(memory, 0xff, bytes + 64);
+    k->make_ready(p->w.type, &in, cols, b, cols, memory);
+    k->make_ready(p->w.type, &in, cols, 0, a, memory);
+    k->make_ready(p->w.type, &in, cols, a, b, memory);
+    for (size_t i = 0; i < 64; i++)
+        assert_int_equal(memory[bytes + i], 0xff);
+    in.ready = memory;
+    in.x = NULL;
+    for (size_t i = 0; i < p->n; i++) {
+        z[i] = guarded_new(rows);
+        for (size_t o = 0; o < rows; o++)
+            z[i][o] = 1;
+    }
+    kern_mat_mul(k, &p->w, 0, rows, &in, &(struct mat_out){z, add}, scratch);
+    for (size_t i = 0; i < p->n; i++) {
+        assert_memory_equal(z[i], y[i], rows * sizeof(float));
+        guarded_end(z[i], rows);
+    }
+    free(memory);
+}
+
 static void run_product(const struct kern *k, struct product *p, bool add)
 {
     size_t rows = p->w.rows, ld = mat_pad(p->w.cols);
@@ -329,7 +361,7 @@ static void run_product(const struct kern *k, struct product *p, bool add)
             y[b][o] = 1;
     }
     size_t cut = rows / 3;
-    struct mat_in in = {p->x, ld, p->n};
+    struct mat_in in = {.x = p->x, .ldx = ld, .n = p->n};
     struct mat_out out = {y, add};
     kern_mat_mul(k, &p->w, 0, cut, &in, &out, scratch);
     kern_mat_mul(k, &p->w, cut, rows, &in, &out, scratch);
@@ -337,10 +369,11 @@ static void run_product(const struct kern *k, struct product *p, bool add)
     for (size_t b = 0; b < p->n; b += 1 + p->n / 3) /* alone: the same bits */
         for (size_t o = 0; o < rows; o++) {
             alone[o] = 1;
-            kern_mat_mul(k, &p->w, o, o + 1, &(struct mat_in){p->x + b * ld, ld, 1},
+            kern_mat_mul(k, &p->w, o, o + 1, &(struct mat_in){.x = p->x + b * ld, .ldx = ld, .n = 1},
                        &(struct mat_out){alone_y, add}, scratch);
             assert_memory_equal(alone + o, y[b] + o, sizeof *alone);
         }
+    run_ready(k, p, y, add, scratch);
     guarded_end(scratch, mat_scratch_floats(p->w.cols));
     for (size_t b = 0; b < p->n; b++)
         guarded_end(y[b], rows);
@@ -394,7 +427,7 @@ static void golden_blocks(const struct kern *k)
             n = at % 3 || C - at < MAX ? 1 : MAX;
             for (size_t i = 0; i < n; i++)
                 x[i * C + at + i] = 127;
-            kern_mat_mul(k, &m, 0, R, &(struct mat_in){x, C, n}, &(struct mat_out){y, false}, scratch);
+            kern_mat_mul(k, &m, 0, R, &(struct mat_in){.x = x, .ldx = C, .n = n}, &(struct mat_out){y, false}, scratch);
             for (size_t i = 0; i < n; i++) {
                 x[i * C + at + i] = 0;
                 for (size_t o = 0; o < R; o++) {
@@ -451,7 +484,7 @@ static void panels_of(enum dtype t, size_t rows, size_t cols, size_t n)
             break;
         for (size_t b = 0; b < n; b++)
             y[b] = (any ? now : first) + b * rows;
-        kern_mat_mul(&k, &p.w, 0, rows, &(struct mat_in){p.x, mat_pad(cols), n},
+        kern_mat_mul(&k, &p.w, 0, rows, &(struct mat_in){.x = p.x, .ldx = mat_pad(cols), .n = n},
                      &(struct mat_out){y, false}, scratch);
         if (any)
             assert_memory_equal(now, first, n * rows * sizeof *now);
@@ -474,7 +507,7 @@ static void panel_extremes(const struct kern *k)
     for (size_t b = 0; b < 20; b++)
         y[b] = y0[b];
     for (size_t n = 20; n > 0; n = n == 20 ? 4 : 0) { /* a tile and a few columns; those alone */
-        kern_mat_mul(k, &p.w, 0, 17, &(struct mat_in){p.x, 64, n}, &(struct mat_out){y, false}, scratch);
+        kern_mat_mul(k, &p.w, 0, 17, &(struct mat_in){.x = p.x, .ldx = 64, .n = n}, &(struct mat_out){y, false}, scratch);
         for (size_t b = 0; b < n; b++)
             for (size_t o = 0; o < 17; o++) {
                 if (b == 3 || b >= 18)
@@ -508,7 +541,7 @@ static void extreme_weights(const struct kern *k)
     static const uint16_t halves[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x7bff, 0xfbff, 0x3c00};
     static const enum dtype half_types[] = {DTYPE_F16, DTYPE_BF16};
     float x[32] = {0}, y, *yp[1] = {&y}, *scratch = guarded_new(mat_scratch_floats(32));
-    const struct mat_in in = {x, 32, 1};
+    const struct mat_in in = {.x = x, .ldx = 32, .n = 1};
     const struct mat_out out = {yp, false};
     uint16_t panel[MAT_PANEL_ROWS * 32];
     for (size_t t = 0; t < 2; t++) {
