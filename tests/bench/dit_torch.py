@@ -2,10 +2,11 @@
 """The diffusion transformer of engine/dit in plain PyTorch: how fast it trains and samples.
 
     apt-get install python3-torch
-    /usr/bin/python3 tests/bench/dit_torch.py [--threads N] [4x192 ...]      beside: dreamstated bench speed --dit
+    /usr/bin/python3 tests/bench/dit_torch.py [--threads N] [--bf16] [4x192 ...]      beside: dreamstated bench speed --dit
 
 The same blocks (adaLN-Zero, attention of all tokens, MLP with GELU by tanh), a matrix in and one out for each token, the
-timestep's sinusoid, a vector and a label as conditions; F32. The same training: batches of noised random coordinates, cosine
+timestep's sinusoid, a vector and a label as conditions; F32, or with --bf16 training under autocast and sampling with the
+weights in BF16. The same training: batches of noised random coordinates, cosine
 schedule, prediction of v, gradient clipped to norm 1, AdamW, average of the weights. The same sampling: 20 steps of DDIM,
 guidance 1.5, both conditions in one call. Measured as `bench speed --dit` measures ours; encoding and decoding of states,
 which are in ours, are left out. Of what PyTorch offers for the same thing the faster was taken.
@@ -14,6 +15,7 @@ OpenBLAS's threads and PyTorch's hinder each other unless both are OpenMP's (159
 libopenblas0-openmp too, or unpack its package and set LD_LIBRARY_PATH to its folder openblas-openmp.
 """
 import argparse
+import copy
 import json
 import math
 import os
@@ -62,7 +64,7 @@ def network(torch, n, D, Y, C, H):
         def forward(self, x, t, vector, label):
             a = t[:, None] * self.freq
             y = torch.where(label[:, None] < 0, self.cond_embed(vector), self.label_embed[label.clamp(min=0)])
-            cs = F.silu(self.t_embed(torch.cat([a.cos(), a.sin()], -1)) + y)
+            cs = F.silu(self.t_embed(torch.cat([a.cos(), a.sin()], -1).to(self.x_w.dtype)) + y)
             x = torch.bmm(x.transpose(0, 1), self.x_w).transpose(0, 1) + self.x_b
             for b in self.blocks:
                 x = b(x, cs)
@@ -78,7 +80,7 @@ def alpha_bar(torch):
     return torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=0.999), 0)
 
 
-def train(torch, net, ab, shape):
+def train(torch, net, ab, shape, bf16):
     batch, steps, (n, D, Y) = shape
     average = [p.detach().clone() for p in net.parameters()]
     params = list(net.parameters())
@@ -90,7 +92,8 @@ def train(torch, net, ab, shape):
         label = torch.where(torch.rand(batch) < 0.1, LABELS, -1)
         x0, noise = data[row], torch.randn(batch, n, D)
         a, s = ab[t].sqrt()[:, None, None], (1 - ab[t]).sqrt()[:, None, None]
-        out = net(a * x0 + s * noise, t.float(), vectors[row], label)
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            out = net(a * x0 + s * noise, t.float(), vectors[row], label).float()
         torch.nn.functional.mse_loss(out, a * noise - s * x0).backward()
         torch.nn.utils.clip_grad_norm_(params, 1)
         adam.step()
@@ -110,14 +113,15 @@ def train(torch, net, ab, shape):
 # Milliseconds a state of S made at once: one call of 2 S a step.
 def sample(torch, net, ab, S, shape):
     n, D, Y = shape
+    kind = net.x_w.dtype
     begin = time.perf_counter()
     with torch.inference_mode():
         x = torch.randn(S, n, D)
-        vector = torch.cat([torch.randn(S, Y), torch.zeros(S, Y)])
+        vector = torch.cat([torch.randn(S, Y), torch.zeros(S, Y)]).to(kind)
         label = torch.cat([torch.full((S,), -1), torch.full((S,), LABELS)])
         times = torch.linspace(0, TIMESTEPS - 1, STEPS).round().long().flip(0)
         for i, t in enumerate(times):
-            out, base = net(torch.cat([x, x]), t.float().expand(2 * S), vector, label).chunk(2)
+            out, base = net(torch.cat([x, x]).to(kind), t.float().expand(2 * S), vector, label).float().chunk(2)
             v = torch.lerp(base, out, 1.5)
             a, s = ab[t].sqrt(), (1 - ab[t]).sqrt()
             x0, eps = a * x - s * v, s * x + a * v
@@ -136,7 +140,7 @@ def sgemm(torch):
 
 
 # One process for each number of threads, since OpenBLAS takes its own from the environment.
-def measure(threads, one, shapes):
+def measure(threads, one, bf16, shapes):
     import torch
     torch.set_num_threads(threads)
     torch.manual_seed(1)
@@ -146,7 +150,8 @@ def measure(threads, one, shapes):
         net, shape = network(torch, n, COMPONENTS, width, C, H), (n, COMPONENTS, width)
         r = {'n_params': sum(p.numel() for p in net.parameters())}
         if not one:
-            r['train'] = train(torch, net, ab, (batch, steps, shape))
+            r['train'] = train(torch, net, ab, (batch, steps, shape), bf16)
+        net = copy.deepcopy(net).bfloat16() if bf16 else net
         sample(torch, net, ab, 1, shape)
         S = 1 if one else TOGETHER
         r['ms'] = min(sample(torch, net, ab, S, shape) for _ in range(2))
@@ -159,22 +164,23 @@ def measure(threads, one, shapes):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--threads', type=int, default=os.cpu_count())
+    p.add_argument('--bf16', action='store_true')
     p.add_argument('--measure', help=argparse.SUPPRESS)
     p.add_argument('states', nargs='*', help='of 4x192, 12x768 and 24x1024 (all)')
     o = p.parse_args()
     shapes = [s for s in SHAPES if not o.states or f'{s[0]}x{s[1]}' in o.states]
     if o.measure:
-        return measure(o.threads, o.measure == 'one', shapes)
+        return measure(o.threads, o.measure == 'one', o.bf16, shapes)
 
     def run(threads, what):
         env = {**os.environ, 'OPENBLAS_NUM_THREADS': str(threads), 'OMP_NUM_THREADS': str(threads)}
         env.setdefault('ATEN_CPU_CAPABILITY', 'avx512')  # its default is AVX2, which is slower
-        command = [sys.executable, __file__, '--threads', str(threads), '--measure', what, *o.states]
+        command = [sys.executable, __file__, '--threads', str(threads), '--measure', what, *(['--bf16'] if o.bf16 else []), *o.states]
         out = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE)
         return json.loads(out.stdout)
 
     one, all_ = run(1, 'one'), run(o.threads, 'all')
-    print(f"PyTorch {one['version']}, {o.threads} threads")
+    print(f"PyTorch {one['version']}, {o.threads} threads, {'BF16' if o.bf16 else 'F32'}")
     for name, r, threads in (('1 thread', one, 1), (f'{o.threads} threads', all_, o.threads)):
         print(f"  {'sgemm 2048^3, ' + name:<32} {r['sgemm']:10.4g} GFLOP/s")
     for shape, a, b in zip(shapes, one['shapes'], all_['shapes']):
