@@ -118,15 +118,15 @@ struct kern {
      * cols alone: 16, 8 or 4 running sums over k, k + width, ..., then a fixed tree. */
     void (*mul_rows)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                      const struct mat_out *out);
-    /* What the columns of `in`, of `cols` channels, become before a product with weights of type t: channels lo..hi of
-     * it, lo a multiple of 32 and hi too or cols, to memory [kern_ready_bytes], so that threads make it together and
-     * not each its own. */
-    void (*make_ready)(enum dtype t, const struct mat_in *in, size_t cols, size_t lo, size_t hi,
-                       void *memory);
     /* The same for weights in panels. Plain types: summed in the order of k (BF16 at level AMX: in the tiles').
      * Quantised types: with x rounded to int8 in blocks of 32. See panel.h. */
     void (*mul_panels)(const struct mat *w, size_t lo, size_t hi, const struct mat_in *in,
                        const struct mat_out *out, float *scratch);
+    /* What the columns of `in`, of `cols` channels, become before a product with weights of type t: channels lo..hi of
+     * it, lo a multiple of 32 and hi too or cols, to memory [kern_ready_bytes], so that threads make it together and
+     * not each its own. Not for weights that want 0 bytes. */
+    void (*make_ready)(enum dtype t, const struct mat_in *in, size_t cols, size_t lo, size_t hi,
+                       void *memory);
 
     void (*att_gates)(const struct att_gates *g, size_t n);
     void (*wkv_step)(const struct wkv_args *a, size_t head_size);

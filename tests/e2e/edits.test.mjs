@@ -86,7 +86,8 @@ test('refused: nothing is kept, sources stay', async () => {
       // What belongs to another operation is a mistake, not a wish to be ignored.
       ...[[{ op: 'lerp', with: 'b', t: 0.5, minus: 'c' }, 'minus'], [{ op: 'zero', with: 'b' }, 'with'], [{ op: 'add', with: 'b', t: 1 }, 't'], [{ op: 'scale', factor: 2, seed: 1 }, 'seed'],
         [{ op: 'mean', with: 'b', strength: 1 }, 'strength'], [{ op: 'diffuse', condition: { text: 'x' }, with: 'b' }, 'with'],
-        [{ op: 'invert', condition: { text: 'x' }, normalize: true }, 'normalize']].map(([op, field]) => [{ ops: [op] }, 400, 'invalid_request', `ops[0].${field}`])])
+        [{ op: 'invert', condition: { text: 'x' }, normalize: true }, 'normalize'], [{ op: 'zero', products: 'f32' }, 'products'],
+        [{ op: 'diffuse', condition: { text: 'x' }, products: 'f16' }, 'products']].map(([op, field]) => [{ ops: [op] }, 400, 'invalid_request', `ops[0].${field}`])])
       await refused(ask(body), status, code, param);
     assert.deepEqual((await d.get('/v1/states')).json, before);
     const headers = { 'idempotency-key': 'edit 1' };
